@@ -1,0 +1,1 @@
+"""Pytest plugin: real servers as fixtures."""
