@@ -1,0 +1,230 @@
+"""Routes of segment-svc: parse, call a flow or a read, answer. Internal: only other services get in."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import Annotated, Any
+
+import msgspec
+from chassis.bus import Record
+from chassis.problems import Problem
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from segment_svc import definitions, reads, store, wire
+from segment_svc.definitions import Stored
+from segment_svc.deps import Deps
+from segment_svc.domain import profile as people
+from segment_svc.domain.ruleset import Definition as RuleDefinition
+from segment_svc.domain.ruleset import RuleSet
+from segment_svc.flows.apply_events import apply_events
+from segment_svc.flows.save_segment import Change, delete_segment, save_segment
+from segment_svc.schemas import Definition, Draft, Events, NewDefinition
+
+SAMPLE = 2000
+router = APIRouter(prefix="/v1")
+
+
+def deps_of(request: Request) -> Deps:
+    """What app.py put on the application."""
+    deps: Deps = request.app.state.deps
+    return deps
+
+
+DepsDep = Annotated[Deps, Depends(deps_of)]
+Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
+IfMatch = Annotated[str | None, Header(alias="if-match")]
+
+
+def _expected(if_match: str | None) -> int:
+    if if_match is None:
+        raise Problem("precondition-required", 428, "Send the version you saw as If-Match")
+    text = if_match.strip().strip('"')
+    if not text.isdigit():
+        raise Problem("stale-version", 412, "If-Match names no version of the segment")
+    return int(text)
+
+
+def _view(stored: Stored) -> dict[str, Any]:
+    return {
+        "id": stored.id, "key": stored.key, "version": stored.version, "live_version": stored.live_version, **stored.body
+    }
+
+
+async def _stored(deps: Deps, key: str) -> Stored:
+    async with deps.db.tx() as tx:
+        stored = await definitions.read(tx, key)
+    if stored is None:
+        raise Problem("not-found", 404, "No such segment")
+    return stored
+
+
+@router.get("/segments")
+async def list_segments(deps: DepsDep) -> dict[str, Any]:
+    """Every segment with its newest definition."""
+    async with deps.db.tx() as tx:
+        return {"segments": [_view(s) for s in await definitions.read_all(tx)]}
+
+
+@router.post("/segments", status_code=201)
+async def create_segment(body: NewDefinition, deps: DepsDep, response: Response, actor: Actor = "unknown") -> dict[str, Any]:
+    """Create a segment; an active one is backfilled and serves when that is complete."""
+    content = body.model_dump(exclude={"key"})
+    stored = await save_segment(deps, Change(body.key, content, None, actor))
+    response.headers["etag"] = f'"{stored.version}"'
+    return _view(stored)
+
+
+@router.post("/segments/preview")
+async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
+    """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin."""
+    async with deps.db.tx() as tx:
+        rules = await deps.rulebook.current(tx)
+        states, total = await reads.sample(tx, SAMPLE)
+    draft = RuleDefinition(
+        id=0, key="draft", version=0, applies_to=body.applies_to, websites=tuple(body.websites),
+        condition=body.condition, overrides=(), atoms=(0,),
+    )
+    faults = RuleSet.check([*rules.live, draft], "draft")
+    if faults:
+        errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
+        raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
+    used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
+    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=(used,)) if isinstance(draft, msgspec.Struct) else draft])
+    now = deps.clock.now_ms()
+    matched = sum(ruleset.timeline(people.decode(s), now, horizon_ms=0).bits >> used & 1 for s in states)
+    share = matched / len(states) if states else 0.0
+    exact = len(states) == total
+    margin = 0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / len(states)) / len(states)) * total
+    return {"matched": matched, "sampled": len(states), "profiles": total, "estimate": round(share * total),
+            "margin95": round(margin), "exact": exact}
+
+
+@router.get("/segments/{key}")
+async def get_segment(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+    """One segment."""
+    stored = await _stored(deps, key)
+    response.headers["etag"] = f'"{stored.version}"'
+    return _view(stored)
+
+
+@router.put("/segments/{key}")
+async def put_segment(
+    key: str, body: Definition, deps: DepsDep, response: Response, if_match: IfMatch = None, actor: Actor = "unknown"
+) -> dict[str, Any]:
+    """Save a new version. The old one serves until everybody has been computed by the new one."""
+    stored = await save_segment(deps, Change(key, body.model_dump(), _expected(if_match), actor))
+    response.headers["etag"] = f'"{stored.version}"'
+    return _view(stored)
+
+
+@router.delete("/segments/{key}", status_code=204)
+async def remove_segment(key: str, deps: DepsDep, if_match: IfMatch = None) -> None:
+    """Delete a segment that nobody uses."""
+    await delete_segment(deps, key, expected=_expected(if_match))
+
+
+@router.get("/segments/{key}/versions")
+async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+    """Who saved what, newest first."""
+    stored = await _stored(deps, key)
+    async with deps.db.tx() as tx:
+        return {"versions": await definitions.versions(tx, stored.id)}
+
+
+@router.get("/segments/{key}/members")
+async def list_members(
+    key: str, deps: DepsDep, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """Matched customers and visitors: a page, and the count of the whole list."""
+    stored = await _stored(deps, key)
+    async with deps.db.tx() as tx:
+        rows = await reads.members(tx, stored.id, after=after, most=limit)
+        return {"count": await reads.count(tx, stored.id), "members": rows,
+                "next": rows[-1]["profile"] if len(rows) == limit else None}
+
+
+@router.get("/segments/{key}/members.csv")
+async def export_members(key: str, deps: DepsDep) -> StreamingResponse:
+    """The whole list, streamed."""
+    stored = await _stored(deps, key)
+    return StreamingResponse(reads.export(deps.db, stored.id), media_type="text/csv")
+
+
+@router.get("/segments/{key}/explain")
+async def explain(key: str, profile: str, deps: DepsDep, at: int | None = None) -> dict[str, Any]:
+    """Why a person is in or out: per node the value seen and when it will flip; since when; and whether at `at`."""
+    stored = await _stored(deps, key)
+    async with deps.db.tx() as tx:
+        rules = await deps.rulebook.current(tx)
+        rows = await store.load(tx, [profile])
+        row = rows.get(profile)
+        while row is not None and row.merged_into:
+            row = rows[row.merged_into]
+        owner = row.key if row else profile
+        past = await reads.history(tx, owner, stored.id)
+        member_at = None if at is None else await reads.was_member(tx, owner, stored.id, at)
+    if stored.live_version is None:
+        raise Problem("not-live", 409, "No version of this segment is live")
+    person = row.profile if row else people.empty("customer" if profile.startswith("c:") else "visitor")
+    why = rules.ruleset.explain(key, person, deps.clock.now_ms())
+    answer = {"segment": key, "profile": owner, "known": row is not None, "why": why, "transitions": past}
+    return answer if at is None else {**answer, "at": at, "member_at": member_at}
+
+
+@router.get("/profiles/{identity}")
+async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
+    """What is known of a person, and the segments they are in."""
+    async with deps.db.tx() as tx:
+        rows = await store.load(tx, [identity])
+        row = rows.get(identity)
+        while row is not None and row.merged_into:
+            row = rows[row.merged_into]
+        if row is None:
+            raise Problem("not-found", 404, "No such profile")
+        names = await store.identities(tx, [row.key])
+        segments = await reads.standing(tx, row.key)
+    return {"profile": row.key, "identities": names[row.key], "kind": row.profile.kind, "version": row.version,
+            "next_flip_at": row.next_flip_at, "segments": segments, "facts": people.view(row.profile)}
+
+
+@router.get("/backfills")
+async def list_backfills(deps: DepsDep) -> dict[str, Any]:
+    """Progress of the latest backfills."""
+    async with deps.db.tx() as tx:
+        return {"backfills": await reads.backfills(tx)}
+
+
+@router.get("/definitions")
+async def get_definitions(deps: DepsDep) -> dict[str, Any]:
+    """What a reader needs to turn documents into segments: atoms, request-time remainders, the stranger's bits."""
+    async with deps.db.tx() as tx:
+        rules = await deps.rulebook.current(tx)
+        changes = await reads.releases(tx, 200)
+    segments = []
+    for definition in rules.live:
+        durable = rules.ruleset.is_durable(definition.key)
+        segments.append(
+            {
+                "id": definition.id, "key": definition.key, "websites": list(definition.websites),
+                "applies_to": definition.applies_to,
+                "atom": definition.atoms[0] if durable else None,
+                "residual": None if durable else rules.ruleset.residuals[definition.key],
+            }
+        )
+    empty = store.to_bytes(rules.ruleset.empty_bits).hex()
+    return {"version": rules.version, "empty": empty, "segments": segments, "changes": changes}
+
+
+@router.post("/events", status_code=202)
+async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
+    """Apply events without Kafka, by the same flow; refused ones are named with the reason."""
+    encode = msgspec.json.Encoder().encode
+    batch = uuid.uuid4().hex
+    headers = (("content-type", b"application/cloudevents+json"),)
+    records = [Record(f"http-{batch}", None, encode(e), headers, 0, i) for i, e in enumerate(body.events)]
+    incoming, dead = wire.decode(records, now=deps.clock.now_ms())
+    receipt = await apply_events(deps, incoming)
+    rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in dead]
+    return {"outcomes": receipt.outcomes, "too_old": receipt.refused, "rejected": rejected}

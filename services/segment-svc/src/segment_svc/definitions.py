@@ -1,0 +1,177 @@
+"""Definitions of segments as stored, and the rule book: the compiled rules of the newest release.
+
+A release is a version of everything that is evaluated. A batch reads the head FOR SHARE, so once a change of the
+definitions has committed, every later batch works by it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chassis import outbox
+from chassis.db import Tx
+
+from segment_svc import wire
+from segment_svc.domain.ruleset import Definition, RuleSet, references, renamed
+
+HEAD = "SELECT version FROM release_head FOR SHARE"
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body FROM plan p JOIN segment s ON s.id = p.segment_id
+    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
+SHADOW_MARK = "@shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A definition: `version` is the newest saved one, `live_version` the one that serves (None: none does)."""
+
+    id: int
+    key: str
+    version: int
+    live_version: int | None
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The live segment an atom stands for."""
+
+    id: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment."""
+
+    version: int
+    ruleset: RuleSet
+    live: tuple[Definition, ...]
+    by_atom: dict[int, Live]
+    keys: dict[int, str]
+    live_mask: int
+    horizon_ms: int
+    lead_ms: int
+
+
+def compile_rules(version: int, plans: Sequence[dict[str, Any]], *, horizon_ms: int, lead_ms: int) -> Rules:
+    """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key."""
+    shadows = {p["key"] for p in plans if not p["live"]}
+    rename = {key: key + SHADOW_MARK for key in shadows}
+    live = tuple(_definition(p, p["key"], p["body"]["condition"]) for p in plans if p["live"])
+    shadow = tuple(
+        _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
+    )
+    ruleset = RuleSet.compile([*live, *shadow])
+    by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
+    return Rules(
+        version=version,
+        ruleset=ruleset,
+        live=live,
+        by_atom=by_atom,
+        keys={p["id"]: p["key"] for p in plans},
+        live_mask=sum(1 << atom for atom in by_atom),
+        horizon_ms=horizon_ms,
+        lead_ms=lead_ms,
+    )
+
+
+def _definition(plan: dict[str, Any], key: str, condition: Any) -> Definition:
+    body = plan["body"]
+    return Definition(
+        id=plan["id"],
+        key=key,
+        version=plan["version"],
+        applies_to=body["applies_to"],
+        websites=tuple(body["websites"]),
+        condition=condition,
+        overrides=tuple(tuple(o.values()) for o in body["overrides"]),
+        atoms=tuple(plan["atoms"]),
+    )
+
+
+class RuleBook:
+    """Compiles a release once and hands it out until a newer one is the head."""
+
+    def __init__(self, *, horizon_ms: int, lead_ms: int) -> None:
+        self._horizon_ms, self._lead_ms = horizon_ms, lead_ms
+        self._rules: Rules | None = None
+
+    async def current(self, tx: Tx) -> Rules:
+        """The rules this transaction must work by."""
+        version = await tx.fetchval(HEAD)
+        if self._rules is None or self._rules.version != version:
+            plans = [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
+            self._rules = compile_rules(version, plans, horizon_ms=self._horizon_ms, lead_ms=self._lead_ms)
+        return self._rules
+
+
+async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
+    """Start a new release and tell readers through the outbox. Waits for the batches that work by the old one."""
+    version: int = await tx.fetchval("UPDATE release_head SET version = version + 1 RETURNING version")
+    await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
+    await outbox.add(tx, wire.RELEASE, b"%d" % version)
+    await outbox.add(tx, wire.FACTS, wire.targeting_facts(version, tags, now=now))
+    return version
+
+
+STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body FROM segment s
+    JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
+    LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""
+
+
+def _stored(record: Any) -> Stored:
+    return Stored(
+        record["id"], record["key"], record["version"], record["live_version"], json.loads(record["body"])
+    )
+
+
+async def read(tx: Tx, key: str) -> Stored | None:
+    """One definition by key."""
+    record = await tx.fetchrow(f"{STORED} WHERE s.key = $1", key)  # noqa: S608 - a constant
+    return _stored(record) if record else None
+
+
+async def read_all(tx: Tx) -> list[Stored]:
+    """Every definition, by id."""
+    return [_stored(r) for r in await tx.fetch(f"{STORED} ORDER BY s.id")]
+
+
+async def versions(tx: Tx, segment_id: int) -> list[dict[str, Any]]:
+    """The history of a definition, newest first."""
+    found = await tx.fetch(
+        "SELECT version, body, actor, saved_at FROM segment_version WHERE segment_id = $1 ORDER BY version DESC",
+        segment_id,
+    )
+    return [{**r, "body": json.loads(r["body"])} for r in found]
+
+
+async def insert(tx: Tx, key: str, version: int, *, segment_id: int | None, body: dict[str, Any], actor: str, now: int) -> int:
+    """Save version `version` of a segment, making the segment when `segment_id` is None; answers its id."""
+    if segment_id is None:
+        segment_id = await tx.fetchval("INSERT INTO segment (key, version) VALUES ($1, $2) RETURNING id", key, version)
+    else:
+        await tx.execute("UPDATE segment SET version = $2 WHERE id = $1", segment_id, version)
+    await tx.execute(
+        "INSERT INTO segment_version VALUES ($1, $2, $3, $4, $5)", segment_id, version, json.dumps(body), actor, now
+    )
+    assert segment_id is not None
+    return segment_id
+
+
+def dependents(stored: Sequence[Stored], key: str) -> list[Stored]:
+    """Active segments whose condition refers to `key`, directly or through others."""
+    found: dict[str, Stored] = {}
+    reached = {key}
+    while True:
+        new = [
+            s for s in stored
+            if s.key not in found and s.key != key and s.body["status"] == "active"
+            and references(s.body["condition"]) & reached
+        ]
+        if not new:
+            return list(found.values())
+        found.update((s.key, s) for s in new)
+        reached |= {s.key for s in new}

@@ -1,0 +1,25 @@
+"""What flows are given. Built once, by app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chassis.clock import Clock
+from chassis.db import Database
+from chassis.outbox import Relay
+
+if TYPE_CHECKING:
+    from segment_svc.definitions import RuleBook
+    from segment_svc.upstreams import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The adapters of this service; `users` asks the other services where a segment is in use."""
+
+    db: Database
+    clock: Clock
+    rulebook: RuleBook
+    relay: Relay
+    users: Users

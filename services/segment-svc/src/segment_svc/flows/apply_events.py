@@ -1,0 +1,220 @@
+"""Called by the consumer and by HTTP ingest per batch. Reads and writes profiles and memberships, emits facts.
+
+Everything a batch does commits in one transaction: read positions (compared and set), profiles, memberships,
+transitions, raw activity, and, through the outbox, audience documents, membership facts and dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from chassis import outbox
+from chassis.bus import Fenced
+from chassis.db import Tx
+
+from segment_svc import store, wire
+from segment_svc.deps import Deps
+from segment_svc.domain import document, profile as people
+from segment_svc.domain.profile import Outcome
+from segment_svc.domain.ruleset import Timeline
+from segment_svc.definitions import Rules
+from segment_svc.store import Advance, Row, Transition
+from segment_svc.telemetry import EVENTS, TRANSITIONS
+
+ATTEMPTS = 8
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What became of a batch: outcome counts, and the event ids that were refused as too old to deduplicate."""
+
+    outcomes: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    def count(self, outcome: Outcome, event_id: str) -> None:
+        """Add one event's outcome."""
+        self.outcomes[outcome.name.lower()] = self.outcomes.get(outcome.name.lower(), 0) + 1
+        if outcome is Outcome.TOO_OLD:
+            self.refused.append(event_id)
+
+
+@dataclass(slots=True)
+class Touched:
+    """The people a batch works on: rows by key, their last event, and who was merged."""
+
+    rows: dict[str, Row]
+    sources: dict[str, wire.Incoming] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+    kept: list[tuple[str, int, int, int, bytes]] = field(default_factory=list)
+
+    def resolve(self, identity: str) -> Row:
+        """The row an identity belongs to now."""
+        row = self.rows[identity]
+        while row.merged_into:
+            row = self.rows[row.merged_into]
+        return row
+
+
+async def apply_events(
+    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Advance] = (), *, dead: Sequence[wire.Dead] = ()
+) -> Receipt:
+    """Apply a batch. Raises chassis.bus.Fenced when another consumer already went past one of `steps`."""
+    for attempt in range(ATTEMPTS):
+        try:
+            receipt = await _attempt(deps, incoming, steps, dead)
+            break
+        except store.Conflict:
+            if attempt == ATTEMPTS - 1:
+                raise
+    deps.relay.wake()
+    for name, count in receipt.outcomes.items():
+        EVENTS.labels(outcome=name).inc(count)
+    return receipt
+
+
+async def _attempt(
+    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Advance], dead: Sequence[wire.Dead]
+) -> Receipt:
+    receipt = Receipt()
+    async with deps.db.tx() as tx:
+        if steps and not await store.fence(tx, steps):
+            raise Fenced
+        rules = await deps.rulebook.current(tx)
+        now = deps.clock.now_ms()
+        if incoming:
+            touched = Touched(await store.load(tx, {key for event in incoming for key in event.identities}))
+            moves = catch_up(touched.rows.values(), rules, now)
+            await _fold(tx, touched, incoming, receipt=receipt, now=now)
+            live = [row for row in touched.rows.values() if row.key in touched.sources or row.key in touched.merged]
+            await settle(tx, live, rules, now=now, moves=moves, touched=touched)
+            await store.keep(tx, touched.kept)
+        if dead:
+            await outbox.add(tx, wire.FACTS, wire.dead_letters(dead))
+    return receipt
+
+
+def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
+    """Flips that fell due before this batch and were not swept yet: they happened at their own instant, by time."""
+    moves: list[Transition] = []
+    for row in rows:
+        if row.next_flip_at is not None and row.next_flip_at <= now and not row.merged_into:
+            coming = rules.ruleset.timeline(row.profile, row.next_flip_at, horizon_ms=now - row.next_flip_at, most=64)
+            for at, bits in [(row.next_flip_at, coming.bits), *coming.flips]:
+                moves += _moves(row, bits, rules, at=at, cause="time", source=None)
+            people.advance(row.profile, now)
+    return moves
+
+
+async def _fold(
+    tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int
+) -> None:
+    """Fold every event into the row of its person, merging people at login."""
+    for event in incoming:
+        for identity in event.identities:
+            if identity not in touched.rows:
+                kind = "customer" if identity.startswith("c:") else "visitor"
+                touched.rows[identity] = Row(identity, event.activity.website, people.empty(kind))
+        if event.login is not None:
+            await _merge(tx, touched, event.login, now=now)
+        row = touched.resolve(event.identities[0])
+        outcome = people.fold(row.profile, event.activity, now)
+        receipt.count(outcome, event.event_id)
+        if outcome in (Outcome.APPLIED, Outcome.PENDING):
+            touched.sources[row.key] = event
+            touched.kept.append((row.key, now, event.activity.at, event.activity.id_hash, event.body))
+
+
+async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) -> None:
+    """A visitor becomes known as a customer: the visitor's history moves, unless it already belongs to another one."""
+    visitor, customer = touched.rows[login[0]], touched.resolve(login[1])
+    if visitor.merged_into == customer.key or visitor is customer:
+        return
+    if visitor.merged_into is None:
+        people.merge(customer.profile, visitor.profile, now)
+        visitor.profile, visitor.next_flip_at = people.empty("visitor"), None
+    if customer.version == 0:
+        await store.claim(tx, customer)
+    # Readers may hold the visitor's document under a higher version than the customer's: the next one must win.
+    customer.version = max(customer.version, visitor.version)
+    visitor.merged_into, visitor.document = customer.key, None
+    touched.merged |= {visitor.key, customer.key}
+    await store.alias(tx, customer.key, visitor.key, since=now)
+
+
+async def settle(
+    tx: Tx, rows: Sequence[Row], rules: Rules, *, now: int, moves: list[Transition] | None = None,
+    touched: Touched | None = None,
+) -> None:
+    """Evaluate rows whose profile is up to date, then save them with their transitions, documents and facts."""
+    moves = [] if moves is None else moves
+    fresh: list[Row] = []
+    for row in rows:
+        row.version += 1
+        if row.merged_into:
+            moves += _moves(row, 0, rules, at=now, cause="merge", source=None)
+            continue
+        coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms)
+        source = touched.sources.get(row.key) if touched else None
+        cause = _cause(row, source, touched, now)
+        moves += _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)
+        row.next_flip_at = _wake(coming, rules, now)
+        written = _document(row, coming)
+        if written != row.document or (touched and row.key in touched.merged):
+            row.document = written
+            fresh.append(row)
+    if rows:
+        await store.save(tx, rows, now=now)
+    if moves:
+        await store.record(tx, moves, now=now)
+        await outbox.add(tx, wire.FACTS, wire.membership_facts(moves, rules.keys, now=now))
+        for move in moves:
+            TRANSITIONS.labels(cause=move.cause, entered=str(move.entered).lower()).inc()
+    if fresh:
+        names = await store.identities(tx, [r.key for r in fresh])
+        await outbox.add(tx, wire.AUDIENCE, wire.audience([(names[r.key], r.version, r.document) for r in fresh]))
+
+
+def _cause(row: Row, source: wire.Incoming | None, touched: Touched | None, now: int) -> str:
+    if source is None:
+        return "merge" if touched and row.key in touched.merged else "time"
+    if source.login is not None and touched and row.key in touched.merged:
+        return "merge"
+    return "late_data" if now - source.activity.at > wire.LATE_MS else "event"
+
+
+def _moves(
+    row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: str | None
+) -> list[Transition]:
+    """Transitions from the row's bits to `bits`, for the atoms that are a live segment; leaves the new bits in the row."""
+    changed = (row.atoms ^ bits) & rules.live_mask
+    row.atoms = bits
+    moves = []
+    while changed:
+        low = changed & -changed
+        changed ^= low
+        segment = rules.by_atom[low.bit_length() - 1]
+        moves.append(Transition(row.key, segment.id, at, bool(bits & low), cause, segment.version, source))
+    return moves
+
+
+def _wake(coming: Timeline, rules: Rules, now: int) -> int | None:
+    """When somebody must look again: at the first coming flip, and well before the document stops covering."""
+    if coming.flips:
+        return coming.flips[0][0]
+    if coming.next_at is None:
+        return None
+    return max(coming.next_at - rules.lead_ms, min(coming.next_at, now + 1))
+
+
+def _document(row: Row, coming: Timeline) -> bytes:
+    return document.encode(
+        document.Document(
+            store.to_bytes(coming.bits),
+            [(at, store.to_bytes(bits)) for at, bits in coming.flips],
+            row.profile.group,
+            people.consent_flags(row.profile),
+            coming.next_at,
+            row.profile.kind == "customer",
+        )
+    )

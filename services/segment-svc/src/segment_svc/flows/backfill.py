@@ -1,0 +1,113 @@
+"""Called by the worker. Computes the shadow plans for everybody, page by page, then swaps them in.
+
+The pages evaluate the whole rule set, so they leave every row as a live batch would; progress is saved per page, and
+a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chassis import outbox
+from chassis.db import Tx
+
+from segment_svc import definitions, store, wire
+from segment_svc.deps import Deps
+from segment_svc.flows.apply_events import catch_up, settle
+from segment_svc.store import Transition
+from segment_svc.telemetry import BACKFILL
+
+PAGE = 1000
+IDLE_S = 0.2
+CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+HAS_BIT = "CASE WHEN octet_length(p.atoms) > $2::int / 8 THEN get_bit(p.atoms, $2::int) = 1 ELSE false END"
+ENTER = f"""INSERT INTO membership (profile, segment_id, since, cause, definition_version)
+    SELECT p.profile, $1, $3, 'definition', $4 FROM profile p
+    WHERE {HAS_BIT} AND p.merged_into IS NULL
+      AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
+    RETURNING profile"""  # noqa: S608 - constants
+LEAVE = f"""DELETE FROM membership m USING profile p
+    WHERE m.segment_id = $1 AND p.profile = m.profile AND NOT ({HAS_BIT}) RETURNING m.profile"""  # noqa: S608
+
+
+async def step(deps: Deps) -> bool:
+    """Do one page of the running job, or its swap when no page is left; False when there is no job."""
+    async with deps.db.tx() as tx:
+        rules = await deps.rulebook.current(tx)
+        job = await tx.fetchrow(CLAIM)
+        if job is None:
+            return False
+        now = deps.clock.now_ms()
+        keys = await store.page(tx, job["cursor"], PAGE)
+        if keys:
+            rows = [r for r in (await store.load(tx, keys)).values() if r.merged_into is None]
+            moves = catch_up(rows, rules, now)
+            await settle(tx, rows, rules, now=now, moves=moves)
+            await tx.execute(
+                "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[-1], len(keys)
+            )
+            BACKFILL.set((job["done"] + len(keys)) / max(job["total"], 1))
+    deps.relay.wake()
+    if not keys:
+        await swap(deps, job["id"])
+    return True
+
+
+async def swap(deps: Deps, job_id: int) -> None:
+    """Let the shadow plans serve; members of the old definition that no longer match leave with cause `definition`."""
+    now = deps.clock.now_ms()
+    async with deps.db.tx() as tx:
+        keys = await tx.fetch("SELECT s.key FROM plan p JOIN segment s ON s.id = p.segment_id WHERE NOT p.live")
+        await definitions.publish(tx, [f"segment:{r['key']}" for r in keys], now=now)
+        job = await tx.fetchrow("SELECT * FROM backfill WHERE id = $1 AND status = 'running' FOR UPDATE", job_id)
+        if job is None:  # replaced by a newer change meanwhile
+            return
+        rules = await deps.rulebook.current(tx)
+        shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live")
+        moves: list[Transition] = []
+        for shadow in shadows:
+            durable = rules.ruleset.is_durable(rules.keys[shadow["segment_id"]] + definitions.SHADOW_MARK)
+            moves += await _move_members(tx, shadow, durable=durable, now=now)
+        await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
+        await tx.execute("UPDATE plan SET live = true WHERE NOT live")
+        await tx.execute(
+            "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
+            job_id, now, sum(m.entered for m in moves), sum(not m.entered for m in moves),
+        )
+        if moves:
+            await outbox.add(tx, wire.FACTS, wire.membership_facts(moves, rules.keys, now=now))
+    deps.relay.wake()
+
+
+async def _move_members(tx: Tx, shadow: Any, *, durable: bool, now: int) -> list[Transition]:
+    """Bring the member list of one segment to what its new bits say. A segment that needs the request has no list."""
+    segment_id, version = shadow["segment_id"], shadow["version"]
+    if durable:
+        entered = await tx.fetch(ENTER, segment_id, shadow["atoms"][0], now, version)
+        left = await tx.fetch(LEAVE, segment_id, shadow["atoms"][0])
+    else:
+        entered = []
+        left = await tx.fetch("DELETE FROM membership WHERE segment_id = $1 RETURNING profile", segment_id)
+    moves = [
+        Transition(r["profile"], segment_id, now, came, "definition", version, None)
+        for came, found in ((True, entered), (False, left))
+        for r in found
+    ]
+    columns = ["profile", "segment_id", "at", "entered", "cause", "definition_version", "source_event", "recorded_at"]
+    await tx.copy(
+        "transition",
+        [(m.profile, m.segment_id, m.at, m.entered, m.cause, m.definition_version, None, now) for m in moves],
+        columns,
+    )
+    return moves
+
+
+async def run(deps: Deps, stop: asyncio.Event) -> None:
+    """Work on backfills until `stop` is set."""
+    while not stop.is_set():
+        if not await step(deps):
+            try:
+                await asyncio.wait_for(stop.wait(), IDLE_S)
+            except TimeoutError:
+                continue

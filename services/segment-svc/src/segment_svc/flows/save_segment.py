@@ -1,0 +1,139 @@
+"""Called by the API when a merchant saves, switches off or deletes a segment. Writes definitions, starts a backfill.
+
+A saved definition is computed in the shadow for everybody while the old one serves (flows/backfill.py); a segment
+that is switched off stops at once. Segments that refer to a changed one are computed anew with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chassis.db import Tx
+from chassis.problems import Problem
+
+from segment_svc import definitions
+from segment_svc.definitions import Stored
+from segment_svc.deps import Deps
+from segment_svc.domain.ruleset import Definition, RuleSet, plan_atoms
+
+MOST_ATOMS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody wants a segment to be; `expected` is the version they saw (None: it must be new)."""
+
+    key: str
+    body: dict[str, Any]
+    expected: int | None
+    actor: str
+
+
+async def save_segment(deps: Deps, change: Change) -> Stored:
+    """Save a definition. Raises Problem 409 segment-exists, 404 not-found, 412 stale-version, 422 rule-invalid."""
+    now = deps.clock.now_ms()
+    async with deps.db.tx() as tx:
+        await definitions.publish(tx, [f"segment:{change.key}"], now=now)
+        stored = {s.key: s for s in await definitions.read_all(tx)}
+        old = stored.get(change.key)
+        _expect(old, change)
+        version = 1 if old is None else old.version + 1
+        segment_id = await definitions.insert(
+            tx, change.key, version, segment_id=old.id if old else None, body=change.body, actor=change.actor, now=now
+        )
+        saved = Stored(segment_id, change.key, version, old.live_version if old else None, change.body)
+        stored[change.key] = saved
+        _check(list(stored.values()), saved)
+        if change.body["status"] != "active":
+            await _retire(tx, saved, now=now)
+        affected = [saved] if change.body["status"] == "active" else []
+        affected += definitions.dependents(list(stored.values()), change.key)
+        await _start_backfill(tx, affected, list(stored.values()), now=now)
+        result = await definitions.read(tx, change.key)
+    deps.relay.wake()
+    assert result is not None
+    return result
+
+
+def _expect(old: Stored | None, change: Change) -> None:
+    if change.expected is None and old is not None:
+        raise Problem("segment-exists", 409, "A segment with this key exists", pointers=["/key"])
+    if change.expected is not None and old is None:
+        raise Problem("not-found", 404, "No such segment")
+    if old is not None and change.expected != old.version:
+        raise Problem("stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}")
+
+
+def _check(stored: list[Stored], saved: Stored) -> None:
+    """The whole set must compile with the change in it: unknown references and cycles show only there."""
+    active = [s for s in stored if s.body["status"] == "active" or s.key == saved.key]
+    faults = RuleSet.check([_draft(s) for s in active], saved.key)
+    if faults:
+        errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
+        raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
+
+
+def _draft(stored: Stored, atoms: tuple[int, ...] = ()) -> Definition:
+    body = stored.body
+    overrides = tuple(tuple(o.values()) for o in body["overrides"])
+    return Definition(
+        id=stored.id, key=stored.key, version=stored.version, applies_to=body["applies_to"],
+        websites=tuple(body["websites"]), condition=body["condition"], overrides=overrides, atoms=atoms,
+    )
+
+
+async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
+    """Everybody leaves at once; the bits that were computed for it are free again."""
+    await tx.execute(
+        """WITH gone AS (DELETE FROM membership WHERE segment_id = $1 RETURNING profile)
+           INSERT INTO transition (profile, segment_id, at, entered, cause, definition_version, recorded_at)
+           SELECT profile, $1, $2, false, 'definition', $3, $2 FROM gone""",
+        stored.id,
+        now,
+        stored.version,
+    )
+    await tx.execute("DELETE FROM plan WHERE segment_id = $1", stored.id)
+
+
+async def _start_backfill(tx: Tx, affected: list[Stored], everything: list[Stored], *, now: int) -> None:
+    """Plan new bits for the affected segments; a job that still runs is replaced by one that does its work too."""
+    running = await tx.fetch("UPDATE backfill SET status = 'replaced' WHERE status = 'running' RETURNING segments")
+    pending = {segment for row in running for segment in row["segments"]}
+    chosen = {s.id: s for s in everything if s.id in pending and s.body["status"] == "active"}
+    chosen.update((s.id, s) for s in affected)
+    await tx.execute("DELETE FROM plan WHERE NOT live")
+    if not chosen:
+        return
+    used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
+    free = (atom for atom in range(MOST_ATOMS) if atom not in used)
+    for stored in chosen.values():
+        atoms = plan_atoms(_draft(stored), [_draft(s) for s in everything], lambda: next(free))
+        await tx.execute(
+            "INSERT INTO plan (segment_id, version, atoms, live) VALUES ($1, $2, $3, false)",
+            stored.id, stored.version, list(atoms),
+        )
+    await tx.execute(
+        """INSERT INTO backfill (segments, status, total, created_at)
+           VALUES ($1, 'running', (SELECT count(*) FROM profile WHERE merged_into IS NULL), $2)""",
+        list(chosen), now,
+    )
+
+
+async def delete_segment(deps: Deps, key: str, *, expected: int) -> None:
+    """Delete a segment nobody uses. Raises Problem 404, 412, 409 segment-in-use with the list of its users."""
+    used_by = await deps.users.of(key)
+    now = deps.clock.now_ms()
+    async with deps.db.tx() as tx:
+        await definitions.publish(tx, [f"segment:{key}"], now=now)
+        stored = await definitions.read_all(tx)
+        old = next((s for s in stored if s.key == key), None)
+        _expect(old, Change(key, {}, expected, ""))
+        assert old is not None
+        used_by += [f"segment {s.key}" for s in definitions.dependents(stored, key)]
+        if used_by:
+            errors = [{"pointer": "", "detail": user} for user in used_by]
+            raise Problem("segment-in-use", 409, "The segment is in use", errors=errors)
+        await _retire(tx, old, now=now)
+        await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
+    deps.relay.wake()

@@ -1,0 +1,42 @@
+"""Called by the worker's clock. Takes people whose next flip is due, records it at its own instant, looks further ahead.
+
+Batches are small and skip locked rows, so that a storm of flips at midnight does not hold up live events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from segment_svc import store
+from segment_svc.deps import Deps
+from segment_svc.flows.apply_events import catch_up, settle
+from segment_svc.telemetry import OVERDUE
+
+BATCH = 256
+IDLE_S = 0.25
+
+
+async def sweep(deps: Deps) -> int:
+    """Settle one batch of due people; answers how many there were."""
+    async with deps.db.tx() as tx:
+        rules = await deps.rulebook.current(tx)
+        now = deps.clock.now_ms()
+        keys = await store.due(tx, now, BATCH)
+        if keys:
+            rows = list((await store.load(tx, keys)).values())
+            moves = catch_up(rows, rules, now)
+            await settle(tx, rows, rules, now=now, moves=moves)
+    if keys:
+        deps.relay.wake()
+    OVERDUE.set(len(keys))
+    return len(keys)
+
+
+async def run(deps: Deps, stop: asyncio.Event) -> None:
+    """Sweep until `stop` is set; waits a moment whenever nothing is due."""
+    while not stop.is_set():
+        if await sweep(deps) < BATCH:
+            try:
+                await asyncio.wait_for(stop.wait(), IDLE_S)
+            except TimeoutError:
+                continue

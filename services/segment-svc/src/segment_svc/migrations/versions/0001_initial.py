@@ -1,0 +1,119 @@
+"""First shape of the segment schema: the hot tables are keyed by profile so that they can be sharded by it."""
+
+from alembic import op
+from chassis.outbox import OUTBOX_DDL
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    # Truth about people. `state` is the folded profile (segment_svc.domain.profile), `atoms` the current bitset,
+    # `document` what readers see. A merged visitor keeps a row that only says where it went.
+    """CREATE TABLE profile (
+        profile text PRIMARY KEY,
+        website text NOT NULL,
+        kind smallint NOT NULL,
+        customer text,
+        merged_into text,
+        version bigint NOT NULL,
+        next_flip_at bigint,
+        updated_at bigint NOT NULL,
+        atoms bytea NOT NULL,
+        document bytea,
+        state bytea NOT NULL
+    ) WITH (fillfactor = 70)""",
+    "CREATE INDEX profile_next_flip_at ON profile (next_flip_at) WHERE next_flip_at IS NOT NULL",
+    """CREATE TABLE identity (
+        profile text NOT NULL,
+        identity text NOT NULL,
+        since bigint NOT NULL,
+        PRIMARY KEY (profile, identity)
+    )""",
+    """CREATE TABLE activity (
+        profile text NOT NULL,
+        received_at bigint NOT NULL,
+        occurred_at bigint NOT NULL,
+        id_hash bigint NOT NULL,
+        body bytea NOT NULL
+    ) PARTITION BY RANGE (received_at)""",
+    "CREATE TABLE activity_default PARTITION OF activity DEFAULT",
+    "CREATE INDEX activity_profile ON activity (profile)",
+    """CREATE TABLE membership (
+        profile text NOT NULL,
+        segment_id smallint NOT NULL,
+        since bigint NOT NULL,
+        cause text NOT NULL,
+        definition_version int NOT NULL,
+        PRIMARY KEY (profile, segment_id)
+    )""",
+    "CREATE INDEX membership_segment ON membership (segment_id, profile)",
+    """CREATE TABLE transition (
+        profile text NOT NULL,
+        segment_id smallint NOT NULL,
+        at bigint NOT NULL,
+        entered boolean NOT NULL,
+        cause text NOT NULL,
+        definition_version int NOT NULL,
+        source_event text,
+        recorded_at bigint NOT NULL
+    )""",
+    "CREATE INDEX transition_profile ON transition (profile, segment_id, at)",
+    """CREATE TABLE position (
+        topic text NOT NULL,
+        partition int NOT NULL,
+        next_offset bigint NOT NULL,
+        PRIMARY KEY (topic, partition)
+    )""",
+    """CREATE TABLE segment (
+        id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        key text NOT NULL UNIQUE,
+        version int NOT NULL
+    )""",
+    """CREATE TABLE segment_version (
+        segment_id smallint NOT NULL REFERENCES segment ON DELETE CASCADE,
+        version int NOT NULL,
+        body jsonb NOT NULL,
+        actor text NOT NULL,
+        saved_at bigint NOT NULL,
+        PRIMARY KEY (segment_id, version)
+    )""",
+    # How a version is computed: which bits of `profile.atoms` are its. A live plan serves; a shadow plan is being
+    # backfilled and takes the live one's place at the swap.
+    """CREATE TABLE plan (
+        id bigserial PRIMARY KEY,
+        segment_id smallint NOT NULL,
+        version int NOT NULL,
+        atoms smallint[] NOT NULL,
+        live boolean NOT NULL,
+        FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
+        UNIQUE (segment_id, live)
+    )""",
+    # One row: batches share it, a change of the definitions waits for them and updates it.
+    """CREATE TABLE release_head (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        version bigint NOT NULL
+    )""",
+    "INSERT INTO release_head (version) VALUES (1)",
+    "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
+    """CREATE TABLE backfill (
+        id bigserial PRIMARY KEY,
+        segments smallint[] NOT NULL,
+        status text NOT NULL,
+        cursor text NOT NULL DEFAULT '',
+        done bigint NOT NULL DEFAULT 0,
+        total bigint NOT NULL DEFAULT 0,
+        entered bigint NOT NULL DEFAULT 0,
+        exited bigint NOT NULL DEFAULT 0,
+        created_at bigint NOT NULL,
+        finished_at bigint
+    )""",
+    OUTBOX_DDL,
+)
+
+
+def upgrade() -> None:
+    """Create every table."""
+    for statement in STATEMENTS:
+        op.execute(statement)

@@ -1,0 +1,97 @@
+"""Statements behind the read-only routes: members, profiles, why and since when, and progress of backfills."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from chassis.db import Database, Tx
+
+EXPORT_PAGE = 5000
+
+
+async def members(tx: Tx, segment_id: int, *, after: str, most: int) -> list[dict[str, Any]]:
+    """One page of the matched customers and visitors, in key order."""
+    found = await tx.fetch(
+        """SELECT profile, since, cause, definition_version FROM membership
+           WHERE segment_id = $1 AND profile > $2 ORDER BY profile LIMIT $3""",
+        segment_id,
+        after,
+        most,
+    )
+    return [dict(r) for r in found]
+
+
+async def count(tx: Tx, segment_id: int) -> int:
+    """How many members there are; the same rows `members` pages over."""
+    value: int = await tx.fetchval("SELECT count(*) FROM membership WHERE segment_id = $1", segment_id)
+    return value
+
+
+async def export(db: Database, segment_id: int) -> AsyncIterator[str]:
+    """The member list as CSV lines, a page in memory at a time."""
+    yield "profile,since,cause,definition_version\r\n"
+    after = ""
+    while True:
+        async with db.tx() as tx:
+            rows = await members(tx, segment_id, after=after, most=EXPORT_PAGE)
+        if not rows:
+            return
+        yield "".join(f"{r['profile']},{r['since']},{r['cause']},{r['definition_version']}\r\n" for r in rows)
+        after = rows[-1]["profile"]
+
+
+async def standing(tx: Tx, profile: str) -> list[dict[str, Any]]:
+    """The segments a profile is a member of, by key, with since when and why."""
+    found = await tx.fetch(
+        """SELECT s.key AS segment, m.since, m.cause, m.definition_version FROM membership m
+           JOIN segment s ON s.id = m.segment_id WHERE m.profile = $1 ORDER BY s.key""",
+        profile,
+    )
+    return [dict(r) for r in found]
+
+
+async def history(tx: Tx, profile: str, segment_id: int) -> list[dict[str, Any]]:
+    """The latest transitions of a person for one segment, newest first."""
+    found = await tx.fetch(
+        """SELECT at, entered, cause, definition_version, source_event FROM transition
+           WHERE profile = $1 AND segment_id = $2 ORDER BY at DESC, recorded_at DESC LIMIT 20""",
+        profile,
+        segment_id,
+    )
+    return [dict(r) for r in found]
+
+
+async def was_member(tx: Tx, profile: str, segment_id: int, at: int) -> bool:
+    """Whether the person was in the segment at an instant, by the last transition up to it."""
+    value = await tx.fetchval(
+        """SELECT entered FROM transition WHERE profile = $1 AND segment_id = $2 AND at <= $3
+           ORDER BY at DESC, recorded_at DESC LIMIT 1""",
+        profile,
+        segment_id,
+        at,
+    )
+    return bool(value)
+
+
+async def backfills(tx: Tx) -> list[dict[str, Any]]:
+    """The latest backfills with their progress, newest first."""
+    found = await tx.fetch(
+        """SELECT b.id, b.status, b.done, b.total, b.entered, b.exited, b.created_at, b.finished_at,
+                  ARRAY(SELECT key FROM segment s WHERE s.id = ANY(b.segments)) AS segments
+           FROM backfill b ORDER BY b.id DESC LIMIT 20"""
+    )
+    return [dict(r) for r in found]
+
+
+async def sample(tx: Tx, most: int) -> tuple[list[bytes], int]:
+    """States of up to `most` profiles drawn at random, and how many profiles there are."""
+    total = await tx.fetchval("SELECT count(*) FROM profile WHERE merged_into IS NULL")
+    found = await tx.fetch("SELECT state FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1", most)
+    return [r["state"] for r in found], total
+
+
+async def releases(tx: Tx, most: int) -> list[dict[str, Any]]:
+    """The latest releases, oldest first: what each touched."""
+    found = await tx.fetch("SELECT version, tags FROM release ORDER BY version DESC LIMIT $1", most)
+    return [{"version": r["version"], "tags": list(r["tags"])} for r in reversed(found)]

@@ -1,0 +1,70 @@
+"""Request bodies of the API. Unknown fields are refused, so that a misspelt one is never silently ignored."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?\d[\d\s()/-]{7,}\d")
+Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Status = Literal["draft", "active", "inactive"]
+
+
+def _no_personal_data(value: str) -> str:
+    if PERSONAL.search(value):
+        raise ValueError("must not hold personal data such as an e-mail address or a phone number")
+    return value
+
+
+class Strict(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Override(Strict):
+    """One hand-picked person: always in (`include`) or always out, until an instant (epoch ms) or for good."""
+
+    profile: Annotated[str, Field(pattern=r"^[vc]:.{1,200}$")]
+    include: bool
+    until: int | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Definition(Strict):
+    """What a segment is. `websites` empty means all; the condition is checked against the vocabulary at save."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    description: Annotated[str, Field(max_length=2000)] = ""
+    owner: Annotated[str, Field(max_length=120)] = ""
+    websites: Annotated[list[Key], Field(max_length=50)] = []
+    status: Status = "draft"
+    applies_to: Literal["visitors", "customers", "both"] = "both"
+    condition: dict[str, Any]
+    overrides: Annotated[list[Override], Field(max_length=1000)] = []
+
+    _name = field_validator("name")(_no_personal_data)
+
+
+class NewDefinition(Definition):
+    """A definition with the key it is to have for life."""
+
+    key: Key
+
+    _key = field_validator("key")(_no_personal_data)
+
+
+class Draft(Strict):
+    """A condition to try on a sample of the profiles."""
+
+    condition: dict[str, Any]
+    applies_to: Literal["visitors", "customers", "both"] = "both"
+    websites: list[Key] = []
+
+
+class Events(Strict):
+    """A batch of CloudEvents as the collector accepted them."""
+
+    events: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]

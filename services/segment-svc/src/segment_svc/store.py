@@ -1,0 +1,233 @@
+"""Every statement over people: profiles, identities, memberships, transitions, activity and positions.
+
+Each hot statement filters by, or is keyed by, `profile`, so that a distributed PostgreSQL can shard on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chassis.db import Tx
+
+from segment_svc.domain import profile as people
+from segment_svc.domain.profile import Profile
+
+LOAD = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state
+    FROM profile WHERE profile = ANY($1::text[]) ORDER BY profile FOR UPDATE"""
+# Loaded rows are locked; a new row that another transaction created first has a version already and is not counted.
+SAVE = """INSERT INTO profile AS p
+    (profile, website, kind, customer, merged_into, version, next_flip_at, updated_at, atoms, document, state)
+    SELECT u.profile, u.website, u.kind, u.customer, u.merged_into, u.version, u.next_flip_at, $11, u.atoms,
+           u.document, u.state
+    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+                $8::bytea[], $9::bytea[], $10::bytea[]) AS u
+         (profile, website, kind, customer, merged_into, version, next_flip_at, atoms, document, state)
+    ON CONFLICT (profile) DO UPDATE SET kind = EXCLUDED.kind, customer = EXCLUDED.customer,
+        merged_into = EXCLUDED.merged_into, version = EXCLUDED.version, next_flip_at = EXCLUDED.next_flip_at,
+        updated_at = EXCLUDED.updated_at, atoms = EXCLUDED.atoms, document = EXCLUDED.document, state = EXCLUDED.state
+    WHERE p.version < EXCLUDED.version"""
+CLAIM = """INSERT INTO profile (profile, website, kind, version, updated_at, atoms, state)
+    VALUES ($1, $2, $3, 0, 0, '', $4) ON CONFLICT DO NOTHING"""
+ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
+    SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
+    ON CONFLICT (profile, segment_id) DO UPDATE SET since = EXCLUDED.since, cause = EXCLUDED.cause,
+        definition_version = EXCLUDED.definition_version"""
+LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::smallint[]) AS u (profile, segment_id)
+    WHERE m.profile = u.profile AND m.segment_id = u.segment_id"""
+IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::text[])"
+DUE = """SELECT profile FROM profile WHERE next_flip_at <= $1 ORDER BY next_flip_at LIMIT $2"""
+FENCE = """UPDATE position AS p SET next_offset = u.next_offset
+    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS u (topic, partition, expected, next_offset)
+    WHERE p.topic = u.topic AND p.partition = u.partition AND p.next_offset = u.expected"""
+
+
+@dataclass(slots=True)
+class Row:
+    """One profile as stored: `atoms` is the bitset at the last evaluation, `document` what readers were given."""
+
+    key: str
+    website: str
+    profile: Profile
+    version: int = 0
+    atoms: int = 0
+    next_flip_at: int | None = None
+    document: bytes | None = None
+    merged_into: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A person entered or left a segment at `at` (epoch ms), for `cause` (event, time, definition, merge, late_data)."""
+
+    profile: str
+    segment_id: int
+    at: int
+    entered: bool
+    cause: str
+    definition_version: int
+    source_event: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A consumer's step over one partition: it read from `expected` and would next read `next_offset`."""
+
+    topic: str
+    partition: int
+    expected: int
+    next_offset: int
+
+
+class Conflict(Exception):
+    """Somebody else changed a profile of the batch first; the batch is taken again from the start."""
+
+
+def to_bytes(bits: int) -> bytes:
+    """Little-endian bytes of a bitset; PostgreSQL's get_bit numbers them the same way."""
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def _row(record: Mapping[str, object]) -> Row:
+    state, atoms = record["state"], record["atoms"]
+    assert isinstance(state, bytes) and isinstance(atoms, bytes)
+    return Row(
+        key=str(record["profile"]),
+        website=str(record["website"]),
+        profile=people.decode(state),
+        version=record["version"],  # type: ignore[arg-type]
+        atoms=int.from_bytes(atoms, "little"),
+        next_flip_at=record["next_flip_at"],  # type: ignore[arg-type]
+        document=record["document"],  # type: ignore[arg-type]
+        merged_into=record["merged_into"],  # type: ignore[arg-type]
+    )
+
+
+async def load(tx: Tx, keys: Iterable[str]) -> dict[str, Row]:
+    """Lock and read profiles in key order, following merges; a merged key maps to the row it became part of."""
+    rows: dict[str, Row] = {}
+    wanted = sorted(set(keys))
+    while wanted:
+        for record in await tx.fetch(LOAD, wanted):
+            rows[record["profile"]] = _row(record)
+        wanted = sorted({r.merged_into for r in rows.values() if r.merged_into and r.merged_into not in rows})
+    return rows
+
+
+async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
+    """Write rows whose `version` was already raised by one. Raises Conflict when any of them moved meanwhile."""
+    rows = sorted(rows, key=lambda r: r.key)
+    done = await tx.execute(
+        SAVE,
+        [r.key for r in rows],
+        [r.website for r in rows],
+        [int(r.profile.kind == "customer") for r in rows],
+        [r.key[2:] if r.key.startswith("c:") else None for r in rows],
+        [r.merged_into for r in rows],
+        [r.version for r in rows],
+        [r.next_flip_at for r in rows],
+        [to_bytes(r.atoms) for r in rows],
+        [r.document for r in rows],
+        [people.encode(r.profile) for r in rows],
+        now,
+    )
+    if int(done.rsplit(" ", 1)[1]) != len(rows):
+        raise Conflict
+
+
+async def claim(tx: Tx, row: Row) -> None:
+    """Make a new row ours before its version may jump (a merge does that). Raises Conflict when it exists already."""
+    done = await tx.execute(CLAIM, row.key, row.website, int(row.profile.kind == "customer"), people.encode(row.profile))
+    if done != "INSERT 0 1":
+        raise Conflict
+
+
+async def alias(tx: Tx, profile: str, identity: str, *, since: int) -> None:
+    """Say that `identity` now belongs to `profile`, and to no other profile any more."""
+    await tx.execute("DELETE FROM identity WHERE identity = $1 AND profile <> $2", identity, profile)
+    await tx.execute("INSERT INTO identity VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", profile, identity, since)
+
+
+async def identities(tx: Tx, profiles: Sequence[str]) -> dict[str, list[str]]:
+    """Every identity of each profile, its own key first: a reader may ask under any of them."""
+    found = {key: [key] for key in profiles}
+    for record in await tx.fetch(IDENTITIES, profiles):
+        found[record["profile"]].append(record["identity"])
+    return found
+
+
+async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
+    """Append transitions and bring `membership` to the state after them (the last move of a pair wins)."""
+    columns = [(m.profile, m.segment_id, m.at, m.entered, m.cause, m.definition_version, m.source_event) for m in moves]
+    await tx.copy(
+        "transition",
+        [(*c, now) for c in columns],
+        ["profile", "segment_id", "at", "entered", "cause", "definition_version", "source_event", "recorded_at"],
+    )
+    last = {(m.profile, m.segment_id): m for m in moves}
+    entered = [m for m in last.values() if m.entered]
+    left = [m for m in last.values() if not m.entered]
+    if entered:
+        await tx.execute(
+            ENTER,
+            [m.profile for m in entered],
+            [m.segment_id for m in entered],
+            [m.at for m in entered],
+            [m.cause for m in entered],
+            [m.definition_version for m in entered],
+        )
+    if left:
+        await tx.execute(LEAVE, [m.profile for m in left], [m.segment_id for m in left])
+
+
+async def keep(tx: Tx, entries: Sequence[tuple[str, int, int, int, bytes]]) -> None:
+    """Append raw activity: (profile, received_at, occurred_at, id_hash, body). It never holds a duplicate."""
+    await tx.copy("activity", entries, ["profile", "received_at", "occurred_at", "id_hash", "body"])
+
+
+async def fence(tx: Tx, steps: Sequence[Advance]) -> bool:
+    """Compare-and-set the read positions; False when another consumer of a partition was faster."""
+    done = await tx.execute(
+        FENCE,
+        [s.topic for s in steps],
+        [s.partition for s in steps],
+        [s.expected for s in steps],
+        [s.next_offset for s in steps],
+    )
+    return int(done.rsplit(" ", 1)[1]) == len(steps)
+
+
+async def positions(tx: Tx, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Where each partition is to be read from; a partition never seen starts at 0."""
+    topics, numbers = [t for t, _ in partitions], [p for _, p in partitions]
+    await tx.execute(
+        """INSERT INTO position SELECT t, p, 0 FROM unnest($1::text[], $2::int[]) AS u (t, p) ON CONFLICT DO NOTHING""",
+        topics,
+        numbers,
+    )
+    found = await tx.fetch(
+        """SELECT p.* FROM position p JOIN unnest($1::text[], $2::int[]) AS u (topic, partition)
+           USING (topic, partition)""",
+        topics,
+        numbers,
+    )
+    return {(r["topic"], r["partition"]): r["next_offset"] for r in found}
+
+
+async def due(tx: Tx, now: int, most: int) -> list[str]:
+    """Profiles somebody must look at by `now` (epoch ms), the longest waiting first."""
+    return [r["profile"] for r in await tx.fetch(DUE, now, most)]
+
+
+async def next_due(tx: Tx) -> int | None:
+    """The instant of the earliest coming flip of anybody, or None."""
+    value: int | None = await tx.fetchval("SELECT min(next_flip_at) FROM profile")
+    return value
+
+
+async def page(tx: Tx, after: str, most: int) -> list[str]:
+    """Keys of the next profiles in key order, merged ones left out."""
+    found = await tx.fetch(
+        "SELECT profile FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2", after, most
+    )
+    return [r["profile"] for r in found]

@@ -1,0 +1,33 @@
+"""Asks content-svc and promo-svc where a segment is in use. Control plane only."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+from chassis.auth import ServiceTokens
+from chassis.problems import Problem
+
+
+class Users:
+    """The services whose definitions may refer to segments: audience name -> base URL."""
+
+    def __init__(self, client: httpx.AsyncClient, tokens: ServiceTokens, services: dict[str, str]) -> None:
+        self._client, self._tokens, self._services = client, tokens, services
+
+    async def of(self, key: str) -> list[str]:
+        """Who uses the segment. Raises Problem 503 users-unknown when a service cannot say: then nobody may delete it."""
+        answers = await asyncio.gather(*(self._ask(name, url, key) for name, url in self._services.items()))
+        return [user for answer in answers for user in answer]
+
+    async def _ask(self, name: str, url: str, key: str) -> list[str]:
+        try:
+            answer = await self._client.get(
+                f"{url}/v1/usage",
+                params={"segment": key},
+                headers={"authorization": f"Bearer {self._tokens.issue(name)}"},
+            )
+            answer.raise_for_status()
+            return [str(user) for user in answer.json()["users"]]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise Problem("users-unknown", 503, f"{name} cannot say whether it uses the segment") from error

@@ -1,0 +1,157 @@
+"""Between the wire and the domain; the only file that imports the contracts.
+
+Records become Incoming (or Dead, with a reason); transitions, documents and releases become outbox payloads. An
+outbox payload is a MessagePack list, so that one row carries a whole batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from chassis.bus import Record
+from contracts import codec, facts, topics
+from contracts.codec import Event, Implausible, Undecodable
+
+from segment_svc.domain.activity import Activity
+from segment_svc.store import Transition
+
+FACTS, AUDIENCE, RELEASE = "facts", "audience", "release"
+LATE_MS = 3600 * 1000
+PREFIX = {"visitor": "v", "customer": "c"}
+_pack = msgspec.msgpack.Encoder().encode
+_facts = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]]).decode
+_documents = msgspec.msgpack.Decoder(list[tuple[list[str], int, bytes]]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An event for the flow: whose it is (first identity), whom it makes one person, and its bytes for the log."""
+
+    event_id: str
+    identities: tuple[str, ...]
+    activity: Activity
+    login: tuple[str, str] | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A record that cannot be applied, and why."""
+
+    record: Record
+    reason: str
+    detail: str
+
+
+def decode(records: Sequence[Record], *, now: int) -> tuple[list[Incoming], list[Dead]]:
+    """Split records into events to apply and dead letters, in order."""
+    incoming: list[Incoming] = []
+    dead: list[Dead] = []
+    for record in records:
+        try:
+            event = codec.decode(record.value or b"", record.headers)
+            codec.plausible(event, now)
+            incoming.append(_incoming(event, record.value or b""))
+        except (Undecodable, Implausible) as error:
+            dead.append(Dead(record, error.reason, error.detail))
+    return incoming, dead
+
+
+def _incoming(event: Event, body: bytes) -> Incoming:
+    kind, _, name = event.subject.partition(":")
+    identity = f"{PREFIX[kind]}:{name}"
+    visitor, customer = event.data.get("visitor_id"), event.data.get("customer_id")
+    login = None
+    if event.type == "login" and visitor and customer:
+        login = (f"v:{visitor}", f"c:{customer}")
+        identity = login[1]
+    elif event.type == "identify" and visitor and kind == "customer":
+        login = (f"v:{visitor}", identity)
+    digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
+    activity = Activity(
+        id_hash=int.from_bytes(digest, "big", signed=True),
+        type=event.type,
+        at=event.time_ms,
+        website=event.website,
+        props=event.data,
+    )
+    identities = (identity,) if login is None else (login[1], login[0])
+    return Incoming(event.id, identities, activity, login, body)
+
+
+def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> bytes:
+    """An outbox payload: one segment.membership.v1 fact per transition, keyed by profile."""
+    return _pack(
+        [
+            (
+                topics.SEGMENT_MEMBERSHIP,
+                move.profile.encode(),
+                facts.membership(
+                    profile=move.profile,
+                    segment=keys[move.segment_id],
+                    entered=move.entered,
+                    at_ms=move.at,
+                    cause=move.cause,
+                    definition_version=move.definition_version,
+                    source_event=move.source_event,
+                    time_ms=now,
+                ),
+                [("content-type", b"application/cloudevents+json")],
+            )
+            for move in moves
+        ]
+    )
+
+
+def targeting_facts(version: int, tags: Sequence[str], *, now: int) -> bytes:
+    """An outbox payload: one targeting.changed.v1 fact."""
+    fact = facts.targeting(source="segment-svc", website="", version=version, tags=list(tags), time_ms=now)
+    return _pack([(topics.TARGETING_CHANGED, b"", fact, [("content-type", b"application/cloudevents+json")])])
+
+
+def dead_letters(dead: Sequence[Dead]) -> bytes:
+    """An outbox payload: the original bytes and headers for `<topic>.dlq`, with why and where from."""
+    return _pack(
+        [
+            (
+                f"{d.record.topic}.dlq",
+                d.record.key or b"",
+                d.record.value or b"",
+                [
+                    *d.record.headers,
+                    ("dlq-reason", d.reason.encode()),
+                    ("dlq-detail", d.detail.encode(errors="replace")[:500]),
+                    ("dlq-partition", b"%d" % d.record.partition),
+                    ("dlq-offset", b"%d" % d.record.offset),
+                ],
+            )
+            for d in dead
+        ]
+    )
+
+
+def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]]) -> bytes:
+    """An outbox payload: (identities, version, document) of people whose document changed."""
+    return _pack([(list(names), version, body or b"") for names, version, body in documents])
+
+
+def records_of(payloads: Sequence[bytes]) -> list[Record]:
+    """Records to produce, from payloads of the channel FACTS."""
+    return [
+        Record(topic, key or None, value, tuple((name, data) for name, data in headers))
+        for payload in payloads
+        for topic, key, value, headers in _facts(payload)
+    ]
+
+
+def documents_of(payloads: Sequence[bytes]) -> list[tuple[str, int, bytes]]:
+    """(Redis key, version, document) to write, from payloads of the channel AUDIENCE."""
+    return [
+        (f"aud:{name}", version, body)
+        for payload in payloads
+        for names, version, body in _documents(payload)
+        for name in names
+    ]
