@@ -1,0 +1,59 @@
+# Footfall: the only commands a person needs. Each does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+T ?=
+MEMBERS := packages/conditions packages/chassis packages/devstack proto services/segment-svc services/content-svc services/promo-svc services/gateway
+
+##@ Use
+.PHONY: run tour
+run: .venv/ready ## start everything: servers, services, demo shop, storefront (Ctrl-C stops it all)
+	@$(PY) -m devstack
+tour: .venv/ready ## play the seven use cases against the running stack, with the explain of each
+	@$(PY) -m devstack.tour
+
+##@ Check
+.PHONY: check test conformance faults bench deploy-test
+check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PY) tools/types.py && .venv/bin/lint-imports && $(PY) tools/budget.py
+	@.venv/bin/pytest -q -m "not servers"
+test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka and Varnish (T=path for a part)
+	@$(PY) -m devstack.install
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PY) tools/types.py && .venv/bin/lint-imports && $(PY) tools/budget.py
+	@.venv/bin/pytest $(T)
+conformance: .venv/ready ## run language-neutral cases: make conformance CASES=path/to/file.json
+	@$(PY) tools/conformance.py $(CASES)
+faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with a second one joining and dying
+	@FAULT_ROUNDS=200 .venv/bin/pytest -q -s tests/faults
+bench: .venv/ready ## measure decisions and ingest against their baselines, in one run
+	@$(PY) -m tests.bench
+deploy-test: .venv/ready ## build the image and bring the compose file up on a real engine (DOCKER_HOST)
+	@$(PY) tests/deploy/engine.py
+
+##@ Generate
+.PHONY: fmt proto openapi asyncapi lock
+fmt: .venv/ready ## format and mend what can be mended
+	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
+proto: .venv/ready ## compile proto/ and rewrite the AsyncAPI document
+	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py
+openapi: .venv/ready ## rewrite docs/api/openapi.json
+	@$(PY) tools/openapi.py
+lock: .venv/ready ## pin the requirements again
+	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
+	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done
+
+##@ Keep house
+.PHONY: clean help
+clean: ## forget the data and logs of make run
+	@rm -rf .run
+help: ## this page
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: requirements/dev.txt requirements/runtime.txt $(MEMBERS:%=%/pyproject.toml)
+	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found $$(python3 -V)"; exit 1; }
+	@echo "Setting up .venv (about a minute, once)"
+	@test -x $(PY) || python3 -m venv .venv
+	@.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@.venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
+	@touch $@
