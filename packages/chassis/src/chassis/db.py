@@ -1,0 +1,97 @@
+"""PostgreSQL through SQLAlchemy's engine, with the asyncpg connection of the transaction at hand for batches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+
+class Tx:
+    """One transaction. `sa` is SQLAlchemy's connection; the methods go straight to asyncpg ($1 parameters)."""
+
+    def __init__(self, sa: AsyncConnection, driver: Any) -> None:
+        self.sa, self._driver = sa, driver
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """All rows."""
+        return await self._driver.fetch(sql, *args)  # type: ignore[no-any-return]
+
+    async def fetchrow(self, sql: str, *args: Any) -> Any:
+        """The first row, or None."""
+        return await self._driver.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        """The first value of the first row, or None."""
+        return await self._driver.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        """Run a statement; answers PostgreSQL's command tag, such as `UPDATE 3`."""
+        return await self._driver.execute(sql, *args)  # type: ignore[no-any-return]
+
+    async def copy(self, table: str, records: Iterable[Sequence[Any]], columns: Sequence[str]) -> None:
+        """Append rows by COPY."""
+        await self._driver.copy_records_to_table(table, records=records, columns=list(columns))
+
+
+def engine_of(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
+    """An engine whose sessions see `schema` and give up on a statement after 30 s and on a lock after 10 s."""
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            url = "postgresql+asyncpg://" + url.removeprefix(scheme)
+    settings = {"search_path": schema, "statement_timeout": "30000", "lock_timeout": "10000"}
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        isolation_level="AUTOCOMMIT",  # Database.tx opens the transaction itself, on the driver
+        connect_args={"server_settings": settings, "timeout": 5},
+    )
+
+
+class Database:
+    """A pool of connections to one schema."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def open(cls, url: str, *, schema: str, pool_size: int = 10) -> Database:
+        """Make the pool; connections are made when they are needed. `url` is postgresql://..."""
+        return cls(engine_of(url, schema=schema, pool_size=pool_size))
+
+    @asynccontextmanager
+    async def tx(self) -> AsyncIterator[Tx]:
+        """One transaction: committed at the end of the block, rolled back when it raises."""
+        connection = await self._checkout()
+        try:
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            async with driver.transaction():
+                yield Tx(connection, driver)
+        finally:
+            await connection.close()
+
+    async def _checkout(self) -> AsyncConnection:
+        """A connection that is still open: after a restart of the server the pool holds dead ones."""
+        while True:
+            connection = await self._engine.connect()
+            raw = await connection.get_raw_connection()
+            driver: Any = raw.driver_connection
+            if not driver.is_closed():
+                return connection
+            await connection.invalidate()
+            await connection.close()
+
+    async def ping(self) -> None:
+        """Raise unless the database answers."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()

@@ -1,0 +1,135 @@
+"""What every HTTP application has: problems, health, limits on what comes in, and the check of service tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from chassis.auth import Refused, ServiceTokens
+from chassis.problems import Problem, install
+from chassis.telemetry import HTTP_SECONDS
+
+Ping = Callable[[], Awaitable[Any]]
+PING_S = 1.0
+
+
+def service_app(title: str, *, pings: Mapping[str, Ping]) -> FastAPI:
+    """An application with problems, /healthz (the process lives) and /readyz (what it needs answers)."""
+    app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
+    install(app)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> JSONResponse:
+        states = {name: await _alive(ping) for name, ping in pings.items()}
+        return JSONResponse(states, status_code=200 if all(states.values()) else 503)
+
+    return app
+
+
+async def _alive(ping: Ping) -> bool:
+    try:
+        async with asyncio.timeout(PING_S):
+            await ping()
+    except Exception:
+        return False
+    return True
+
+
+def require_service(tokens: ServiceTokens, audience: str) -> Any:
+    """A dependency that lets only other services in; anybody else learns nothing."""
+
+    def check(request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        try:
+            if scheme.lower() != "bearer":
+                raise Refused("scheme")
+            tokens.verify(token, audience)
+        except Refused:
+            raise Problem("unauthenticated", 401, "Unauthenticated") from None
+
+    return Depends(check)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class Limits:
+    """Pure ASGI guard: refuses large or slow bodies and too many headers before the application reads them."""
+
+    def __init__(
+        self, app: Any, *, service: str, max_body: int = 1_048_576, max_headers: int = 100, body_timeout_s: float = 10.0
+    ) -> None:
+        self._app, self._service = app, service
+        self._max_body, self._max_headers, self._timeout_s = max_body, max_headers, body_timeout_s
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on within the limits; answer 431, 413 or 408 outside them."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), [0]
+        problem = self._refusal(scope)
+        if problem is not None:
+            await problem.response()(scope, receive, send)
+            return
+
+        async def watched(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, self._limited(receive), watched)
+        except (_TooLarge, TimeoutError) as error:
+            if status[0]:
+                raise
+            slow = isinstance(error, TimeoutError)
+            refusal = _slow() if slow else _large()
+            await refusal.response()(scope, receive, watched)
+        route = getattr(scope.get("route"), "path", "unmatched")
+        labels = (self._service, scope["method"], route, str(status[0]))
+        HTTP_SECONDS.labels(*labels).observe(time.perf_counter() - started)
+
+    def _refusal(self, scope: Any) -> Problem | None:
+        if len(scope["headers"]) > self._max_headers:
+            return Problem("too-many-headers", 431, "Too many headers")
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > self._max_body):
+                return _large()
+        return None
+
+    def _limited(self, receive: Any) -> Any:
+        seen, done = 0, False
+
+        async def limited() -> Any:
+            nonlocal seen, done
+            if done:
+                return await receive()
+            async with asyncio.timeout(self._timeout_s):
+                message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                done = not message.get("more_body", False)
+                if seen > self._max_body:
+                    raise _TooLarge
+            return message
+
+        return limited
+
+
+def _large() -> Problem:
+    return Problem("body-too-large", 413, "The body is too large")
+
+
+def _slow() -> Problem:
+    return Problem("body-too-slow", 408, "The body came too slowly", headers={"connection": "close"})

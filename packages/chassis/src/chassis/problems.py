@@ -1,0 +1,86 @@
+"""Errors a caller can act on: RFC 9457 problem+json with a stable slug and pointers, and nothing internal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from chassis.telemetry import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+SLUGS = {404: "not-found", 405: "method-not-allowed", 401: "unauthenticated", 403: "forbidden"}
+log = get_logger("http")
+
+
+class Problem(Exception):
+    """Raised anywhere below a route. `errors` are {pointer, detail}; `pointers` is short for errors without detail."""
+
+    def __init__(
+        self,
+        slug: str,
+        status: int,
+        title: str,
+        *,
+        detail: str = "",
+        errors: Sequence[Mapping[str, str]] = (),
+        pointers: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(title)
+        self.slug, self.status, self.title, self.detail = slug, status, title, detail
+        self.errors = [dict(e) for e in errors] or [{"pointer": p, "detail": title} for p in pointers]
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The problem as JSON-able data."""
+        body: dict[str, Any] = {"type": f"urn:footfall:problem:{self.slug}", "title": self.title, "status": self.status}
+        if self.detail:
+            body["detail"] = self.detail
+        if self.errors:
+            body["errors"] = self.errors
+        return body
+
+    def response(self) -> JSONResponse:
+        """The problem as an answer that no cache keeps."""
+        headers = {"cache-control": "no-store", **self.headers}
+        return JSONResponse(self.body(), status_code=self.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _pointer(location: Sequence[Any]) -> str:
+    parts = [str(p).replace("~", "~0").replace("/", "~1") for p in location if p not in ("body", "query", "path")]
+    return "".join(f"/{p}" for p in parts)
+
+
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"pointer": _pointer(e["loc"]), "detail": str(e["msg"])[:300]} for e in error.errors()[:50]]
+    return Problem("invalid-request", 422, "The request is not valid", errors=errors).response()
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    slug = SLUGS.get(error.status_code, "invalid-request")
+    return Problem(slug, error.status_code, slug.replace("-", " ").capitalize()).response()
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("request_failed", path=request.url.path, error=type(error).__name__, detail=str(error)[:500])
+    return Problem("internal", 500, "Something went wrong on our side").response()
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)

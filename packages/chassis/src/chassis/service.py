@@ -1,0 +1,114 @@
+"""How a process lives: start what it needs, run its loops beside HTTP, and drain in reverse on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import uvicorn
+import uvloop
+from prometheus_client import start_http_server
+
+from chassis import telemetry
+from chassis.telemetry import get_logger
+
+log = get_logger("service")
+Step = Callable[[], Awaitable[Any]]
+
+
+class HasAddress(Protocol):
+    """Settings every process has."""
+
+    @property
+    def metrics_port(self) -> int:
+        """Where metrics are served; 0 for nowhere."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Something that runs until the event it is given is set."""
+
+    name: str
+    run: Callable[[asyncio.Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A built process. Loops are listed so that each outlives those after it; `closers` run last, in order."""
+
+    name: str
+    app: Any
+    host: str
+    port: int
+    loops: Sequence[Loop] = ()
+    starters: Sequence[Step] = ()
+    closers: Sequence[Step] = ()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the process decides when to drain."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Leave signals alone."""
+        yield
+
+
+def run(build: Callable[[Any], Awaitable[Service]], settings: HasAddress) -> None:
+    """Run a service until SIGTERM or SIGINT; returns when everything is drained."""
+    uvloop.run(_main(build, settings))
+
+
+async def _main(build: Callable[[Any], Awaitable[Service]], settings: HasAddress) -> None:
+    service = await build(settings)
+    telemetry.configure(service.name)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=service.host)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stopping.set)
+    await serve(service, stopping)
+
+
+async def serve(service: Service, stopping: asyncio.Event) -> None:
+    """Start, run and drain. A loop that fails stops the process: the supervisor starts a clean one."""
+    for start in service.starters:
+        await start()
+    config = uvicorn.Config(
+        service.app, host=service.host, port=service.port, http="httptools", loop="uvloop", lifespan="off",
+        access_log=False, log_level="warning", timeout_graceful_shutdown=5, backlog=2048,
+    )
+    server = _Server(config)
+    stops = [asyncio.Event() for _ in service.loops]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(item.run(stop), name=item.name)
+                for item, stop in zip(service.loops, stops, strict=True)
+            ]
+            serving = group.create_task(server.serve(), name="http")
+            log.info("service_started", port=service.port)
+            await _first(stopping, [*tasks, serving])
+            server.should_exit = True
+            await serving
+            for task, stop in reversed(list(zip(tasks, stops, strict=True))):
+                stop.set()
+                await task
+    finally:
+        for close in service.closers:
+            with contextlib.suppress(Exception):
+                await close()
+        log.info("service_stopped")
+
+
+async def _first(stopping: asyncio.Event, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for the signal, or for any task to end."""
+    signalled = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait([signalled, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
