@@ -1,0 +1,1 @@
+"""The conditions a segment may use, a file per family; vocabulary.py puts them together."""
