@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 T ?=
+TYPES := .venv/bin/mypy packages/conditions/src packages/chassis/src packages/devstack/src proto/src/contracts services/segment-svc/src services/content-svc/src services/promo-svc/src services/gateway/src
 MEMBERS := packages/conditions packages/chassis packages/devstack proto services/segment-svc services/content-svc services/promo-svc services/gateway
 
 ##@ Use
@@ -15,11 +16,11 @@ tour: .venv/ready ## play the seven use cases against the running stack, with th
 ##@ Check
 .PHONY: check test conformance faults bench deploy-test
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PY) tools/types.py && .venv/bin/lint-imports && $(PY) tools/budget.py
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
 test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka and Varnish (T=path for a part)
 	@$(PY) -m devstack.install
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(PY) tools/types.py && .venv/bin/lint-imports && $(PY) tools/budget.py
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest $(T)
 conformance: .venv/ready ## run language-neutral cases: make conformance CASES=path/to/file.json
 	@$(PY) tools/conformance.py $(CASES)

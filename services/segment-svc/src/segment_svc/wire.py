@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 from chassis.bus import Record
-from contracts import codec, facts, topics
-from contracts.codec import Event, Implausible, Undecodable
+from contracts import facts, topics
+from contracts.codec import Codec, Event, Undecodable, plausible
 
 from segment_svc.domain.activity import Activity
 from segment_svc.store import Transition
@@ -46,16 +46,16 @@ class Dead:
     detail: str
 
 
-def decode(records: Sequence[Record], *, now: int) -> tuple[list[Incoming], list[Dead]]:
+def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[Incoming], list[Dead]]:
     """Split records into events to apply and dead letters, in order."""
     incoming: list[Incoming] = []
     dead: list[Dead] = []
     for record in records:
         try:
             event = codec.decode(record.value or b"", record.headers)
-            codec.plausible(event, now)
+            plausible(event, now)
             incoming.append(_incoming(event, record.value or b""))
-        except (Undecodable, Implausible) as error:
+        except Undecodable as error:
             dead.append(Dead(record, error.reason, error.detail))
     return incoming, dead
 

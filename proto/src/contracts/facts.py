@@ -1,0 +1,39 @@
+"""Builds the facts Footfall publishes, as CloudEvents in canonical proto JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+HEADERS = (("content-type", b"application/cloudevents+json"),)
+
+
+def _envelope(kind: str, source: str, subject: str, *, time_ms: int, data: dict[str, Any]) -> bytes:
+    """The id is a digest of the content, so that a fact sent twice can be known as one."""
+    identity = hashlib.blake2b(_encode([kind, source, subject, data]), digest_size=16).hexdigest()
+    time = datetime.fromtimestamp(time_ms / 1000, timezone.utc).isoformat().replace("+00:00", "Z")
+    return _encode(
+        {"specversion": "1.0", "id": identity, "source": source, "type": kind, "time": time, "subject": subject, "data": data}
+    )
+
+
+def membership(
+    *, profile: str, segment: str, entered: bool, at_ms: int, cause: str, definition_version: int,
+    source_event: str | None, time_ms: int,
+) -> bytes:  # fmt: skip
+    """A person entered or left a segment (MembershipChanged)."""
+    data = {
+        "profile": profile, "segment": segment, "entered": entered, "atMs": str(at_ms), "cause": cause,
+        "definitionVersion": definition_version, "sourceEvent": source_event or "",
+    }  # fmt: skip
+    return _envelope("membership_changed", "segment-svc", profile, time_ms=time_ms, data=data)
+
+
+def targeting(*, source: str, website: str, version: int, tags: list[str], time_ms: int) -> bytes:
+    """Something that decides what people see was published, disabled or deleted (TargetingChanged)."""
+    data = {"website": website, "version": str(version), "tags": tags}
+    return _envelope("targeting_changed", source, website or "*", time_ms=time_ms, data=data)
