@@ -1,1 +1,103 @@
-"""Pytest plugin: real servers as fixtures."""
+"""Pytest plugin: real servers as fixtures, started when first asked for and stopped at the end.
+
+With CI=true a server that cannot be had is a failure; elsewhere the tests that need it are skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack import kafka as kafka_server
+from devstack import varnish as varnish_server
+from devstack.kafka import Kafka
+from devstack.servers import Postgres, Valkey
+from devstack.varnish import Varnish
+
+
+def _need(missing: str | None) -> None:
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing}, and CI=true")
+    if missing:
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def state() -> Iterator[Path]:
+    """A folder for the servers of this run."""
+    with tempfile.TemporaryDirectory(prefix="footfall-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def _running(server: Any) -> Iterator[Any]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(state: Path) -> Iterator[Postgres]:
+    """One PostgreSQL for the run."""
+    yield from _running(Postgres(state))
+
+
+@pytest.fixture(scope="session")
+def valkey(state: Path) -> Iterator[Valkey]:
+    """One Valkey for the run."""
+    yield from _running(Valkey(state))
+
+
+@pytest.fixture(scope="session")
+def kafka(state: Path) -> Iterator[Kafka]:
+    """One Kafka for the run."""
+    _need(kafka_server.available())
+    yield from _running(Kafka(state))
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> str:
+    """The URL of a database nobody else uses."""
+    import asyncpg  # noqa: PLC0415 - only tests with a database pay for it
+
+    name = f"t{uuid.uuid4().hex[:12]}"
+    connection = await asyncpg.connect(postgres.url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return postgres.url.removesuffix("postgres") + name
+
+
+@pytest.fixture
+async def redis_url(valkey: Valkey) -> str:
+    """The URL of an empty Valkey."""
+    from chassis.cache import open_redis  # noqa: PLC0415
+
+    client = open_redis(valkey.url)
+    await client.flushall()
+    await client.aclose()
+    return valkey.url
+
+
+@pytest.fixture
+def varnish(tmp_path: Path) -> Iterator[Callable[[str], Varnish]]:
+    """Start a Varnish with a VCL; stopped after the test."""
+    _need(varnish_server.available())
+    started: list[Varnish] = []
+
+    def start(vcl: str) -> Varnish:
+        server = Varnish(tmp_path / str(len(started)), vcl)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
