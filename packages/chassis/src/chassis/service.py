@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,6 @@ from chassis import telemetry
 from chassis.telemetry import get_logger
 
 log = get_logger("service")
-Step = Callable[[], Awaitable[Any]]
 
 
 class HasAddress(Protocol):
@@ -39,15 +39,16 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A built process. Loops are listed so that each outlives those after it; `closers` run last, in order."""
+    """A built process. Loops are listed so that each outlives those after it."""
 
     name: str
     app: Any
     host: str
     port: int
     loops: Sequence[Loop] = ()
-    starters: Sequence[Step] = ()
-    closers: Sequence[Step] = ()
+
+
+Build = Callable[[Any], AbstractAsyncContextManager[Service]]
 
 
 class _Server(uvicorn.Server):
@@ -59,27 +60,25 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(build: Callable[[Any], Awaitable[Service]], settings: HasAddress) -> None:
+def run(build: Build, settings: HasAddress) -> None:
     """Run a service until SIGTERM or SIGINT; returns when everything is drained."""
     uvloop.run(_main(build, settings))
 
 
-async def _main(build: Callable[[Any], Awaitable[Service]], settings: HasAddress) -> None:
-    service = await build(settings)
-    telemetry.configure(service.name)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr=service.host)
+async def _main(build: Build, settings: HasAddress) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stopping.set)
-    await serve(service, stopping)
+    async with build(settings) as service:
+        telemetry.configure(service.name)
+        if settings.metrics_port:
+            start_http_server(settings.metrics_port, addr=service.host)
+        await serve(service, stopping)
 
 
 async def serve(service: Service, stopping: asyncio.Event) -> None:
     """Start, run and drain. A loop that fails stops the process: the supervisor starts a clean one."""
-    for start in service.starters:
-        await start()
     config = uvicorn.Config(
         service.app, host=service.host, port=service.port, http="httptools", loop="uvloop", lifespan="off",
         access_log=False, log_level="warning", timeout_graceful_shutdown=5, backlog=2048,
@@ -101,9 +100,6 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
                 stop.set()
                 await task
     finally:
-        for close in service.closers:
-            with contextlib.suppress(Exception):
-                await close()
         log.info("service_stopped")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import uuid
 from typing import Annotated, Any
@@ -16,8 +17,7 @@ from segment_svc import definitions, reads, store, wire
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
-from segment_svc.domain.ruleset import Definition as RuleDefinition
-from segment_svc.domain.ruleset import RuleSet
+from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows.apply_events import apply_events
 from segment_svc.flows.save_segment import Change, delete_segment, save_segment
 from segment_svc.schemas import Definition, Draft, Events, NewDefinition
@@ -82,16 +82,17 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         states, total = await reads.sample(tx, SAMPLE)
-    draft = RuleDefinition(
-        id=0, key="draft", version=0, applies_to=body.applies_to, websites=tuple(body.websites),
-        condition=body.condition, overrides=(), atoms=(0,),
-    )
-    faults = RuleSet.check([*rules.live, draft], "draft")
+    draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
+    faults = RuleSet.check([*rules.live, draft], "draft", deps.rulebook.zone)
     if faults:
         errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
         raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
     used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
-    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=(used,)) if isinstance(draft, msgspec.Struct) else draft])
+    fresh = itertools.count(used)
+    atoms = plan_atoms(draft, deps.rulebook.zone, lambda: next(fresh))
+    if len(atoms) != 1:
+        raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
+    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=atoms)], deps.rulebook.zone)
     now = deps.clock.now_ms()
     matched = sum(ruleset.timeline(people.decode(s), now, horizon_ms=0).bits >> used & 1 for s in states)
     share = matched / len(states) if states else 0.0
@@ -168,7 +169,7 @@ async def explain(key: str, profile: str, deps: DepsDep, at: int | None = None) 
     if stored.live_version is None:
         raise Problem("not-live", 409, "No version of this segment is live")
     person = row.profile if row else people.empty("customer" if profile.startswith("c:") else "visitor")
-    why = rules.ruleset.explain(key, person, deps.clock.now_ms())
+    why = rules.ruleset.explain(key, person, deps.clock.now_ms(), person=owner)
     answer = {"segment": key, "profile": owner, "known": row is not None, "why": why, "transitions": past}
     return answer if at is None else {**answer, "at": at, "member_at": member_at}
 
@@ -224,7 +225,7 @@ async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
     batch = uuid.uuid4().hex
     headers = (("content-type", b"application/cloudevents+json"),)
     records = [Record(f"http-{batch}", None, encode(e), headers, 0, i) for i, e in enumerate(body.events)]
-    incoming, dead = wire.decode(records, now=deps.clock.now_ms())
+    incoming, dead = wire.decode(deps.codec, records, now=deps.clock.now_ms())
     receipt = await apply_events(deps, incoming)
     rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in dead]
     return {"outcomes": receipt.outcomes, "too_old": receipt.refused, "rejected": rejected}

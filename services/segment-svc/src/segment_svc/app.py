@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
 from chassis.cache import VersionedWriter, open_redis
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.db import Database
-from chassis.http import require_service, service_app
-from chassis.outbox import Relay
+from chassis.http import Limits, require_service, service_app
+from chassis.outbox import Handler, Relay
 from chassis.service import Loop, Service
+from contracts.codec import Codec
+from fastapi import FastAPI
 
 from segment_svc import api, wire
 from segment_svc.consumer import consumer
@@ -25,18 +30,49 @@ from segment_svc.upstreams import Users
 SCHEMA = "segment"
 
 
-async def build(settings: Settings, *, role: str = "all") -> Service:
-    """Role `api` answers HTTP, `worker` consumes, sweeps and backfills, `all` does both in one process."""
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """What build puts together; tests take it with a clock of their own."""
+
+    deps: Deps
+    app: FastAPI
+    redis: Any
+
+
+@asynccontextmanager
+async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapters]:
+    """Open every adapter; closed in reverse at the end."""
     db = await Database.open(settings.database_url, schema=SCHEMA)
     redis = open_redis(settings.redis_url)
     tokens = ServiceTokens(settings.service_secret, "segment-svc")
-    client = httpx.AsyncClient(timeout=2.0)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
-    writer = VersionedWriter(redis)
-
-    async def facts(payloads: Sequence[bytes]) -> None:
+    services = {"content-svc": settings.content_url, "promo-svc": settings.promo_url}
+    async with httpx.AsyncClient(timeout=2.0) as client:
+        deps = Deps(
+            db=db,
+            clock=clock,
+            rulebook=RuleBook(settings),
+            relay=Relay(db, _handlers(redis, producer)),
+            codec=Codec(),
+            users=Users(client, tokens, {name: url for name, url in services.items() if url}),
+        )
+        app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping})
+        app.state.deps = deps
+        app.include_router(api.router, dependencies=[require_service(tokens, "segment-svc")])
         if producer is not None:
-            await producer.send_all(wire.records_of(payloads))
+            await producer.start()
+        try:
+            yield Adapters(deps, app, redis)
+        finally:
+            if producer is not None:
+                await producer.stop()
+            await redis.aclose()
+            await db.close()
+
+
+def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
+    """Where each channel of the outbox goes; documents first, so that facts find them written."""
+    writer = VersionedWriter(redis)
 
     async def audience(payloads: Sequence[bytes]) -> None:
         await writer.put_many(wire.documents_of(payloads))
@@ -44,27 +80,25 @@ async def build(settings: Settings, *, role: str = "all") -> Service:
     async def release(payloads: Sequence[bytes]) -> None:
         await redis.set("ver:segment", max(int(p) for p in payloads))
 
-    relay = Relay(db, {wire.AUDIENCE: audience, wire.RELEASE: release, wire.FACTS: facts})
-    services = {"content-svc": settings.content_url, "promo-svc": settings.promo_url}
-    deps = Deps(
-        db=db,
-        clock=SystemClock(),
-        rulebook=RuleBook(horizon_ms=settings.horizon_ms, lead_ms=settings.lead_ms),
-        relay=relay,
-        users=Users(client, tokens, {name: url for name, url in services.items() if url}),
-    )
-    app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping})
-    app.state.deps = deps
-    if role != "worker":
-        app.include_router(api.router, dependencies=[require_service(tokens, "segment-svc")])
-    loops = [Loop("relay", relay.run)]  # first in, last out: the facts of the last batch must still leave
-    if role != "api":
-        loops += [
-            Loop("sweep", lambda stop: sweep.run(deps, stop)),
-            Loop("backfill", lambda stop: backfill.run(deps, stop)),
-        ]
-        if settings.kafka_bootstrap:
-            loops.append(Loop("consumer", consumer(deps, settings).run))
-    starters = [producer.start] if producer else []
-    closers = [client.aclose, *([producer.stop] if producer else []), redis.aclose, db.close]
-    return Service(app=app, loops=loops, starters=starters, closers=closers, host=settings.host, port=settings.port)
+    async def facts(payloads: Sequence[bytes]) -> None:
+        if producer is not None:
+            await producer.send_all(wire.records_of(payloads))
+
+    return {wire.AUDIENCE: audience, wire.RELEASE: release, wire.FACTS: facts}
+
+
+@asynccontextmanager
+async def build(settings: Settings, *, role: str = "all") -> AsyncIterator[Service]:
+    """Role `api` answers HTTP, `worker` consumes, sweeps and backfills, `all` does both in one process."""
+    async with adapters(settings, clock=SystemClock()) as built:
+        deps = built.deps
+        loops = [Loop("relay", deps.relay.run)]  # first in, last out: the facts of the last batch must still leave
+        if role != "api":
+            loops += [
+                Loop("sweep", lambda stop: sweep.run(deps, stop)),
+                Loop("backfill", lambda stop: backfill.run(deps, stop)),
+            ]
+            if settings.kafka_bootstrap:
+                loops.append(Loop("consumer", consumer(deps, settings).run))
+        app = Limits(built.app, service="segment-svc")
+        yield Service("segment-svc", app, settings.host, settings.port, loops)

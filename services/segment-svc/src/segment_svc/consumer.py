@@ -26,7 +26,7 @@ def consumer(deps: Deps, settings: Settings) -> BatchConsumer:
 
     async def handle(slices: Sequence[Slice]) -> None:
         records = [record for piece in slices for record in piece.records]
-        incoming, dead = wire.decode(records, now=deps.clock.now_ms())
+        incoming, dead = wire.decode(deps.codec, records, now=deps.clock.now_ms())
         steps = [Advance(s.topic, s.partition, s.expected, s.next_offset) for s in slices]
         await apply_events(deps, incoming, steps, dead=dead)
         now = deps.clock.now_ms()

@@ -10,15 +10,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import msgspec
 from chassis import outbox
 from chassis.db import Tx
 
 from segment_svc import wire
 from segment_svc.domain.ruleset import Definition, RuleSet, references, renamed
+from segment_svc.settings import Settings
 
 HEAD = "SELECT version FROM release_head FOR SHARE"
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body FROM plan p JOIN segment s ON s.id = p.segment_id
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body::text FROM plan p JOIN segment s ON s.id = p.segment_id
     JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
 SHADOW_MARK = "@shadow"
 
@@ -56,7 +59,7 @@ class Rules:
     lead_ms: int
 
 
-def compile_rules(version: int, plans: Sequence[dict[str, Any]], *, horizon_ms: int, lead_ms: int) -> Rules:
+def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:
     """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key."""
     shadows = {p["key"] for p in plans if not p["live"]}
     rename = {key: key + SHADOW_MARK for key in shadows}
@@ -64,7 +67,7 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], *, horizon_ms: 
     shadow = tuple(
         _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
     )
-    ruleset = RuleSet.compile([*live, *shadow])
+    ruleset = RuleSet.compile([*live, *shadow], ZoneInfo(settings.time_zone))
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
         version=version,
@@ -73,30 +76,34 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], *, horizon_ms: 
         by_atom=by_atom,
         keys={p["id"]: p["key"] for p in plans},
         live_mask=sum(1 << atom for atom in by_atom),
-        horizon_ms=horizon_ms,
-        lead_ms=lead_ms,
+        horizon_ms=settings.horizon_ms,
+        lead_ms=settings.lead_ms,
     )
 
 
 def _definition(plan: dict[str, Any], key: str, condition: Any) -> Definition:
-    body = plan["body"]
+    definition = as_definition(plan["id"], key, plan["version"], {**plan["body"], "condition": condition})
+    return msgspec.structs.replace(definition, atoms=tuple(plan["atoms"]))
+
+
+def as_definition(segment_id: int, key: str, version: int, body: dict[str, Any]) -> Definition:
+    """The domain's form of a stored body."""
     return Definition(
-        id=plan["id"],
+        id=segment_id,
         key=key,
-        version=plan["version"],
+        version=version,
         applies_to=body["applies_to"],
         websites=tuple(body["websites"]),
-        condition=condition,
-        overrides=tuple(tuple(o.values()) for o in body["overrides"]),
-        atoms=tuple(plan["atoms"]),
+        condition=body["condition"],
+        overrides=tuple((o["profile"], o["include"], o["until"]) for o in body["overrides"]),
     )
 
 
 class RuleBook:
     """Compiles a release once and hands it out until a newer one is the head."""
 
-    def __init__(self, *, horizon_ms: int, lead_ms: int) -> None:
-        self._horizon_ms, self._lead_ms = horizon_ms, lead_ms
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self.zone = settings, ZoneInfo(settings.time_zone)
         self._rules: Rules | None = None
 
     async def current(self, tx: Tx) -> Rules:
@@ -104,8 +111,13 @@ class RuleBook:
         version = await tx.fetchval(HEAD)
         if self._rules is None or self._rules.version != version:
             plans = [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
-            self._rules = compile_rules(version, plans, horizon_ms=self._horizon_ms, lead_ms=self._lead_ms)
+            self._rules = compile_rules(version, plans, self._settings)
         return self._rules
+
+
+async def lock(tx: Tx) -> None:
+    """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change."""
+    await tx.execute("SELECT version FROM release_head FOR UPDATE")
 
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
@@ -117,7 +129,7 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     return version
 
 
-STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body FROM segment s
+STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text FROM segment s
     JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
     LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""
 
@@ -142,7 +154,7 @@ async def read_all(tx: Tx) -> list[Stored]:
 async def versions(tx: Tx, segment_id: int) -> list[dict[str, Any]]:
     """The history of a definition, newest first."""
     found = await tx.fetch(
-        "SELECT version, body, actor, saved_at FROM segment_version WHERE segment_id = $1 ORDER BY version DESC",
+        "SELECT version, body::text, actor, saved_at FROM segment_version WHERE segment_id = $1 ORDER BY version DESC",
         segment_id,
     )
     return [{**r, "body": json.loads(r["body"])} for r in found]
@@ -155,7 +167,7 @@ async def insert(tx: Tx, key: str, version: int, *, segment_id: int | None, body
     else:
         await tx.execute("UPDATE segment SET version = $2 WHERE id = $1", segment_id, version)
     await tx.execute(
-        "INSERT INTO segment_version VALUES ($1, $2, $3, $4, $5)", segment_id, version, json.dumps(body), actor, now
+        "INSERT INTO segment_version VALUES ($1, $2, $3::text::jsonb, $4, $5)", segment_id, version, json.dumps(body), actor, now
     )
     assert segment_id is not None
     return segment_id

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from chassis.clock import Clock
 from chassis.db import Database
 from chassis.outbox import Relay
+from contracts.codec import Codec
 
 if TYPE_CHECKING:
     from segment_svc.definitions import RuleBook
@@ -22,4 +23,5 @@ class Deps:
     clock: Clock
     rulebook: RuleBook
     relay: Relay
+    codec: Codec
     users: Users

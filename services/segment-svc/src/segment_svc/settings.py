@@ -22,5 +22,4 @@ class Settings:
     max_records: int = 2000
     horizon_ms: int = 24 * 3600 * 1000
     lead_ms: int = 3600 * 1000
-    currency: str = "EUR"
     time_zone: str = "UTC"

@@ -99,7 +99,9 @@ def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     moves: list[Transition] = []
     for row in rows:
         if row.next_flip_at is not None and row.next_flip_at <= now and not row.merged_into:
-            coming = rules.ruleset.timeline(row.profile, row.next_flip_at, horizon_ms=now - row.next_flip_at, most=64)
+            coming = rules.ruleset.timeline(
+                row.profile, row.next_flip_at, horizon_ms=now - row.next_flip_at, most=64, key=row.key
+            )
             for at, bits in [(row.next_flip_at, coming.bits), *coming.flips]:
                 moves += _moves(row, bits, rules, at=at, cause="time", source=None)
             people.advance(row.profile, now)
@@ -154,7 +156,7 @@ async def settle(
         if row.merged_into:
             moves += _moves(row, 0, rules, at=now, cause="merge", source=None)
             continue
-        coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms)
+        coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms, key=row.key)
         source = touched.sources.get(row.key) if touched else None
         cause = _cause(row, source, touched, now)
         moves += _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)

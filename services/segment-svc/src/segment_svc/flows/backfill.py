@@ -58,13 +58,13 @@ async def swap(deps: Deps, job_id: int) -> None:
     """Let the shadow plans serve; members of the old definition that no longer match leave with cause `definition`."""
     now = deps.clock.now_ms()
     async with deps.db.tx() as tx:
-        keys = await tx.fetch("SELECT s.key FROM plan p JOIN segment s ON s.id = p.segment_id WHERE NOT p.live")
-        await definitions.publish(tx, [f"segment:{r['key']}" for r in keys], now=now)
+        await definitions.lock(tx)
         job = await tx.fetchrow("SELECT * FROM backfill WHERE id = $1 AND status = 'running' FOR UPDATE", job_id)
         if job is None:  # replaced by a newer change meanwhile
             return
         rules = await deps.rulebook.current(tx)
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live")
+        await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
         moves: list[Transition] = []
         for shadow in shadows:
             durable = rules.ruleset.is_durable(rules.keys[shadow["segment_id"]] + definitions.SHADOW_MARK)

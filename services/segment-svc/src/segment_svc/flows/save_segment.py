@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from chassis.db import Tx
 from chassis.problems import Problem
@@ -44,12 +45,12 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         )
         saved = Stored(segment_id, change.key, version, old.live_version if old else None, change.body)
         stored[change.key] = saved
-        _check(list(stored.values()), saved)
+        _check(list(stored.values()), saved, deps.rulebook.zone)
         if change.body["status"] != "active":
             await _retire(tx, saved, now=now)
         affected = [saved] if change.body["status"] == "active" else []
         affected += definitions.dependents(list(stored.values()), change.key)
-        await _start_backfill(tx, affected, list(stored.values()), now=now)
+        await _start_backfill(deps, tx, affected, list(stored.values()))
         result = await definitions.read(tx, change.key)
     deps.relay.wake()
     assert result is not None
@@ -65,22 +66,17 @@ def _expect(old: Stored | None, change: Change) -> None:
         raise Problem("stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}")
 
 
-def _check(stored: list[Stored], saved: Stored) -> None:
+def _check(stored: list[Stored], saved: Stored, zone: ZoneInfo) -> None:
     """The whole set must compile with the change in it: unknown references and cycles show only there."""
     active = [s for s in stored if s.body["status"] == "active" or s.key == saved.key]
-    faults = RuleSet.check([_draft(s) for s in active], saved.key)
+    faults = RuleSet.check([_draft(s) for s in active], saved.key, zone)
     if faults:
         errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
         raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
 
 
-def _draft(stored: Stored, atoms: tuple[int, ...] = ()) -> Definition:
-    body = stored.body
-    overrides = tuple(tuple(o.values()) for o in body["overrides"])
-    return Definition(
-        id=stored.id, key=stored.key, version=stored.version, applies_to=body["applies_to"],
-        websites=tuple(body["websites"]), condition=body["condition"], overrides=overrides, atoms=atoms,
-    )
+def _draft(stored: Stored) -> Definition:
+    return definitions.as_definition(stored.id, stored.key, stored.version, stored.body)
 
 
 async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
@@ -96,7 +92,7 @@ async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
     await tx.execute("DELETE FROM plan WHERE segment_id = $1", stored.id)
 
 
-async def _start_backfill(tx: Tx, affected: list[Stored], everything: list[Stored], *, now: int) -> None:
+async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything: list[Stored]) -> None:
     """Plan new bits for the affected segments; a job that still runs is replaced by one that does its work too."""
     running = await tx.fetch("UPDATE backfill SET status = 'replaced' WHERE status = 'running' RETURNING segments")
     pending = {segment for row in running for segment in row["segments"]}
@@ -108,7 +104,7 @@ async def _start_backfill(tx: Tx, affected: list[Stored], everything: list[Store
     used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
     free = (atom for atom in range(MOST_ATOMS) if atom not in used)
     for stored in chosen.values():
-        atoms = plan_atoms(_draft(stored), [_draft(s) for s in everything], lambda: next(free))
+        atoms = plan_atoms(_draft(stored), deps.rulebook.zone, lambda: next(free))
         await tx.execute(
             "INSERT INTO plan (segment_id, version, atoms, live) VALUES ($1, $2, $3, false)",
             stored.id, stored.version, list(atoms),
@@ -116,7 +112,7 @@ async def _start_backfill(tx: Tx, affected: list[Stored], everything: list[Store
     await tx.execute(
         """INSERT INTO backfill (segments, status, total, created_at)
            VALUES ($1, 'running', (SELECT count(*) FROM profile WHERE merged_into IS NULL), $2)""",
-        list(chosen), now,
+        list(chosen), deps.clock.now_ms(),
     )
 
 

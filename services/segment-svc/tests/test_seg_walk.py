@@ -1,0 +1,174 @@
+"""The main job on real parts: events in, memberships, documents and facts out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from chassis.clock import ManualClock
+from segment_svc import store
+from segment_svc.domain import document
+from segment_svc.flows import backfill, sweep
+
+pytestmark = pytest.mark.servers
+START = 1_700_000_000_000
+DAY = 86_400_000
+VIEWS = {"events": {"type": "product_view", "count": {"op": "gt", "value": 3}, "window": {"last": "P7D"}}}
+
+
+def rfc(ms: int) -> str:
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat()
+
+
+def view(number: int, at: int, subject: str = "visitor:ann") -> dict[str, Any]:
+    return {
+        "specversion": "1.0", "id": f"e{number}", "source": "test", "type": "product_view", "time": rfc(at),
+        "subject": subject, "data": {"sku": "A", "category": "shoes/running"},
+    }
+
+
+async def save(client: httpx.AsyncClient, service: Any, key: str, condition: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"key": key, "name": key, "status": "active", "condition": condition, **more}
+    answer = await client.post("/v1/segments", json=body)
+    assert answer.status_code == 201, answer.text
+    while await backfill.step(service.deps):
+        pass
+    return answer.json()
+
+
+async def send(client: httpx.AsyncClient, *events: dict[str, Any]) -> dict[str, Any]:
+    answer = await client.post("/v1/events", json={"events": list(events)})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+async def members(client: httpx.AsyncClient, key: str) -> set[str]:
+    answer = (await client.get(f"/v1/segments/{key}/members")).json()
+    assert answer["count"] == len(answer["members"])
+    return {m["profile"] for m in answer["members"]}
+
+
+async def read(service: Any, identity: str) -> document.Document:
+    while await service.deps.relay.step():
+        pass
+    return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
+
+
+class TestMembership:
+    async def test_a_fourth_view_enters_and_the_window_leaves_at_its_exact_instant(
+        self, client: httpx.AsyncClient, service: Any, clock: ManualClock
+    ) -> None:
+        segment = await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - i * 1000) for i in range(3)))
+        assert await members(client, "runners") == set()
+        await send(client, view(3, START - 3000))
+        assert await members(client, "runners") == {"v:ann"}
+        clock.set(START - 3000 + 7 * DAY - 1)
+        assert await sweep.sweep(service.deps) <= 1
+        assert await members(client, "runners") == {"v:ann"}
+        clock.advance(1)
+        await sweep.sweep(service.deps)
+        assert await members(client, "runners") == set()
+        why = (await client.get("/v1/segments/runners/explain", params={"profile": "v:ann"})).json()
+        assert [t["cause"] for t in why["transitions"]] == ["time", "event"]
+        assert why["transitions"][0]["at"] == START - 3000 + 7 * DAY
+        assert segment["version"] == 1
+
+    async def test_a_reader_applies_coming_flips_although_nobody_swept(
+        self, client: httpx.AsyncClient, service: Any, clock: ManualClock
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - 7 * DAY + 1000 + i) for i in range(4)))
+        found = await read(service, "v:ann")
+        assert int.from_bytes(found.bits, "little") == 1
+        assert [at for at, _ in found.flips] == [START + 1000]
+
+    async def test_a_duplicate_counts_once(self, client: httpx.AsyncClient, service: Any) -> None:
+        await save(client, service, "runners", VIEWS)
+        receipt = await send(client, *(view(1, START - 1000) for _ in range(5)))
+        assert receipt["outcomes"] == {"applied": 1, "duplicate": 4}
+        assert await members(client, "runners") == set()
+
+    async def test_login_brings_the_visitors_history_to_the_customer_and_both_identities_read_it(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - 1000 - i) for i in range(4)))
+        login = {
+            "specversion": "1.0", "id": "l1", "source": "test", "type": "login", "time": rfc(START),
+            "subject": "customer:7", "data": {"visitor_id": "ann", "customer_id": "7"},
+        }
+        await send(client, login)
+        assert await members(client, "runners") == {"c:7"}
+        assert (await read(service, "v:ann")).bits == (await read(service, "c:7")).bits == b"\x01"
+        other = {**login, "id": "l2", "subject": "customer:8", "data": {"visitor_id": "ann", "customer_id": "8"}}
+        await send(client, other)
+        assert await members(client, "runners") == {"c:7"}
+
+    async def test_a_bad_event_is_refused_with_its_reason_and_the_next_one_is_applied(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        bad = {**view(1, START), "type": "nonsense"}
+        ahead = view(2, START + 3 * DAY)
+        answer = await send(client, bad, ahead, view(3, START))
+        assert [(r["pointer"], r["reason"]) for r in answer["rejected"]] == [
+            ("/events/0", "unknown-type"), ("/events/1", "time-ahead"),
+        ]
+        assert answer["outcomes"] == {"applied": 1}
+
+
+class TestDefinitions:
+    async def test_a_new_version_serves_only_when_everybody_was_computed(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        saved = await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - i) for i in range(4)), view(9, START, "visitor:bob"))
+        loose = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
+        body = {"name": "runners", "status": "active", "condition": loose}
+        answer = await client.put("/v1/segments/runners", json=body, headers={"if-match": f'"{saved["version"]}"'})
+        assert answer.json()["live_version"] == 1
+        assert await members(client, "runners") == {"v:ann"}
+        while await backfill.step(service.deps):
+            pass
+        assert await members(client, "runners") == {"v:ann", "v:bob"}
+        why = (await client.get("/v1/segments/runners/explain", params={"profile": "v:bob"})).json()
+        assert why["transitions"][0]["cause"] == "definition"
+
+    async def test_a_bad_rule_is_refused_with_a_pointer_and_the_nearest_word(self, client: httpx.AsyncClient) -> None:
+        condition = {"all": [{"evnts": {"type": "x"}}]}
+        answer = await client.post("/v1/segments", json={"key": "x", "name": "x", "condition": condition})
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "urn:footfall:problem:rule-invalid"
+        assert answer.json()["errors"][0]["pointer"] == "/condition/all/0"
+        assert "did you mean events?" in answer.json()["errors"][0]["detail"]
+
+    async def test_a_segment_of_segments_follows_in_the_same_pass(self, client: httpx.AsyncClient, service: Any) -> None:
+        await save(client, service, "runners", VIEWS)
+        await save(client, service, "others", {"segment": {"op": "not_in", "keys": ["runners"]}})
+        await send(client, *(view(i, START - i) for i in range(3)))
+        assert await members(client, "others") == {"v:ann"}
+        await send(client, view(3, START - 3))
+        assert await members(client, "others") == set()
+
+    async def test_switching_off_empties_the_segment_at_once(self, client: httpx.AsyncClient, service: Any) -> None:
+        saved = await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - i) for i in range(4)))
+        body = {"name": "runners", "status": "inactive", "condition": VIEWS}
+        await client.put("/v1/segments/runners", json=body, headers={"if-match": f'"{saved["version"]}"'})
+        assert await members(client, "runners") == set()
+
+
+class TestSharding:
+    @pytest.mark.parametrize("statement", ["LOAD", "SAVE", "CLAIM", "ENTER", "LEAVE", "IDENTITIES"])
+    def test_every_hot_statement_names_the_profile(self, statement: str) -> None:
+        assert "profile" in getattr(store, statement)
+
+    async def test_a_stranger_gets_401_and_no_hint(self, service: Any) -> None:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://segment") as client:
+            answer = await client.get("/v1/segments/secret")
+        assert answer.status_code == 401
+        assert answer.json() == {"type": "urn:footfall:problem:unauthenticated", "title": "Unauthenticated", "status": 401}
