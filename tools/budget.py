@@ -47,7 +47,10 @@ def main() -> int:
     p95 = statistics.quantiles(sizes, n=20)[-1] if len(sizes) > 20 else 0
     if p95 > FUNCTION_P95:
         breaches.append(f"95 % of functions should be within {FUNCTION_P95} lines, not {p95:.0f}")
-    print("\n".join(f"budget: {b}" for b in breaches) or f"budget: {len(sizes)} functions, median {statistics.median(sizes)}")
+    print(
+        "\n".join(f"budget: {b}" for b in breaches)
+        or f"budget: {len(sizes)} functions, median {statistics.median(sizes)}"
+    )
     return 1 if breaches else 0
 
 

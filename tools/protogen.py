@@ -26,7 +26,9 @@ def drifted() -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         compile_to(Path(scratch))
         made = {p.relative_to(scratch): p.read_bytes() for p in Path(scratch).rglob("*_pb2.py*")}
-    return [str(name) for name, body in made.items() if not (TARGET / name).exists() or (TARGET / name).read_bytes() != body]
+    return [
+        str(name) for name, body in made.items() if not (TARGET / name).exists() or (TARGET / name).read_bytes() != body
+    ]
 
 
 if __name__ == "__main__":

@@ -113,13 +113,15 @@ class _Field:
         message = field.message_type
         self.repeated = bool(field.is_repeated)
         if message is None:
-            self.kind = {FieldDescriptor.CPPTYPE_STRING: "str", FieldDescriptor.CPPTYPE_BOOL: "bool"}.get(field.cpp_type, "int")
+            self.kind = {FieldDescriptor.CPPTYPE_STRING: "str", FieldDescriptor.CPPTYPE_BOOL: "bool"}.get(
+                field.cpp_type, "int"
+            )
         elif message is common_pb2.Money.DESCRIPTOR:
             self.kind = "money"
         elif message is struct_pb2.Struct.DESCRIPTOR or message.GetOptions().map_entry:
             self.kind, self.repeated = "object", False
         else:
-            self.kind, self.shape = "message", shape_of(message)
+            self.kind, self.shape = "message", shape_of(message)  # type: ignore[arg-type]
 
     def read(self, value: Any, path: str, currencies: set[str]) -> Any:
         if self.repeated:
@@ -253,7 +255,11 @@ def _amounts(value: Any, path: str, depth: int) -> None:
         raise Implausible("too-deep", f"at most {MOST_DEPTH} levels")
     if isinstance(value, dict):
         for name, item in value.items():
-            if name in ("quantity", "price", "subtotal", "grand_total", "amount") and isinstance(item, int | float) and item < 0:
+            if (
+                name in ("quantity", "price", "subtotal", "grand_total", "amount")
+                and isinstance(item, int | float)
+                and item < 0
+            ):
                 raise Implausible("negative", f"{path}.{name} is negative")
             if isinstance(item, dict | list):
                 _amounts(item, f"{path}.{name}", depth + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,9 +15,17 @@ HEADERS = (("content-type", b"application/cloudevents+json"),)
 def _envelope(kind: str, source: str, subject: str, *, time_ms: int, data: dict[str, Any]) -> bytes:
     """The id is a digest of the content, so that a fact sent twice can be known as one."""
     identity = hashlib.blake2b(_encode([kind, source, subject, data]), digest_size=16).hexdigest()
-    time = datetime.fromtimestamp(time_ms / 1000, timezone.utc).isoformat().replace("+00:00", "Z")
+    time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
     return _encode(
-        {"specversion": "1.0", "id": identity, "source": source, "type": kind, "time": time, "subject": subject, "data": data}
+        {
+            "specversion": "1.0",
+            "id": identity,
+            "source": source,
+            "type": kind,
+            "time": time,
+            "subject": subject,
+            "data": data,
+        }
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 import httpx
@@ -18,19 +19,26 @@ VIEWS = {"events": {"type": "product_view", "count": {"op": "gt", "value": 3}, "
 
 
 def rfc(ms: int) -> str:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat()
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
 
 
 def view(number: int, at: int, subject: str = "visitor:ann") -> dict[str, Any]:
     return {
-        "specversion": "1.0", "id": f"e{number}", "source": "test", "type": "product_view", "time": rfc(at),
-        "subject": subject, "data": {"sku": "A", "category": "shoes/running"},
+        "specversion": "1.0",
+        "id": f"e{number}",
+        "source": "test",
+        "type": "product_view",
+        "time": rfc(at),
+        "subject": subject,
+        "data": {"sku": "A", "category": "shoes/running"},
     }
 
 
-async def save(client: httpx.AsyncClient, service: Any, key: str, condition: dict[str, Any], **more: Any) -> dict[str, Any]:
+async def save(
+    client: httpx.AsyncClient, service: Any, key: str, condition: dict[str, Any], **more: Any
+) -> dict[str, Any]:
     body = {"key": key, "name": key, "status": "active", "condition": condition, **more}
     answer = await client.post("/v1/segments", json=body)
     assert answer.status_code == 201, answer.text
@@ -98,8 +106,13 @@ class TestMembership:
         await save(client, service, "runners", VIEWS)
         await send(client, *(view(i, START - 1000 - i) for i in range(4)))
         login = {
-            "specversion": "1.0", "id": "l1", "source": "test", "type": "login", "time": rfc(START),
-            "subject": "customer:7", "data": {"visitor_id": "ann", "customer_id": "7"},
+            "specversion": "1.0",
+            "id": "l1",
+            "source": "test",
+            "type": "login",
+            "time": rfc(START),
+            "subject": "customer:7",
+            "data": {"visitor_id": "ann", "customer_id": "7"},
         }
         await send(client, login)
         assert await members(client, "runners") == {"c:7"}
@@ -115,7 +128,8 @@ class TestMembership:
         ahead = view(2, START + 3 * DAY)
         answer = await send(client, bad, ahead, view(3, START))
         assert [(r["pointer"], r["reason"]) for r in answer["rejected"]] == [
-            ("/events/0", "unknown-type"), ("/events/1", "time-ahead"),
+            ("/events/0", "unknown-type"),
+            ("/events/1", "time-ahead"),
         ]
         assert answer["outcomes"] == {"applied": 1}
 
@@ -145,7 +159,9 @@ class TestDefinitions:
         assert answer.json()["errors"][0]["pointer"] == "/condition/all/0"
         assert "did you mean events?" in answer.json()["errors"][0]["detail"]
 
-    async def test_a_segment_of_segments_follows_in_the_same_pass(self, client: httpx.AsyncClient, service: Any) -> None:
+    async def test_a_segment_of_segments_follows_in_the_same_pass(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
         await save(client, service, "runners", VIEWS)
         await save(client, service, "others", {"segment": {"op": "not_in", "keys": ["runners"]}})
         await send(client, *(view(i, START - i) for i in range(3)))
@@ -171,4 +187,8 @@ class TestSharding:
         async with httpx.AsyncClient(transport=transport, base_url="http://segment") as client:
             answer = await client.get("/v1/segments/secret")
         assert answer.status_code == 401
-        assert answer.json() == {"type": "urn:footfall:problem:unauthenticated", "title": "Unauthenticated", "status": 401}
+        assert answer.json() == {
+            "type": "urn:footfall:problem:unauthenticated",
+            "title": "Unauthenticated",
+            "status": 401,
+        }

@@ -1,1 +1,1 @@
-""""""
+"""How a process lives. Knows nothing of what any service is about."""

@@ -37,7 +37,11 @@ class ServiceTokens:
         """The issuer of a valid token. Raises Refused."""
         try:
             claims = jwt.decode(
-                token, self._secret, algorithms=[ALGORITHM], audience=audience, options={"require": ["exp", "iss", "aud"]}
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                audience=audience,
+                options={"require": ["exp", "iss", "aud"]},
             )
         except jwt.PyJWTError as error:
             raise Refused(type(error).__name__) from None

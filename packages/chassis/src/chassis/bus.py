@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
@@ -21,6 +22,24 @@ class Record(NamedTuple):
     partition: int = -1
     offset: int = -1
     timestamp_ms: int = -1
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]]).decode
+
+
+def pack(records: Sequence[Record]) -> bytes:
+    """Records to produce, as one outbox payload."""
+    return _pack([(r.topic, r.key or b"", r.value or b"", list(r.headers)) for r in records])
+
+
+def unpack(payloads: Sequence[bytes]) -> list[Record]:
+    """The records of outbox payloads."""
+    return [
+        Record(topic, key or None, value, tuple(headers))
+        for payload in payloads
+        for topic, key, value, headers in _unpack(payload)
+    ]
 
 
 class Fenced(Exception):
@@ -57,13 +76,13 @@ class KafkaProducer:
         """Produce and wait until every record is acknowledged; raises the first error otherwise."""
         if self._producer is None:
             raise ConnectionError("the producer is not started")
-        acks = [
-            await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers)) for r in records
-        ]
+        acks = [await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers)) for r in records]
         await asyncio.gather(*acks)
 
 
-async def ensure_topics(bootstrap: str, partitions: Mapping[str, int], *, compacted: frozenset[str] = frozenset()) -> None:
+async def ensure_topics(
+    bootstrap: str, partitions: Mapping[str, int], *, compacted: frozenset[str] = frozenset()
+) -> None:
     """Create the topics that are missing; existing ones stay as they are."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zlib
 from pathlib import Path
 
@@ -27,13 +28,13 @@ async def upgrade(url: str, *, schema: str, package: str) -> None:
 
 def _upgrade(connection: Connection, schema: str, package: str) -> None:
     config = Config()
-    home = Path(__import__(package).__file__).parent / "migrations"
+    home = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
     config.set_main_option("script_location", str(home))
     config.set_main_option("path_separator", "os")
     scripts = ScriptDirectory.from_config(config)
 
     def steps(revision: object, _: object) -> object:
-        return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]  # noqa: SLF001 - as alembic's own command
+        return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]
 
     with EnvironmentContext(config, scripts, fn=steps) as environment:
         environment.configure(connection=connection, version_table_schema=schema, transactional_ddl=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ class Loop:
     """Something that runs until the event it is given is set."""
 
     name: str
-    run: Callable[[asyncio.Event], Awaitable[None]]
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,16 @@ async def _main(build: Build, settings: HasAddress) -> None:
 async def serve(service: Service, stopping: asyncio.Event) -> None:
     """Start, run and drain. A loop that fails stops the process: the supervisor starts a clean one."""
     config = uvicorn.Config(
-        service.app, host=service.host, port=service.port, http="httptools", loop="uvloop", lifespan="off",
-        access_log=False, log_level="warning", timeout_graceful_shutdown=5, backlog=2048,
+        service.app,
+        host=service.host,
+        port=service.port,
+        http="httptools",
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        backlog=2048,
     )
     server = _Server(config)
     stops = [asyncio.Event() for _ in service.loops]

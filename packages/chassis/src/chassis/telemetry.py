@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -21,7 +22,7 @@ def get_logger(name: str) -> Any:
 def configure(service: str) -> None:
     """JSON lines on stderr, with the service's name and the time."""
 
-    def stamp(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["service"] = service
         return event
 

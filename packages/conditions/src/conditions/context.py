@@ -19,7 +19,11 @@ def comparison(raw: Mapping[str, Any], key: str, fail: Fail) -> tuple[str, str, 
     """The common shape {key: name, op, value}: checked (name, op, literal)."""
     extra = set(raw) - {key, "op", "value"}
     if extra:
-        fail(f"/{min(extra)}", "unknown-field", f"{min(extra)!r} does not belong here{nearest(min(extra), ['op', 'value'])}")
+        fail(
+            f"/{min(extra)}",
+            "unknown-field",
+            f"{min(extra)!r} does not belong here{nearest(min(extra), ['op', 'value'])}",
+        )
     op = raw.get("op", "eq")
     if op not in OPERATORS:
         fail("/op", "unknown-operator", f"{op!r} is not an operator{nearest(str(op), OPERATORS)}")
@@ -31,7 +35,11 @@ def comparison_json(key: str, params: tuple[str, str, Any]) -> dict[str, Any]:
     """The storage form of a comparison."""
     name, op, literal = params
     body = {key: name, "op": op}
-    return body if op in ("exists", "missing") else {**body, "value": list(literal) if isinstance(literal, tuple) else literal}
+    return (
+        body
+        if op in ("exists", "missing")
+        else {**body, "value": list(literal) if isinstance(literal, tuple) else literal}
+    )
 
 
 class Context(LeafType):
@@ -43,7 +51,11 @@ class Context(LeafType):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         if raw["context"] not in FIELDS:
-            fail("/context", "unknown-field", f"{raw['context']!r} is not known of a request{nearest(str(raw['context']), FIELDS)}")
+            fail(
+                "/context",
+                "unknown-field",
+                f"{raw['context']!r} is not known of a request{nearest(str(raw['context']), FIELDS)}",
+            )
             return None
         return comparison(raw, "context", fail)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from conditions.tree import Fail
@@ -38,7 +38,7 @@ def instant(value: Any) -> int | None:
         moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError:
         return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -73,7 +73,7 @@ def _contains(value: Any, literal: Any) -> bool:
 
 def _day(value: Any) -> str | None:
     moment = instant(value)
-    return None if moment is None else datetime.fromtimestamp(moment / 1000, timezone.utc).date().isoformat()
+    return None if moment is None else datetime.fromtimestamp(moment / 1000, UTC).date().isoformat()
 
 
 POSITIVE: dict[str, Callable[[Any, Any], bool]] = {

@@ -1,8 +1,8 @@
 """The text form: one line per condition, for git, review and explain. Reads back to the same tree.
 
-    ALL are TRUE
-      attribute "tier" op "eq" value "gold"
-      events {"count":{"op":"gt","value":3},"type":"product_view"}
+ALL are TRUE
+  attribute "tier" op "eq" value "gold"
+  events {"count":{"op":"gt","value":3},"type":"product_view"}
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Child:
             self.popen = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.cwd,
                 env={**os.environ, **self.env}, user=self.user, group=self.user, start_new_session=True,
-                extra_groups=[] if self.user is not None else None, preexec_fn=in_child,  # noqa: PLW1509
+                extra_groups=[] if self.user is not None else None, preexec_fn=in_child,
             )  # fmt: skip
 
     def wait_ready(self, ready: Callable[[], bool], *, seconds: float) -> None:

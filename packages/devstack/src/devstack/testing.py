@@ -66,7 +66,7 @@ def kafka(state: Path) -> Iterator[Kafka]:
 @pytest.fixture
 async def database(postgres: Postgres) -> str:
     """The URL of a database nobody else uses."""
-    import asyncpg  # noqa: PLC0415 - only tests with a database pay for it
+    import asyncpg
 
     name = f"t{uuid.uuid4().hex[:12]}"
     connection = await asyncpg.connect(postgres.url)
@@ -78,7 +78,7 @@ async def database(postgres: Postgres) -> str:
 @pytest.fixture
 async def redis_url(valkey: Valkey) -> str:
     """The URL of an empty Valkey."""
-    from chassis.cache import open_redis  # noqa: PLC0415
+    from chassis.cache import open_redis
 
     client = open_redis(valkey.url)
     await client.flushall()

@@ -1,1 +1,1 @@
-""""""
+"""content-svc: see its README."""

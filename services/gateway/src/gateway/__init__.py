@@ -1,1 +1,1 @@
-""""""
+"""gateway: see its README."""

@@ -1,1 +1,1 @@
-""""""
+"""promo-svc: see its README."""

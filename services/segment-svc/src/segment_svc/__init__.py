@@ -1,1 +1,1 @@
-""""""
+"""segment-svc: see its README."""

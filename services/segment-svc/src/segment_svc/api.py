@@ -48,7 +48,11 @@ def _expected(if_match: str | None) -> int:
 
 def _view(stored: Stored) -> dict[str, Any]:
     return {
-        "id": stored.id, "key": stored.key, "version": stored.version, "live_version": stored.live_version, **stored.body
+        "id": stored.id,
+        "key": stored.key,
+        "version": stored.version,
+        "live_version": stored.live_version,
+        **stored.body,
     }
 
 
@@ -68,7 +72,9 @@ async def list_segments(deps: DepsDep) -> dict[str, Any]:
 
 
 @router.post("/segments", status_code=201)
-async def create_segment(body: NewDefinition, deps: DepsDep, response: Response, actor: Actor = "unknown") -> dict[str, Any]:
+async def create_segment(
+    body: NewDefinition, deps: DepsDep, response: Response, actor: Actor = "unknown"
+) -> dict[str, Any]:
     """Create a segment; an active one is backfilled and serves when that is complete."""
     content = body.model_dump(exclude={"key"})
     stored = await save_segment(deps, Change(body.key, content, None, actor))
@@ -98,8 +104,14 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     share = matched / len(states) if states else 0.0
     exact = len(states) == total
     margin = 0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / len(states)) / len(states)) * total
-    return {"matched": matched, "sampled": len(states), "profiles": total, "estimate": round(share * total),
-            "margin95": round(margin), "exact": exact}
+    return {
+        "matched": matched,
+        "sampled": len(states),
+        "profiles": total,
+        "estimate": round(share * total),
+        "margin95": round(margin),
+        "exact": exact,
+    }
 
 
 @router.get("/segments/{key}")
@@ -142,8 +154,11 @@ async def list_members(
     stored = await _stored(deps, key)
     async with deps.db.tx() as tx:
         rows = await reads.members(tx, stored.id, after=after, most=limit)
-        return {"count": await reads.count(tx, stored.id), "members": rows,
-                "next": rows[-1]["profile"] if len(rows) == limit else None}
+        return {
+            "count": await reads.count(tx, stored.id),
+            "members": rows,
+            "next": rows[-1]["profile"] if len(rows) == limit else None,
+        }
 
 
 @router.get("/segments/{key}/members.csv")
@@ -186,8 +201,15 @@ async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])
         segments = await reads.standing(tx, row.key)
-    return {"profile": row.key, "identities": names[row.key], "kind": row.profile.kind, "version": row.version,
-            "next_flip_at": row.next_flip_at, "segments": segments, "facts": people.view(row.profile)}
+    return {
+        "profile": row.key,
+        "identities": names[row.key],
+        "kind": row.profile.kind,
+        "version": row.version,
+        "next_flip_at": row.next_flip_at,
+        "segments": segments,
+        "facts": people.view(row.profile),
+    }
 
 
 @router.get("/backfills")
@@ -208,7 +230,9 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
         durable = rules.ruleset.is_durable(definition.key)
         segments.append(
             {
-                "id": definition.id, "key": definition.key, "websites": list(definition.websites),
+                "id": definition.id,
+                "key": definition.key,
+                "websites": list(definition.websites),
                 "applies_to": definition.applies_to,
                 "atom": definition.atoms[0] if durable else None,
                 "residual": None if durable else rules.ruleset.residuals[definition.key],

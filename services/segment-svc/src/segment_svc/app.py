@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
-from chassis.bus import KafkaProducer
+from chassis.bus import KafkaProducer, unpack
 from chassis.cache import VersionedWriter, open_redis
 from chassis.clock import Clock, SystemClock
 from chassis.db import Database
@@ -82,7 +82,7 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
 
     async def facts(payloads: Sequence[bytes]) -> None:
         if producer is not None:
-            await producer.send_all(wire.records_of(payloads))
+            await producer.send_all(unpack(payloads))
 
     return {wire.AUDIENCE: audience, wire.RELEASE: release, wire.FACTS: facts}
 

@@ -135,14 +135,12 @@ STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::te
 
 
 def _stored(record: Any) -> Stored:
-    return Stored(
-        record["id"], record["key"], record["version"], record["live_version"], json.loads(record["body"])
-    )
+    return Stored(record["id"], record["key"], record["version"], record["live_version"], json.loads(record["body"]))
 
 
 async def read(tx: Tx, key: str) -> Stored | None:
     """One definition by key."""
-    record = await tx.fetchrow(f"{STORED} WHERE s.key = $1", key)  # noqa: S608 - a constant
+    record = await tx.fetchrow(f"{STORED} WHERE s.key = $1", key)
     return _stored(record) if record else None
 
 
@@ -160,14 +158,21 @@ async def versions(tx: Tx, segment_id: int) -> list[dict[str, Any]]:
     return [{**r, "body": json.loads(r["body"])} for r in found]
 
 
-async def insert(tx: Tx, key: str, version: int, *, segment_id: int | None, body: dict[str, Any], actor: str, now: int) -> int:
+async def insert(
+    tx: Tx, key: str, version: int, *, segment_id: int | None, body: dict[str, Any], actor: str, now: int
+) -> int:
     """Save version `version` of a segment, making the segment when `segment_id` is None; answers its id."""
     if segment_id is None:
         segment_id = await tx.fetchval("INSERT INTO segment (key, version) VALUES ($1, $2) RETURNING id", key, version)
     else:
         await tx.execute("UPDATE segment SET version = $2 WHERE id = $1", segment_id, version)
     await tx.execute(
-        "INSERT INTO segment_version VALUES ($1, $2, $3::text::jsonb, $4, $5)", segment_id, version, json.dumps(body), actor, now
+        "INSERT INTO segment_version VALUES ($1, $2, $3::text::jsonb, $4, $5)",
+        segment_id,
+        version,
+        json.dumps(body),
+        actor,
+        now,
     )
     assert segment_id is not None
     return segment_id
@@ -179,8 +184,11 @@ def dependents(stored: Sequence[Stored], key: str) -> list[Stored]:
     reached = {key}
     while True:
         new = [
-            s for s in stored
-            if s.key not in found and s.key != key and s.body["status"] == "active"
+            s
+            for s in stored
+            if s.key not in found
+            and s.key != key
+            and s.body["status"] == "active"
             and references(s.body["condition"]) & reached
         ]
         if not new:

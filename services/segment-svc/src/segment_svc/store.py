@@ -137,7 +137,9 @@ async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
 
 async def claim(tx: Tx, row: Row) -> None:
     """Make a new row ours before its version may jump (a merge does that). Raises Conflict when it exists already."""
-    done = await tx.execute(CLAIM, row.key, row.website, int(row.profile.kind == "customer"), people.encode(row.profile))
+    done = await tx.execute(
+        CLAIM, row.key, row.website, int(row.profile.kind == "customer"), people.encode(row.profile)
+    )
     if done != "INSERT 0 1":
         raise Conflict
 

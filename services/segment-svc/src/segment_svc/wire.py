@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from chassis import bus
 from chassis.bus import Record
 from contracts import facts, topics
 from contracts.codec import Codec, Event, Undecodable, plausible
@@ -22,7 +23,6 @@ FACTS, AUDIENCE, RELEASE = "facts", "audience", "release"
 LATE_MS = 3600 * 1000
 PREFIX = {"visitor": "v", "customer": "c"}
 _pack = msgspec.msgpack.Encoder().encode
-_facts = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]]).decode
 _documents = msgspec.msgpack.Decoder(list[tuple[list[str], int, bytes]]).decode
 
 
@@ -84,9 +84,9 @@ def _incoming(event: Event, body: bytes) -> Incoming:
 
 def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> bytes:
     """An outbox payload: one segment.membership.v1 fact per transition, keyed by profile."""
-    return _pack(
+    return bus.pack(
         [
-            (
+            Record(
                 topics.SEGMENT_MEMBERSHIP,
                 move.profile.encode(),
                 facts.membership(
@@ -99,7 +99,7 @@ def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, no
                     source_event=move.source_event,
                     time_ms=now,
                 ),
-                [("content-type", b"application/cloudevents+json")],
+                facts.HEADERS,
             )
             for move in moves
         ]
@@ -109,42 +109,27 @@ def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, no
 def targeting_facts(version: int, tags: Sequence[str], *, now: int) -> bytes:
     """An outbox payload: one targeting.changed.v1 fact."""
     fact = facts.targeting(source="segment-svc", website="", version=version, tags=list(tags), time_ms=now)
-    return _pack([(topics.TARGETING_CHANGED, b"", fact, [("content-type", b"application/cloudevents+json")])])
+    return bus.pack([Record(topics.TARGETING_CHANGED, None, fact, facts.HEADERS)])
 
 
 def dead_letters(dead: Sequence[Dead]) -> bytes:
     """An outbox payload: the original bytes and headers for `<topic>.dlq`, with why and where from."""
-    return _pack(
-        [
-            (
-                f"{d.record.topic}.dlq",
-                d.record.key or b"",
-                d.record.value or b"",
-                [
-                    *d.record.headers,
-                    ("dlq-reason", d.reason.encode()),
-                    ("dlq-detail", d.detail.encode(errors="replace")[:500]),
-                    ("dlq-partition", b"%d" % d.record.partition),
-                    ("dlq-offset", b"%d" % d.record.offset),
-                ],
-            )
-            for d in dead
-        ]
+    return bus.pack([d.record._replace(topic=f"{d.record.topic}.dlq", headers=_marked(d)) for d in dead])
+
+
+def _marked(dead: Dead) -> tuple[tuple[str, bytes], ...]:
+    return (
+        *dead.record.headers,
+        ("dlq-reason", dead.reason.encode()),
+        ("dlq-detail", dead.detail.encode(errors="replace")[:500]),
+        ("dlq-partition", b"%d" % dead.record.partition),
+        ("dlq-offset", b"%d" % dead.record.offset),
     )
 
 
 def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]]) -> bytes:
     """An outbox payload: (identities, version, document) of people whose document changed."""
     return _pack([(list(names), version, body or b"") for names, version, body in documents])
-
-
-def records_of(payloads: Sequence[bytes]) -> list[Record]:
-    """Records to produce, from payloads of the channel FACTS."""
-    return [
-        Record(topic, key or None, value, tuple((name, data) for name, data in headers))
-        for payload in payloads
-        for topic, key, value, headers in _facts(payload)
-    ]
 
 
 def documents_of(payloads: Sequence[bytes]) -> list[tuple[str, int, bytes]]:

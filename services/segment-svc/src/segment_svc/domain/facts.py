@@ -13,7 +13,7 @@ NOT_COUNTED = "cancelled"
 class Facts:
     """A profile under evaluation. `bits` are the segments decided so far in this pass."""
 
-    __slots__ = ("bits", "context", "key", "profile", "_cart", "_orders")
+    __slots__ = ("_cart", "_orders", "bits", "context", "key", "profile")
 
     def __init__(self, profile: Profile, key: str = "") -> None:
         self.profile, self.key, self.bits = profile, key, 0

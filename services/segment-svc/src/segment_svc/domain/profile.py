@@ -211,8 +211,12 @@ def cart(profile: Profile) -> dict[str, Any]:
         subtotal = round(sum(line.get("price", 0) * line.get("quantity", 1) for line in lines), 4)
     grand = totals.get("grand_total") if not changes else None
     return {
-        "items": lines, "line_items": len(lines), "quantity": quantity, "subtotal": subtotal,
-        "grand_total": subtotal if grand is None else grand, "coupon": totals.get("coupon"),
+        "items": lines,
+        "line_items": len(lines),
+        "quantity": quantity,
+        "subtotal": subtotal,
+        "grand_total": subtotal if grand is None else grand,
+        "coupon": totals.get("coupon"),
     }
 
 
@@ -233,7 +237,9 @@ def view(profile: Profile) -> dict[str, Any]:
     return {
         "kind": profile.kind,
         "group": profile.group,
-        "attributes": {n.removeprefix("attributes."): h[-1][2] for n, h in profile.registers.items() if n.startswith("attributes.")},
+        "attributes": {
+            n.removeprefix("attributes."): h[-1][2] for n, h in profile.registers.items() if n.startswith("attributes.")
+        },
         "cart": cart(profile),
         "events": {kind: len(e) + profile.dropped.get(kind, (0, 0))[0] for kind, e in profile.log.items()},
         "pending": len(profile.pending),

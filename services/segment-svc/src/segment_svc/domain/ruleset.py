@@ -154,7 +154,9 @@ def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> No
         people_listed = tuple((key, until) for key, listed, until in definition.overrides if listed == include)
         if people_listed:
             leaf = Leaf(GUARDS["listed"], people_listed)
-            node = Group(False, True, (leaf, node)) if include else Group(True, True, (Group(True, False, (leaf,)), node))
+            node = (
+                Group(False, True, (leaf, node)) if include else Group(True, True, (Group(True, False, (leaf,)), node))
+            )
     return node
 
 

@@ -14,11 +14,12 @@ from chassis.bus import Fenced
 from chassis.db import Tx
 
 from segment_svc import store, wire
+from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
-from segment_svc.domain import document, profile as people
+from segment_svc.domain import document
+from segment_svc.domain import profile as people
 from segment_svc.domain.profile import Outcome
 from segment_svc.domain.ruleset import Timeline
-from segment_svc.definitions import Rules
 from segment_svc.store import Advance, Row, Transition
 from segment_svc.telemetry import EVENTS, TRANSITIONS
 
@@ -108,9 +109,7 @@ def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     return moves
 
 
-async def _fold(
-    tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int
-) -> None:
+async def _fold(tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int) -> None:
     """Fold every event into the row of its person, merging people at login."""
     for event in incoming:
         for identity in event.identities:
@@ -145,7 +144,12 @@ async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) 
 
 
 async def settle(
-    tx: Tx, rows: Sequence[Row], rules: Rules, *, now: int, moves: list[Transition] | None = None,
+    tx: Tx,
+    rows: Sequence[Row],
+    rules: Rules,
+    *,
+    now: int,
+    moves: list[Transition] | None = None,
     touched: Touched | None = None,
 ) -> None:
     """Evaluate rows whose profile is up to date, then save them with their transitions, documents and facts."""
@@ -185,9 +189,7 @@ def _cause(row: Row, source: wire.Incoming | None, touched: Touched | None, now:
     return "late_data" if now - source.activity.at > wire.LATE_MS else "event"
 
 
-def _moves(
-    row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: str | None
-) -> list[Transition]:
+def _moves(row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: str | None) -> list[Transition]:
     """Transitions from the row's bits to `bits`, for the atoms that are a live segment; leaves the new bits in the row."""
     changed = (row.atoms ^ bits) & rules.live_mask
     row.atoms = bits

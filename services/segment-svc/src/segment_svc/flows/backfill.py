@@ -73,7 +73,10 @@ async def swap(deps: Deps, job_id: int) -> None:
         await tx.execute("UPDATE plan SET live = true WHERE NOT live")
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
-            job_id, now, sum(m.entered for m in moves), sum(not m.entered for m in moves),
+            job_id,
+            now,
+            sum(m.entered for m in moves),
+            sum(not m.entered for m in moves),
         )
         if moves:
             await outbox.add(tx, wire.FACTS, wire.membership_facts(moves, rules.keys, now=now))

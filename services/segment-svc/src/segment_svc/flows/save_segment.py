@@ -63,7 +63,9 @@ def _expect(old: Stored | None, change: Change) -> None:
     if change.expected is not None and old is None:
         raise Problem("not-found", 404, "No such segment")
     if old is not None and change.expected != old.version:
-        raise Problem("stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}")
+        raise Problem(
+            "stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}"
+        )
 
 
 def _check(stored: list[Stored], saved: Stored, zone: ZoneInfo) -> None:
@@ -107,12 +109,15 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
         atoms = plan_atoms(_draft(stored), deps.rulebook.zone, lambda: next(free))
         await tx.execute(
             "INSERT INTO plan (segment_id, version, atoms, live) VALUES ($1, $2, $3, false)",
-            stored.id, stored.version, list(atoms),
+            stored.id,
+            stored.version,
+            list(atoms),
         )
     await tx.execute(
         """INSERT INTO backfill (segments, status, total, created_at)
            VALUES ($1, 'running', (SELECT count(*) FROM profile WHERE merged_into IS NULL), $2)""",
-        list(chosen), deps.clock.now_ms(),
+        list(chosen),
+        deps.clock.now_ms(),
     )
 
 

@@ -165,7 +165,7 @@ class ProductList(LeafType):
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
-        return bool(self.seen(params, facts, now)) == params[1]
+        return bool(self.seen(params, facts, now)) is params[1]
 
 
 class _frozen:  # noqa: N801 - reads like a cast
@@ -175,5 +175,3 @@ class _frozen:  # noqa: N801 - reads like a cast
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         self.value = dict(value)
-
-

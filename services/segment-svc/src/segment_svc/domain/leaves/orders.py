@@ -24,8 +24,8 @@ def _measure(measure: str, orders: list[dict[str, Any]], field: str) -> float:
         return len(orders)
     if measure == "avg_gap_days":
         gaps = len(orders) - 1
-        return (orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps if gaps > 0 else 0
-    refunds = sum(o["refunds"] for o in orders)
+        return float((orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps) if gaps > 0 else 0
+    refunds: int = sum(o["refunds"] for o in orders)
     total = sum(units(o.get(field)) for o in orders)
     if measure == "refunds":
         return refunds / 10_000
@@ -61,7 +61,8 @@ class Orders(Scoped):
         accept = params[4]
         by_status = accept is not None and any(name == "status" for name, _, _ in accept.tests)
         return [
-            o for o in facts.orders(self.websites)
+            o
+            for o in facts.orders(self.websites)
             if (by_status or o["status"] != NOT_COUNTED) and (accept is None or accept.holds(o))
         ]
 
@@ -79,7 +80,10 @@ class Orders(Scoped):
             return None
         orders = self._selected(params, facts)
         leaving = expiries((o["at"] for o in orders), params[5], now)
-        answer = lambda at: compare(params[1], self._value(params, orders, at), params[2])  # noqa: E731
+
+        def answer(at: int) -> bool:
+            return compare(params[1], self._value(params, orders, at), params[2])
+
         return first_flip(leaving, answer(now), answer)
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
@@ -119,7 +123,8 @@ class DaysSince(Scoped):
         of, accept = params[0], params[5]
         if of in ("last_order", "first_order"):
             orders = [
-                o["at"] for o in facts.orders(self.websites)
+                o["at"]
+                for o in facts.orders(self.websites)
                 if o["status"] != NOT_COUNTED and (accept is None or accept.holds(o))
             ]
             return (orders[-1] if of == "last_order" else orders[0]) if orders else None
@@ -158,5 +163,8 @@ class DaysSince(Scoped):
             moments = [since + days * DAY_MS for days in edges]
         else:
             moments = [self._midnight(self._date(since) + timedelta(days=days)) for days in edges]
-        answer = lambda at: compare(params[2], self._days(params[1], since, at), params[3])  # noqa: E731
+
+        def answer(at: int) -> bool:
+            return compare(params[2], self._days(params[1], since, at), params[3])
+
         return first_flip([m for m in moments if m > now], answer(now), answer)

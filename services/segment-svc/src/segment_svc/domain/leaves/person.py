@@ -47,7 +47,11 @@ class CustomerGroup(LeafType):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         body = raw["group"]
-        if not isinstance(body, Mapping) or body.get("op") not in ("in", "not_in") or not isinstance(body.get("values"), list):
+        if (
+            not isinstance(body, Mapping)
+            or body.get("op") not in ("in", "not_in")
+            or not isinstance(body.get("values"), list)
+        ):
             fail("/group", "wrong-type", "group needs op (in, not_in) and a list of values")
             return None
         only(body, ("op", "values"), "/group", fail)
@@ -59,7 +63,7 @@ class CustomerGroup(LeafType):
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
-        return (facts.profile.group in params[1]) == (params[0] == "in")
+        return (facts.profile.group in params[1]) is (params[0] == "in")
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""

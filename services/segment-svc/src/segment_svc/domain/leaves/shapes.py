@@ -88,15 +88,23 @@ def where(raw: Any, pointer: str, fail: Fail) -> Where | None:
     tests = []
     for i, item in enumerate(items):
         at = f"{pointer}/{i}"
-        if not isinstance(item, Mapping) or not isinstance(item.get("field"), str) or set(item) - {"field", "op", "value"}:
+        if (
+            not isinstance(item, Mapping)
+            or not isinstance(item.get("field"), str)
+            or set(item) - {"field", "op", "value"}
+        ):
             fail(at, "bad-filter", "a predicate has field, op and value")
             continue
         op = item.get("op", "eq")
         if op not in OPERATORS:
             fail(f"{at}/op", "unknown-operator", f"{op!r} is not an operator{nearest(str(op), OPERATORS)}")
             continue
-        tests.append((item["field"], op, literal_of(op, item.get("value"), lambda p, c, d, at=at: fail(at + p, c, d))))
+        tests.append((item["field"], op, literal_of(op, item.get("value"), _under(at, fail))))
     return Where(every, tuple(tests))
+
+
+def _under(prefix: str, fail: Fail) -> Fail:
+    return lambda pointer, code, detail: fail(prefix + pointer, code, detail)
 
 
 def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, float]:

@@ -1,0 +1,179 @@
+"""Versioned JSON documents that somebody publishes: optimistic concurrency, history, and a version of the whole.
+
+Every change raises the head, remembers the tags it touched, and tells others through the outbox. Readers keep a
+Snapshot: everything, compiled once per head and swapped whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from chassis import outbox
+from chassis.clock import Clock
+from chassis.db import Database, Tx
+from chassis.problems import Problem
+from chassis.telemetry import get_logger
+
+RELEASE, FACTS = "release", "facts"
+POLL_S = 0.25
+DOCUMENTS_DDL = (
+    """CREATE TABLE document (
+        id serial PRIMARY KEY, kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL,
+        UNIQUE (kind, key)
+    )""",
+    """CREATE TABLE document_version (
+        kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL, actor text NOT NULL,
+        saved_at bigint NOT NULL, deleted boolean NOT NULL DEFAULT false, PRIMARY KEY (kind, key, version, deleted)
+    )""",
+    "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
+    "INSERT INTO head (version) VALUES (1)",
+    "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
+)
+T = TypeVar("T")
+log = get_logger("documents")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as stored."""
+
+    id: int
+    kind: str
+    key: str
+    version: int
+    body: dict[str, Any]
+
+    def view(self) -> dict[str, Any]:
+        """What the API answers."""
+        return {"key": self.key, "version": self.version, **self.body}
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A wanted state. `expected` is the version the editor saw, None for a new document; `body` None deletes."""
+
+    kind: str
+    key: str
+    body: dict[str, Any] | None
+    expected: int | None
+    actor: str
+    tags: Sequence[str] = ()
+
+
+def expected_version(if_match: str | None) -> int:
+    """The version an If-Match header names. Raises Problem 428 without one, 412 for something else."""
+    if if_match is None:
+        raise Problem("precondition-required", 428, "Send the version you saw as If-Match")
+    text = if_match.strip().strip('"')
+    if not text.isdigit():
+        raise Problem("stale-version", 412, "If-Match names no version")
+    return int(text)
+
+
+def _document(record: Any) -> Document:
+    return Document(record["id"], record["kind"], record["key"], record["version"], json.loads(record["body"]))
+
+
+async def read_all(tx: Tx, kind: str | None = None) -> list[Document]:
+    """Documents (of a kind), by kind and key."""
+    found = await tx.fetch("SELECT * FROM document WHERE $1::text IS NULL OR kind = $1 ORDER BY kind, key", kind)
+    return [_document(r) for r in found]
+
+
+async def read(tx: Tx, kind: str, key: str) -> Document:
+    """One document. Raises Problem 404."""
+    found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", kind, key)
+    if found is None:
+        raise Problem("not-found", 404, f"No such {kind}")
+    return _document(found)
+
+
+async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
+    """Who saved what, newest first."""
+    found = await tx.fetch(
+        """SELECT version, body, actor, saved_at, deleted FROM document_version WHERE kind = $1 AND key = $2
+           ORDER BY saved_at DESC, version DESC""",
+        kind,
+        key,
+    )
+    return [{**r, "body": json.loads(r["body"])} for r in found]
+
+
+async def apply(tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], bytes], now: int) -> Document | None:
+    """Make the edit and publish it. Raises Problem 409 exists, 404 not-found, 412 stale-version.
+
+    `fact(version, tags, now)` gives the payload of the channel FACTS.
+    """
+    version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
+    found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
+    _expect(edit, found)
+    body = json.dumps(edit.body if edit.body is not None else json.loads(found["body"]))
+    number = 1 if found is None else found["version"] + 1
+    if edit.body is None:
+        await tx.execute("DELETE FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
+    else:
+        await tx.execute(
+            """INSERT INTO document (kind, key, version, body) VALUES ($1, $2, $3, $4)
+               ON CONFLICT (kind, key) DO UPDATE SET version = EXCLUDED.version, body = EXCLUDED.body""",
+            edit.kind, edit.key, number, body,
+        )  # fmt: skip
+    await tx.execute(
+        "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        edit.kind, edit.key, number, body, edit.actor, now, edit.body is None,
+    )  # fmt: skip
+    await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(edit.tags), now)
+    await outbox.add(tx, RELEASE, b"%d" % version)
+    await outbox.add(tx, FACTS, fact(version, edit.tags, now))
+    return None if edit.body is None else await read(tx, edit.kind, edit.key)
+
+
+def _expect(edit: Edit, found: Any) -> None:
+    if edit.expected is None and found is not None:
+        raise Problem("exists", 409, f"A {edit.kind} with this key exists", pointers=["/key"])
+    if edit.expected is not None and found is None:
+        raise Problem("not-found", 404, f"No such {edit.kind}")
+    if found is not None and edit.expected != found["version"]:
+        raise Problem("stale-version", 412, "It was changed meanwhile", detail=f"It is at version {found['version']}")
+
+
+class Snapshot(Generic[T]):
+    """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole."""
+
+    def __init__(self, db: Database, build: Callable[[int, list[Document], list[dict[str, Any]]], T]) -> None:
+        self._db, self._build = db, build
+        self._version = -1
+        self._value: T | None = None
+
+    @property
+    def value(self) -> T:
+        """The newest snapshot. Raises Problem 503 before the first one."""
+        if self._value is None:
+            raise Problem("starting", 503, "The service is starting")
+        return self._value
+
+    async def refresh(self) -> None:
+        """Load the head if it is not the one we have."""
+        async with self._db.tx() as tx:
+            version = await tx.fetchval("SELECT version FROM head")
+            if version == self._version:
+                return
+            documents = await read_all(tx)
+            rows = await tx.fetch("SELECT version, tags FROM release ORDER BY version DESC LIMIT 200")
+        changes = [{"version": r["version"], "tags": list(r["tags"])} for r in reversed(rows)]
+        self._value, self._version = self._build(version, documents, changes), version
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the head; while the database is away, the last snapshot serves."""
+        while not stop.is_set():
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.warning("snapshot_failed", error=type(error).__name__)
+            try:
+                await asyncio.wait_for(stop.wait(), POLL_S)
+            except TimeoutError:
+                continue

@@ -1,0 +1,76 @@
+"""The adapters of a service that publishes documents: database, relay to Redis and Kafka, snapshot, application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from fastapi import FastAPI
+
+from chassis.auth import ServiceTokens
+from chassis.bus import KafkaProducer, unpack
+from chassis.cache import open_redis
+from chassis.db import Database
+from chassis.documents import FACTS, RELEASE, Document, Snapshot
+from chassis.http import service_app
+from chassis.outbox import Relay
+
+T = TypeVar("T")
+
+
+class Addresses(Protocol):
+    """The settings such a service has."""
+
+    @property
+    def database_url(self) -> str: ...  # noqa: D102
+    @property
+    def redis_url(self) -> str: ...  # noqa: D102
+    @property
+    def service_secret(self) -> str: ...  # noqa: D102
+    @property
+    def kafka_bootstrap(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher(Generic[T]):
+    """What `publisher` opened."""
+
+    db: Database
+    relay: Relay
+    snapshot: Snapshot[T]
+    tokens: ServiceTokens
+    app: FastAPI
+
+
+@asynccontextmanager
+async def publisher(
+    settings: Addresses, name: str, *, schema: str, version_key: str,
+    build: Callable[[int, list[Document], list[dict[str, Any]]], T],
+) -> AsyncIterator[Publisher[T]]:  # fmt: skip
+    """Open everything; closed in reverse at the end. `version_key` is where readers find the published version."""
+    db = await Database.open(settings.database_url, schema=schema)
+    redis = open_redis(settings.redis_url)
+    producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
+
+    async def release(payloads: Sequence[bytes]) -> None:
+        await redis.set(version_key, max(int(p) for p in payloads))
+
+    async def facts(payloads: Sequence[bytes]) -> None:
+        if producer is not None:
+            await producer.send_all(unpack(payloads))
+
+    snapshot: Snapshot[T] = Snapshot(db, build)
+    app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping})
+    tokens = ServiceTokens(settings.service_secret, name)
+    try:
+        if producer is not None:
+            await producer.start()
+        await snapshot.refresh()
+        yield Publisher(db, Relay(db, {RELEASE: release, FACTS: facts}), snapshot, tokens, app)
+    finally:
+        if producer is not None:
+            await producer.stop()
+        await redis.aclose()
+        await db.close()

@@ -1,0 +1,167 @@
+"""Routes of content-svc: parse, call a flow or the selection, answer. Internal: only other services get in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from chassis import documents
+from chassis.documents import Edit, expected_version
+from fastapi import APIRouter, Depends, Header, Request, Response
+
+from content_svc.deps import Deps
+from content_svc.domain.select import Visitor, boundaries, explain, relevant, select, tags_of
+from content_svc.flows.save_content import disable_block, save_content
+from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, SlotBody
+from content_svc.snapshot import BLOCK, SLOT
+
+router = APIRouter(prefix="/v1")
+
+
+def deps_of(request: Request) -> Deps:
+    """What app.py put on the application."""
+    deps: Deps = request.app.state.deps
+    return deps
+
+
+DepsDep = Annotated[Deps, Depends(deps_of)]
+Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
+IfMatch = Annotated[str | None, Header(alias="if-match")]
+
+
+async def _list(deps: Deps, kind: str) -> list[dict[str, Any]]:
+    async with deps.db.tx() as tx:
+        return [d.view() for d in await documents.read_all(tx, kind)]
+
+
+async def _one(deps: Deps, kind: str, key: str, response: Response) -> dict[str, Any]:
+    async with deps.db.tx() as tx:
+        found = await documents.read(tx, kind, key)
+    response.headers["etag"] = f'"{found.version}"'
+    return found.view()
+
+
+async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
+    saved = await save_content(deps, edit)
+    assert saved is not None
+    return saved.view()
+
+
+@router.get("/blocks")
+async def list_blocks(deps: DepsDep) -> dict[str, Any]:
+    """Every dynamic block."""
+    return {"blocks": await _list(deps, BLOCK)}
+
+
+@router.post("/blocks", status_code=201)
+async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+    """Create a block."""
+    return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
+
+
+@router.get("/blocks/{key}")
+async def get_block(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+    """One block."""
+    return await _one(deps, BLOCK, key, response)
+
+
+@router.put("/blocks/{key}")
+async def put_block(
+    key: str, body: DynamicBlock, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
+) -> dict[str, Any]:
+    """Save a new version of a block."""
+    return await _save(deps, Edit(BLOCK, key, body.model_dump(mode="json"), expected_version(if_match), actor))
+
+
+@router.delete("/blocks/{key}", status_code=204)
+async def delete_block(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+    """Delete a block."""
+    await save_content(deps, Edit(BLOCK, key, None, expected_version(if_match), actor))
+
+
+@router.post("/blocks/{key}/disable")
+async def post_disable(key: str, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+    """Take a block off every page at once."""
+    saved = await disable_block(deps, key, actor=actor)
+    assert saved is not None
+    return saved.view()
+
+
+@router.get("/blocks/{key}/versions")
+async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+    """Who saved what, newest first."""
+    async with deps.db.tx() as tx:
+        return {"versions": await documents.history(tx, BLOCK, key)}
+
+
+@router.get("/slots")
+async def list_slots(deps: DepsDep) -> dict[str, Any]:
+    """Every slot."""
+    return {"slots": await _list(deps, SLOT)}
+
+
+@router.post("/slots", status_code=201)
+async def create_slot(body: NewSlot, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+    """Create a slot."""
+    return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
+
+
+@router.get("/slots/{key}")
+async def get_slot(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+    """One slot."""
+    return await _one(deps, SLOT, key, response)
+
+
+@router.put("/slots/{key}")
+async def put_slot(
+    key: str, body: SlotBody, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
+) -> dict[str, Any]:
+    """Save a new version of a slot."""
+    return await _save(deps, Edit(SLOT, key, body.model_dump(mode="json"), expected_version(if_match), actor))
+
+
+@router.delete("/slots/{key}", status_code=204)
+async def delete_slot(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+    """Delete a slot that no block names."""
+    await save_content(deps, Edit(SLOT, key, None, expected_version(if_match), actor))
+
+
+@router.post("/select")
+async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
+    """Which blocks for this visitor, per slot; unknown slots are left out."""
+    published = deps.snapshot.value
+    slots = [published.slots[key] for key in body.slots if key in published.slots]
+    visitor = Visitor(body.website, frozenset(body.segments), body.group, body.locale, body.at_ms)
+    coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
+    answer = {
+        "version": published.version,
+        "slots": {s.key: select(s, visitor) for s in slots},
+        "tags": tags_of(slots),
+        "next_change_at": min(coming, default=None),
+    }
+    return {**answer, "explain": {s.key: explain(s, visitor) for s in slots}} if body.explain else answer
+
+
+@router.get("/targeting")
+async def get_targeting(deps: DepsDep) -> dict[str, Any]:
+    """Per slot, what its answers depend on; and what the latest versions changed."""
+    published = deps.snapshot.value
+    slots = {
+        s.key: {
+            "websites": sorted(s.websites),
+            "segments": sorted(relevant(s)),
+            "groups": any(b.groups for b in s.blocks),
+            "boundaries": boundaries(s),
+            "tags": tags_of([s]),
+        }
+        for s in published.slots.values()
+    }
+    return {"version": published.version, "slots": slots, "changes": published.changes}
+
+
+@router.get("/usage")
+async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
+    """Which blocks, live or not, name a segment."""
+    async with deps.db.tx() as tx:
+        found = await documents.read_all(tx, BLOCK)
+    named = ("any_of", "all_of", "none_of")
+    return {"users": [f"block {d.key}" for d in found if any(segment in d.body["audience"][name] for name in named)]}

@@ -1,0 +1,22 @@
+"""What flows are given. Built once, by app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chassis.clock import Clock
+from chassis.db import Database
+from chassis.documents import Snapshot
+from chassis.outbox import Relay
+
+from content_svc.snapshot import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The adapters of this service."""
+
+    db: Database
+    clock: Clock
+    relay: Relay
+    snapshot: Snapshot[Published]

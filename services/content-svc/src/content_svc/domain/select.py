@@ -1,0 +1,110 @@
+"""Which blocks a visitor sees in a slot: a pure selection. An audience that cannot be evaluated is nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MOST_TAGS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A dynamic block. Instants are epoch ms; `content` is by locale, `*` is what others inherit."""
+
+    key: str
+    websites: frozenset[str]
+    slots: tuple[str, ...]
+    any_of: frozenset[str]
+    all_of: frozenset[str]
+    none_of: frozenset[str]
+    groups: frozenset[str]
+    priority: int
+    starts_at: int | None
+    ends_at: int | None
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place on a page. `default` is what a visitor in no audience gets; `display` is all, or first (match)."""
+
+    key: str
+    websites: frozenset[str]
+    capacity: int
+    display: str
+    default: Mapping[str, Any]
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Whom to select for: the segments (keys) and the group, on a website, in a locale, at an instant (epoch ms)."""
+
+    website: str
+    segments: frozenset[str]
+    group: str
+    locale: str
+    at_ms: int
+
+
+def localized(content: Mapping[str, Any], locale: str) -> Any:
+    """Content for a locale: de-AT, else de, else the inherited `*`."""
+    for name in (locale, locale.split("-")[0], "*"):
+        if name in content:
+            return content[name]
+    return None
+
+
+def refusal(block: Block, visitor: Visitor) -> str | None:
+    """Why a block is not for a visitor, as a slug; None when it is."""
+    tests = (
+        ("other-website", bool(block.websites) and visitor.website not in block.websites),
+        ("not-started", block.starts_at is not None and visitor.at_ms < block.starts_at),
+        ("ended", block.ends_at is not None and visitor.at_ms >= block.ends_at),
+        ("not-in-segment", bool(block.any_of) and not block.any_of & visitor.segments),
+        ("not-in-segment", not block.all_of <= visitor.segments),
+        ("in-excluded-segment", bool(block.none_of & visitor.segments)),
+        ("other-group", bool(block.groups) and visitor.group not in block.groups),
+        ("no-content", localized(block.content, visitor.locale) is None),
+    )
+    return next((slug for slug, fails in tests if fails), None)
+
+
+def select(slot: Slot, visitor: Visitor) -> dict[str, Any]:
+    """The blocks of a slot for a visitor, strongest first; its default content when there is none."""
+    here = not slot.websites or visitor.website in slot.websites
+    found = [b for b in slot.blocks if here and refusal(b, visitor) is None]
+    found = found[: 1 if slot.display == "first" else slot.capacity]
+    if not found:
+        return {"fallback": True, "blocks": [{"key": f"{slot.key}:default", "content": localized(slot.default, visitor.locale)}]}
+    return {"fallback": False, "blocks": [{"key": b.key, "content": localized(b.content, visitor.locale)} for b in found]}
+
+
+def explain(slot: Slot, visitor: Visitor) -> list[dict[str, Any]]:
+    """Per block of a slot: the rule that failed, or None when it qualifies."""
+    return [{"block": b.key, "refused": refusal(b, visitor)} for b in slot.blocks]
+
+
+def boundaries(slot: Slot) -> list[int]:
+    """Every instant at which the schedule of the slot changes something."""
+    return sorted({at for b in slot.blocks for at in (b.starts_at, b.ends_at) if at is not None})
+
+
+def relevant(slot: Slot) -> frozenset[str]:
+    """Segments that can change what the slot shows: all that its cached answers vary by."""
+    return frozenset(key for b in slot.blocks for key in b.any_of | b.all_of | b.none_of)
+
+
+def tags_of(slots: Iterable[Slot]) -> list[str]:
+    """Purge tags of an answer: its slots, and its blocks as long as they are not too many (then the slots stand for them)."""
+    slots = list(slots)
+    tags = ["content", *(f"slot:{s.key}" for s in slots)]
+    blocks = sorted({f"block:{b.key}" for s in slots for b in s.blocks})
+    return (tags + blocks if len(tags) + len(blocks) <= MOST_TAGS else tags)[:MOST_TAGS]
+
+
+def order(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Strongest first: lower priority, then key."""
+    return tuple(sorted(blocks, key=lambda b: (b.priority, b.key)))

@@ -1,0 +1,100 @@
+"""content-svc on real PostgreSQL and Valkey: publish, select, refuse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from chassis.auth import ServiceTokens
+from chassis.migrate import upgrade
+from content_svc.app import SCHEMA, build
+from content_svc.settings import Settings
+
+pytestmark = pytest.mark.servers
+SECRET = "s" * 32
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+SLOT = {"key": "home.hero", "title": "Hero", "default": words("Welcome")}
+VIP = {
+    "key": "vip", "title": "VIP", "status": "live", "slots": ["home.hero"], "audience": {"any_of": ["vip"]},
+    "content": words("Hello VIP"),
+}  # fmt: skip
+ASK = {"website": "main", "slots": ["home.hero"], "at_ms": 1_000}
+
+
+@pytest.fixture
+async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    await upgrade(database, schema=SCHEMA, package="content_svc")
+    async with build(Settings(database, redis_url, SECRET)) as service:
+        headers = {"authorization": f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc')}", "x-actor": "ann"}
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://content", headers=headers) as made:
+            yield made
+
+
+async def ask(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+    answer = await client.post("/v1/select", json={**ASK, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+class TestSelection:
+    async def test_the_audience_sees_the_block_and_everybody_else_the_default(self, client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/slots", json=SLOT)).status_code == 201
+        assert (await client.post("/v1/blocks", json=VIP)).status_code == 201
+        found = await ask(client, segments=["vip"])
+        assert [b["key"] for b in found["slots"]["home.hero"]["blocks"]] == ["vip"]
+        found = await ask(client, explain=True)
+        assert found["slots"]["home.hero"]["fallback"] is True
+        assert found["explain"]["home.hero"] == [{"block": "vip", "refused": "not-in-segment"}]
+
+    async def test_an_unknown_segment_is_nobody(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/slots", json=SLOT)
+        await client.post("/v1/blocks", json={**VIP, "audience": {"all_of": ["never-made"]}})
+        assert (await ask(client, segments=["vip"]))["slots"]["home.hero"]["fallback"] is True
+
+    async def test_a_schedule_bounds_the_answer_and_takes_effect_to_the_millisecond(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/slots", json=SLOT)
+        await client.post("/v1/blocks", json={**VIP, "audience": {}, "starts_at": 2_000, "ends_at": 3_000})
+        found = [(await ask(client, at_ms=at))["slots"]["home.hero"]["fallback"] for at in (1_999, 2_000, 2_999, 3_000)]
+        assert found == [True, False, False, True]
+        assert (await ask(client, at_ms=1_999))["next_change_at"] == 2_000
+
+    async def test_disabling_takes_a_block_off_at_once(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/slots", json=SLOT)
+        await client.post("/v1/blocks", json=VIP)
+        await client.post("/v1/blocks/vip/disable")
+        assert (await ask(client, segments=["vip"]))["slots"]["home.hero"]["fallback"] is True
+
+
+class TestGovernance:
+    async def test_a_slot_without_default_content_is_refused_with_a_pointer(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/slots", json={"key": "x", "title": "X"})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "/default"
+
+    async def test_a_stale_edit_is_refused(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/slots", json=SLOT)
+        body = {"title": "New", "default": words("x")}
+        assert (await client.put("/v1/slots/home.hero", json=body)).status_code == 428
+        assert (await client.put("/v1/slots/home.hero", json=body, headers={"if-match": '"7"'})).status_code == 412
+        assert (await client.put("/v1/slots/home.hero", json=body, headers={"if-match": '"1"'})).status_code == 200
+
+    async def test_markup_is_not_a_link_and_script_not_a_type(self, client: httpx.AsyncClient) -> None:
+        for element in (
+            {"id": "a", "type": "html", "props": {"html": "<script>"}},
+            {"id": "a", "type": "cta", "props": {"label": "x", "href": "javascript:alert(1)"}},
+        ):
+            body = {**SLOT, "default": {"*": {"schemaVersion": 1, "blocks": [element]}}}
+            assert (await client.post("/v1/slots", json=body)).status_code == 422
+
+    async def test_usage_names_the_blocks_of_a_segment(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/blocks", json=VIP)
+        assert (await client.get("/v1/usage", params={"segment": "vip"})).json() == {"users": ["block vip"]}
+        assert (await client.delete("/v1/slots/none", headers={"if-match": '"1"'})).status_code == 404

@@ -1,0 +1,15 @@
+"""The facts of promo-svc; the only file that imports the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chassis import bus
+from chassis.bus import Record
+from contracts import facts, topics
+
+
+def targeting_fact(version: int, tags: Sequence[str], now: int) -> bytes:
+    """An outbox payload: one targeting.changed.v1 fact."""
+    fact = facts.targeting(source="promo-svc", website="", version=version, tags=list(tags), time_ms=now)
+    return bus.pack([Record(topics.TARGETING_CHANGED, None, fact, facts.HEADERS)])

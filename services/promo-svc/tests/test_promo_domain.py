@@ -1,0 +1,83 @@
+"""Amounts: splits sum, nothing goes below zero, and the reference's worked numbers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+from promo_svc.domain.cart import Line, Request
+from promo_svc.domain.evaluate import RuleSet, evaluate
+from promo_svc.domain.money import half_up, split
+from promo_svc.domain.rule import rule_of
+
+
+def rules(*bodies: dict[str, object]) -> RuleSet:
+    base = {"name": "r", "all_groups": True}
+    return RuleSet.compile(1, [rule_of(i, f"r{i}", 1, {**base, **b}) for i, b in enumerate(bodies)])
+
+
+def cart(*lines: tuple[int, int]) -> Request:
+    return Request("main", 0, tuple(Line(str(i), price, quantity) for i, (price, quantity) in enumerate(lines)))
+
+
+class TestReferenceNumbers:
+    def test_a_fixed_amount_is_spread_with_a_carry(self) -> None:
+        found = evaluate(rules({"action": {"type": "fixed_cart", "value": 500}}), cart((1000, 1), (2000, 1), (500, 1)))
+        assert [line["discount"] for line in found["lines"]] == [143, 286, 71]
+
+    def test_percents_round_half_up_per_line(self) -> None:
+        found = evaluate(rules({"action": {"type": "percent", "value": 50}}), cart((599, 1), (1599, 1)))
+        assert [line["discount"] for line in found["lines"]] == [300, 800]
+
+    def test_twenty_percent_then_ten_is_seventy_and_ten_then_twenty_percent_seventy_two(self) -> None:
+        percent, fixed = {"type": "percent", "value": 20}, {"type": "fixed_unit", "value": 1000}
+        one = evaluate(rules({"action": percent, "priority": 0}, {"action": fixed, "priority": 1}), cart((10_000, 1)))
+        two = evaluate(rules({"action": percent, "priority": 1}, {"action": fixed, "priority": 0}), cart((10_000, 1)))
+        assert (one["grand_total"], two["grand_total"]) == (7_000, 7_200)
+
+    def test_a_stopping_rule_keeps_later_rules_from_its_lines_only(self) -> None:
+        sku = lambda *skus: {"line": "sku", "op": "in", "value": list(skus)}  # noqa: E731
+        fixed = lambda value: {"type": "fixed_unit", "value": value}  # noqa: E731
+        ruleset = rules(
+            {"action": fixed(10), "filter": sku("1", "2"), "priority": 0},
+            {"action": fixed(5), "filter": sku("2", "3"), "priority": 1, "stop": True},
+            {"action": fixed(2), "filter": sku("3", "4"), "priority": 2},
+        )
+        lines = tuple(Line(str(i), price, sku=str(i)) for i, price in ((1, 40), (2, 30), (3, 20), (4, 10)))
+        found = evaluate(ruleset, Request("main", 0, lines))
+        assert [line["discount"] for line in found["lines"]] == [10, 15, 5, 2]
+
+    def test_a_running_subtotal_sees_what_stronger_rules_took(self) -> None:
+        condition = {"cart": "subtotal", "op": "gte", "value": 7_500}
+        percent = {"type": "percent", "value": 30}
+        found = evaluate(rules({"action": percent}, {"action": percent, "condition": condition, "priority": 1}), cart((10_000, 1)))
+        assert [t["reason"] for t in found["trace"]] == [None, "condition-not-met"]
+
+
+class TestInvariants:
+    @given(st.integers(0, 10**7), st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
+    def test_parts_sum_to_the_total_and_a_zero_gets_nothing(self, total: int, weights: list[int]) -> None:
+        parts = split(total, [Fraction(w) for w in weights])
+        assert sum(parts) == (total if any(weights) else 0)
+        assert all(part == 0 for part, weight in zip(parts, weights, strict=True) if weight == 0)
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 9)), min_size=1, max_size=6),
+        st.lists(
+            st.tuples(st.sampled_from(["percent", "fixed_unit", "fixed_cart"]), st.integers(0, 100), st.booleans()), max_size=6
+        ),
+    )
+    def test_no_line_goes_below_zero_and_the_parts_are_the_whole(
+        self, lines: list[tuple[int, int]], actions: list[tuple[str, int, bool]]
+    ) -> None:
+        ruleset = rules(*({"action": {"type": k, "value": v}, "stop": s, "priority": i} for i, (k, v, s) in enumerate(actions)))
+        found = evaluate(ruleset, cart(*lines))
+        assert all(0 <= line["discount"] <= line["row_total"] for line in found["lines"])
+        assert found["items_discount"] == sum(line["discount"] for line in found["lines"])
+        assert found["items_discount"] == sum(rule["amount"] for rule in found["applied"])
+        assert all(line["discount"] == sum(r["amount"] for r in line["rules"]) for line in found["lines"])
+        assert evaluate(ruleset, cart(*lines)) == found
+
+    def test_half_goes_up(self) -> None:
+        assert [half_up(Fraction(n, 2)) for n in (1, 3, 4)] == [1, 2, 2]
