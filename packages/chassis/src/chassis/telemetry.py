@@ -16,7 +16,7 @@ OUTBOX_FAILURES = Counter("outbox_failures_total", "Times the relay could not ha
 
 def get_logger(name: str) -> Any:
     """A logger bound to the part of the system that speaks."""
-    return structlog.get_logger().bind(part=name)
+    return structlog.get_logger(part=name)
 
 
 def configure(service: str) -> None:

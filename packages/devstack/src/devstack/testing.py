@@ -18,6 +18,7 @@ from devstack import kafka as kafka_server
 from devstack import varnish as varnish_server
 from devstack.kafka import Kafka
 from devstack.servers import Postgres, Valkey
+from devstack.stack import Stack
 from devstack.varnish import Varnish
 
 
@@ -101,3 +102,27 @@ def varnish(tmp_path: Path) -> Iterator[Callable[[str], Varnish]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(postgres: Postgres, valkey: Valkey, kafka: Kafka, state: Path) -> Iterator[Stack]:
+    """All four services over real servers, for the run; they share one database of their own."""
+    import asyncio  # noqa: PLC0415
+
+    import asyncpg  # noqa: PLC0415
+    from chassis.bus import ensure_topics  # noqa: PLC0415
+    from contracts import topics  # noqa: PLC0415
+
+    async def prepare() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute("CREATE DATABASE stack")
+        await connection.close()
+        await ensure_topics(kafka.bootstrap, topics.PARTITIONS)
+
+    asyncio.run(prepare())
+    server = Valkey(state / "stack")
+    server.start()
+    database = postgres.url.removesuffix("postgres") + "stack"
+    made = Stack(state / "stack", database, server.url, kafka.bootstrap)
+    yield from _running(made)
+    server.stop()

@@ -1,0 +1,135 @@
+"""The four services as child processes over running servers: what `make run`, the tour and the end-to-end tests use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack.process import Child, StartFailed, free_port
+
+SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
+PREFIX = {"segment_svc": "SEGMENT_", "content_svc": "CONTENT_", "promo_svc": "PROMO_", "gateway": "GATEWAY_"}
+READY_S = 30
+
+
+@dataclass(slots=True)
+class Secrets:
+    """Secrets and API keys of a development installation, made once and kept in its state folder."""
+
+    service: str
+    cookie: str
+    edge: str
+    publishable: str
+    secret: str
+    admin: str
+
+    @classmethod
+    def of(cls, state: Path) -> Secrets:
+        """Read them, or make them."""
+        path = state / "secrets.json"
+        if not path.exists():
+            made = {name: secrets.token_urlsafe(32) for name in cls.__dataclass_fields__}
+            path.write_text(json.dumps(made))
+            path.chmod(0o600)
+        return cls(**json.loads(path.read_text()))
+
+    def keys(self) -> str:
+        """The gateway's key list."""
+        entries = (
+            ("storefront", self.publishable, "publishable", "viewer"),
+            ("server", self.secret, "secret", "viewer"),
+            ("merchant", self.admin, "admin", "admin"),
+        )
+        return json.dumps(
+            [{"id": i, "sha256": hashlib.sha256(t.encode()).hexdigest(), "kind": k, "role": r} for i, t, k, r in entries]
+        )
+
+
+@dataclass(slots=True)
+class Stack:
+    """The services of one installation. `extra` adds settings per service; `database` is the URL of an empty database."""
+
+    state: Path
+    database: str
+    redis: str
+    kafka: str = ""
+    edges: tuple[str, ...] = ()
+    gateway_port: int = 0
+    extra: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> Secrets:
+        """See Secrets."""
+        return Secrets.of(self.state)
+
+    @property
+    def url(self) -> str:
+        """The gateway."""
+        return f"http://127.0.0.1:{self.ports['gateway']}"
+
+    def env(self, service: str) -> dict[str, str]:
+        """The settings of a service."""
+        prefix, known = PREFIX[service], self.secrets
+        values = {"REDIS_URL": self.redis, "SERVICE_SECRET": known.service, "KAFKA_BOOTSTRAP": self.kafka}
+        values["PORT"] = str(self.ports[service])
+        urls = {n: f"http://127.0.0.1:{self.ports[f'{n}_svc']}" for n in ("segment", "content", "promo")}
+        if service == "gateway":
+            values |= {f"{n.upper()}_URL": url for n, url in urls.items()}
+            values |= {"COOKIE_SECRET": known.cookie, "EDGE_SECRET": known.edge, "KEYS": known.keys()}
+            values["EDGE_URLS"] = ",".join(self.edges)
+        else:
+            values["DATABASE_URL"] = self.database
+        if service == "segment_svc":
+            values |= {"CONTENT_URL": urls["content"], "PROMO_URL": urls["promo"]}
+        return {prefix + name: value for name, value in {**values, **self.extra.get(service, {})}.items()}
+
+    def start(self) -> None:
+        """Bring the schemas up to date, start all services, wait until they are ready."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.ports = {name: free_port() for name in SERVICES}
+        if self.gateway_port:
+            self.ports["gateway"] = self.gateway_port
+        migrations = [self._child(name, "migrate") for name in SERVICES if name != "gateway"]
+        for child in migrations:
+            child.start()
+        for child in migrations:
+            if child.popen is None or child.popen.wait(60) != 0:
+                raise StartFailed(f"{child.name} could not migrate:\n" + child.log.read_text()[-2000:])
+        for name in SERVICES:
+            self.children[name] = self._child(name)
+            self.children[name].start()
+        for name in SERVICES:
+            self.children[name].wait_ready(lambda name=name: self._ready(name), seconds=READY_S)  # type: ignore[misc]
+
+    def _child(self, service: str, *arguments: str) -> Child:
+        log = self.state / f"{service}.log"
+        return Child(service, [sys.executable, "-m", service, *arguments], log, env=self.env(service))
+
+    def restart(self, service: str) -> None:
+        """Start a service again after it was killed."""
+        self.children[service] = self._child(service)
+        self.children[service].start()
+        self.children[service].wait_ready(lambda: self._ready(service), seconds=READY_S)
+
+    def _ready(self, service: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}/readyz", timeout=1) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except OSError:
+            time.sleep(0.05)
+            return False
+
+    def stop(self) -> None:
+        """Stop them, the gateway first."""
+        for name in reversed(SERVICES):
+            if name in self.children:
+                self.children[name].stop()

@@ -1,0 +1,148 @@
+"""The public routes off the hot path: context, collector, cart, explain. Each parses, calls a flow, answers."""
+
+from __future__ import annotations
+
+import secrets as random
+from typing import Annotated, Any
+
+from chassis.clock import Clock
+from chassis.problems import Problem
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from gateway import edge
+from gateway.deps import Deps
+from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie, visitor_of
+from gateway.flows.cart import price_cart
+from gateway.flows.collect import collect
+from gateway.flows.decide import audience
+from gateway.flows.explain import explain
+from gateway.keys import ApiKey
+
+YEAR_S = 365 * 24 * 3600
+router = APIRouter()
+
+
+def deps_of(request: Request) -> Deps:
+    """What app.py put on the application."""
+    deps: Deps = request.app.state.deps
+    return deps
+
+
+DepsDep = Annotated[Deps, Depends(deps_of)]
+KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
+
+
+def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
+    """A storefront's key."""
+    return deps.keys.require(key, ("publishable", "secret"))
+
+
+Storefront = Annotated[ApiKey, Depends(storefront_of)]
+
+
+def visitor(request: Request, deps: Deps) -> str | None:
+    """The verified visitor id of a request."""
+    return visitor_of(deps.settings.cookie_secret, request.cookies.get(VISITOR, ""))
+
+
+def identity(request: Request, deps: Deps) -> str | None:
+    """The verified identity: the customer of a token, else the visitor of a cookie."""
+    bearer = request.headers.get("authorization")
+    if bearer:
+        return "c:" + deps.tokens.customer_of(bearer.encode("latin-1"))
+    name = visitor(request, deps)
+    return None if name is None else f"v:{name}"
+
+
+def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
+    response.set_cookie(name, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="lax")
+
+
+@router.get("/v1/context")
+async def get_context(request: Request, deps: DepsDep, _: Storefront, consent: bool = True, logout: bool = False) -> Response:
+    """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
+    name = visitor(request, deps)
+    response = JSONResponse({}, headers={"cache-control": "no-store"})
+    if logout or (name is None and consent):
+        name, value = visitor_cookie(deps.settings.cookie_secret, random.token_bytes(16))
+        _cookie(response, VISITOR, value, YEAR_S)
+    now_ms = deps.clock.now_ms()
+    who_key = None if logout or not consent else identity(request, deps) or (f"v:{name}" if name else None)
+    who = await audience(deps.decider, who_key.encode() if who_key else None, now_ms)
+    expires_ms = now_ms + deps.settings.context_s * 1000
+    expires_s = min(expires_ms, who.until or expires_ms) // 1000
+    segments = deps.hot.segments_of(who)
+    _cookie(response, CONTEXT, context_cookie(deps.settings.cookie_secret, segments, expires_s), deps.settings.context_s)
+    body = {"visitor": name is not None, "expires_at": expires_s}
+    response.body = deps.encode(body)
+    response.headers["content-length"] = str(len(response.body))
+    return response
+
+
+@router.post("/v1/events", status_code=202)
+async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
+    """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
+    await deps.limiter.take(f"events:{key.id}", deps.settings.events_per_minute)
+    return await collect(deps, key, await _json(request), visitor=visitor(request, deps))
+
+
+@router.post("/v1/cart")
+async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
+    """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
+    found = await price_cart(deps, key, await _json(request), identity=identity(request, deps))
+    return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
+
+
+@router.get("/v1/explain")
+async def get_explain(deps: DepsDep, profile: str, slots: str, key: KeyHeader = None, locale: str = "*") -> Response:
+    """Why a person sees what they see; for a storefront's server and the admin only."""
+    who = deps.keys.require(key, ("secret", "admin"))
+    found = await explain(deps, who, profile=profile, slots=[s for s in slots.split(",") if s], locale=locale)
+    return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
+
+
+@router.get("/admin/v1/edge/vcl", response_class=PlainTextResponse)
+async def get_vcl(deps: DepsDep, key: KeyHeader = None) -> str:
+    """The edge's configuration for the segments that matter now."""
+    deps.keys.require(key, ("admin",), role="admin")
+    return edge.vcl(
+        deps.decider.knowledge.edge_ids(),
+        empty=deps.hot.segments_of(await audience(deps.decider, None, deps.clock.now_ms())),
+        host=deps.settings.host,
+        port=deps.settings.port,
+        cookie_secret=deps.settings.cookie_secret,
+        secret=deps.settings.edge_secret,
+    )
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        raise Problem("invalid-request", 400, "The body is not JSON") from None
+    if not isinstance(body, dict):
+        raise Problem("invalid-request", 422, "The body is a JSON object")
+    return body
+
+
+class Limiter:
+    """At most so many per minute and name, over all gateways. While Redis is away nothing is refused."""
+
+    def __init__(self, redis: Any, clock: Clock) -> None:
+        self._redis, self._clock = redis, clock
+
+    async def take(self, name: str, most: int) -> None:
+        """Count one. Raises Problem 429 with Retry-After."""
+        minute = self._clock.now_ms() // 60_000
+        key = f"rate:{name}:{minute}"
+        try:
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.incr(key)
+            pipe.expire(key, 120)
+            count = (await pipe.execute())[0]
+        except OSError:
+            return
+        if count > most:
+            after = 60 - self._clock.now_ms() // 1000 % 60
+            raise Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(after)})

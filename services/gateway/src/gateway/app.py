@@ -1,0 +1,72 @@
+"""Composition root of the gateway: read first. The raw hot path stands in front of the FastAPI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from chassis.auth import ServiceTokens
+from chassis.bus import KafkaProducer
+from chassis.cache import open_redis
+from chassis.clock import Clock, SystemClock
+from chassis.http import Limits, service_app
+from chassis.pipe import Pipe
+from chassis.service import Loop, Service
+from contracts.codec import Codec
+
+from gateway import admin, api
+from gateway.deps import Deps
+from gateway.domain.answer import encode
+from gateway.flows.decide import Decider
+from gateway.hot import Hot
+from gateway.keys import Keys
+from gateway.settings import Settings
+from gateway.tokens import CustomerTokens
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+from gateway.watch import WATCHED, Knowledge, Watcher
+
+NAME = "gateway"
+
+
+@asynccontextmanager
+async def build(
+    settings: Settings, *, clock: Clock | None = None, transports: Mapping[str, Any] | None = None
+) -> AsyncIterator[Service]:
+    """`transports` lets tests put services in process behind the clients."""
+    clock = clock or SystemClock()
+    redis = open_redis(settings.redis_url)
+    urls = {SEGMENT: settings.segment_url, CONTENT: settings.content_url, PROMO: settings.promo_url}
+    upstreams = Upstreams(urls, ServiceTokens(settings.service_secret, NAME), transports=transports)
+    knowledge = Knowledge()
+    watcher = Watcher(knowledge, upstreams, redis, settings.edge_urls, settings.edge_secret)
+    pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
+    decider = Decider(
+        knowledge, pipe, upstreams, clock, ZoneInfo(settings.time_zone), settings.budget_ms / 1000, settings.share_s, {}, {}
+    )
+    keys = Keys(settings.keys)
+    tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
+
+    async def loaded() -> None:
+        if not knowledge.loaded:
+            raise ConnectionError
+
+    app = service_app("Footfall", pings={"targeting": loaded})
+    app.include_router(api.router)
+    app.include_router(admin.router)
+    guarded = Limits(app, service=NAME)
+    hot = Hot(guarded, decider, keys, secrets=(settings.cookie_secret, settings.edge_secret), tokens=tokens)
+    app.state.deps = Deps(
+        settings, clock, keys, tokens, upstreams, decider, hot, api.Limiter(redis, clock), Codec(), producer, encode
+    )
+    try:
+        if producer is not None:
+            await producer.start()
+        yield Service(NAME, hot, settings.host, settings.port, [Loop("pipe", pipe.run), Loop("watch", watcher.run)])
+    finally:
+        if producer is not None:
+            await producer.stop()
+        await upstreams.aclose()
+        await redis.aclose()

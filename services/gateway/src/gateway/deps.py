@@ -1,0 +1,38 @@
+"""What flows are given. Built once, by app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chassis.bus import KafkaProducer
+from chassis.clock import Clock
+from contracts.codec import Codec
+
+from gateway.flows.decide import Decider
+from gateway.keys import Keys
+from gateway.settings import Settings
+from gateway.tokens import CustomerTokens
+from gateway.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from gateway.api import Limiter
+    from gateway.hot import Hot
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """The adapters of the gateway. `producer` is None where no Kafka is configured."""
+
+    settings: Settings
+    clock: Clock
+    keys: Keys
+    tokens: CustomerTokens
+    upstreams: Upstreams
+    decider: Decider
+    hot: Hot
+    limiter: Limiter
+    codec: Codec
+    producer: KafkaProducer | None
+    encode: Callable[[Any], bytes]

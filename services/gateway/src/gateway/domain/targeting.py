@@ -1,0 +1,157 @@
+"""What decides a request, as of one version of everything: from a person's document to the segments that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from conditions import Vocabulary, compile_set, parse
+from conditions.context import Atom, Context
+
+VOCABULARY = Vocabulary([Atom(), Context()])
+MOST_VARY = 32
+
+
+class Person(msgspec.Struct, array_like=True, frozen=True):
+    """The audience document as segment-svc writes it (its README): bits and flips are little-endian bytes."""
+
+    bits: bytes
+    flips: list[tuple[int, bytes]]
+    group: str
+    consent: int
+    covered_until: int | None
+    customer: bool
+
+
+decode = msgspec.msgpack.Decoder(Person).decode
+
+
+class Facts:
+    """Atoms of a person and the context of a request."""
+
+    __slots__ = ("atoms", "bits", "context")
+
+    def __init__(self, atoms: int, context: Mapping[str, Any]) -> None:
+        self.atoms, self.context, self.bits = atoms, context, 0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRef:
+    """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones."""
+
+    id: int
+    key: str
+    websites: tuple[str, ...]
+    atom: int | None
+
+
+@dataclass(slots=True)
+class Definitions:
+    """Segments of one release. `decide` gives the bits (by segment id) of those that need the request."""
+
+    version: int
+    empty: int
+    segments: dict[str, SegmentRef]
+    decide: Callable[[Any, int], tuple[int, int | None]]
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+
+def definitions_of(raw: Mapping[str, Any]) -> Definitions:
+    """From the answer of segment-svc GET /v1/definitions."""
+    refs = {s["key"]: SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"]) for s in raw["segments"]}
+    late = [(s["id"], parse(s["residual"], VOCABULARY)) for s in raw["segments"] if s["residual"] is not None]
+    empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
+    return Definitions(raw["version"], empty, refs, compile_set(late), list(raw["changes"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one kind of request (website, slots, locale) is answered: which of a person's bits it looks at."""
+
+    website: str
+    slots: tuple[str, ...]
+    locale: str
+    mask: int
+    durable: tuple[SegmentRef, ...]
+    late: tuple[SegmentRef, ...]
+    groups: bool
+    boundaries: tuple[int, ...]
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the segments that matter, ascending."""
+        return sorted(ref.id for ref in (*self.durable, *self.late))
+
+
+def plan(
+    definitions: Definitions, content: Mapping[str, Any], promo: Mapping[str, Any], *, website: str,
+    slots: Sequence[str], locale: str,
+) -> Plan:  # fmt: skip
+    """Look up once what a kind of request depends on. Segments of other websites, and unknown ones, are nobody's."""
+    known = [content["slots"][s] for s in slots if s in content["slots"]]
+    keys = {key for slot in known for key in slot["segments"]} | set(promo["segments"])
+    refs = [definitions.segments[k] for k in sorted(keys) if k in definitions.segments]
+    refs = [r for r in refs if not r.websites or website in r.websites]
+    durable = tuple(r for r in refs if r.atom is not None)
+    return Plan(
+        website=website,
+        slots=tuple(slots),
+        locale=locale,
+        mask=sum(1 << r.atom for r in durable if r.atom is not None),
+        durable=durable,
+        late=tuple(r for r in refs if r.atom is None),
+        groups=bool(promo["groups"]) or any(slot["groups"] for slot in known),
+        boundaries=tuple(sorted({*promo["boundaries"], *(b for slot in known for b in slot["boundaries"])})),
+    )
+
+
+def bits_at(person: Person, now_ms: int) -> int:
+    """The person's bits at this instant: coming flips that fell due count, although nobody rewrote the document."""
+    bits = person.bits
+    for at, after in person.flips:
+        if at > now_ms:
+            break
+        bits = after
+    return int.from_bytes(bits, "little")
+
+
+def next_flip(person: Person, now_ms: int) -> int | None:
+    """The next instant at which the document itself says that something changes."""
+    return next((at for at, _ in person.flips if at > now_ms), person.covered_until)
+
+
+def late_bits(definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int) -> int:
+    """Bits, by segment id, of the request-dependent segments among `refs` that hold."""
+    wanted = sum(1 << r.id for r in refs)
+    return definitions.decide(Facts(atoms, context), now_ms)[0] & wanted if wanted else 0
+
+
+def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRef]:
+    """The segments a person is in, of those listed."""
+    return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
+
+
+def request_context(headers: Mapping[str, str], query: Mapping[str, str], *, now_ms: int, zone: ZoneInfo) -> dict[str, Any]:
+    """Context fields of a request: what the edge says of its origin (x-geo-*), the browser of itself, the page of the visit."""
+    local = datetime.fromtimestamp(now_ms / 1000, zone)
+    agent = headers.get("user-agent", "").lower()
+    language = headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+    found = {
+        "country": headers.get("x-geo-country"),
+        "region": headers.get("x-geo-region"),
+        "city": headers.get("x-geo-city"),
+        "device": "mobile" if "mobi" in agent else "desktop",
+        "language": language.split("-")[0].lower(),
+        "locale": query.get("locale"),
+        "referrer": headers.get("referer"),
+        "landing_page": query.get("path"),
+        "hour": local.hour,
+        "weekday": local.isoweekday(),
+        "visit": query.get("visit"),
+        "logged_in": "true" if query.get("logged_in") else "false",
+    }
+    return {**found, **{k: query.get(k) for k in ("utm_source", "utm_medium", "utm_campaign")}}

@@ -1,0 +1,49 @@
+"""Called by POST /v1/cart. Adds who asks (never taken from the body) to the cart and has promo-svc evaluate it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import msgspec
+from chassis.problems import Problem
+
+from gateway.deps import Deps
+from gateway.domain import targeting
+from gateway.flows.decide import audience, decide
+from gateway.keys import ApiKey
+from gateway.upstreams import PROMO
+
+FIELDS = ("lines", "currency", "shipping", "coupons")
+_decode = msgspec.json.Decoder().decode
+
+
+async def price_cart(deps: Deps, key: ApiKey, body: dict[str, Any], *, identity: str | None) -> dict[str, Any]:
+    """The evaluated cart; prices without promotions, marked degraded, while promo-svc is away. Raises Problem 422."""
+    unknown = [name for name in body if name not in (*FIELDS, "slots", "locale")]
+    if unknown:
+        errors = [{"pointer": f"/{name}", "detail": "does not belong here"} for name in unknown]
+        raise Problem("invalid-request", 422, "The cart is not valid", errors=errors)
+    now_ms = deps.clock.now_ms()
+    who = await audience(deps.decider, identity.encode() if identity else None, now_ms)
+    definitions = deps.decider.knowledge.definitions
+    refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
+    segments = [r.key for r in targeting.members(refs, who.atoms, 0)]
+    asked = {name: body[name] for name in FIELDS if name in body}
+    asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
+    asked["membership_version"] = definitions.version
+    try:
+        answer = await deps.upstreams.send(PROMO, "POST", "/v1/evaluate", json=asked)
+    except httpx.HTTPError:
+        return {"degraded": ["promotions"], "lines": body.get("lines", [])}
+    found: dict[str, Any] = _decode(answer.content)
+    if answer.status_code in (400, 422):
+        raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
+    if answer.status_code != 200:
+        return {"degraded": ["promotions"], "lines": body.get("lines", [])}
+    slots = body.get("slots") or []
+    if slots:
+        plan = deps.decider.knowledge.plan(key.website, sorted(set(map(str, slots))), str(body.get("locale", "*")))
+        decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, dict)
+        found["slots"] = _decode(decided.body)["slots"]
+    return found

@@ -1,0 +1,148 @@
+"""Called per storefront GET. Reads one document, maps it to the segments that matter, answers from finished bodies.
+
+The hot path: no parsing of what was parsed before, no HTTP call, no framework. A miss asks content-svc and promo-svc
+once for everybody who waits for the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+from chassis.clock import Clock
+from chassis.pipe import Pipe, PipeUnavailable
+
+from gateway.domain import targeting
+from gateway.domain.answer import Answer, finish, merge
+from gateway.domain.targeting import Person, Plan
+from gateway.telemetry import DECISIONS, DEGRADED
+from gateway.upstreams import CONTENT, PROMO, Upstreams
+from gateway.watch import Knowledge
+
+MOST_ANSWERS = 50_000
+GUEST = "guest"
+_hit, _miss = DECISIONS.labels(source="memory"), DECISIONS.labels(source="services")
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """What a decision needs."""
+
+    knowledge: Knowledge
+    pipe: Pipe
+    upstreams: Upstreams
+    clock: Clock
+    zone: ZoneInfo
+    budget_s: float
+    share_s: int
+    flights: dict[Any, asyncio.Task[Answer]]
+    last_good: dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who asks, as far as it matters: atoms, group, whether Redis could be asked, and when this changes by itself."""
+
+    atoms: int
+    group: str
+    degraded: bool
+    until: int | None
+
+
+async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Audience:
+    """The document of an identity; a stranger, and nobody at all, is an empty profile."""
+    empty = decider.knowledge.definitions.empty
+    if identity is None:
+        return Audience(empty, GUEST, degraded=False, until=None)
+    try:
+        stored = await decider.pipe.get(b"aud:" + identity)
+    except PipeUnavailable:
+        return Audience(empty, GUEST, degraded=True, until=None)
+    if stored is None:
+        return Audience(empty, GUEST, degraded=False, until=None)
+    person: Person = targeting.decode(memoryview(stored)[8:])
+    if person.consent & 1:
+        return Audience(empty, GUEST, degraded=False, until=None)
+    until = targeting.next_flip(person, now_ms)
+    return Audience(targeting.bits_at(person, now_ms), person.group or GUEST, degraded=False, until=until)
+
+
+async def decide(
+    decider: Decider, plan: Plan, identity: bytes | None, context: Callable[[], Mapping[str, Any]]
+) -> tuple[Answer, Audience]:
+    """The answer for one request. Always one, whatever is down."""
+    now_ms = int(time.time() * 1000)
+    who = await audience(decider, identity, now_ms)
+    late = targeting.late_bits(decider.knowledge.definitions, plan.late, who.atoms, context(), now_ms) if plan.late else 0
+    key = (plan.website, plan.slots, plan.locale, who.atoms & plan.mask, late, who.group if plan.groups else "", who.degraded)
+    answer = decider.knowledge.answers.get(key)
+    if answer is not None and answer.until > now_ms:
+        _hit.inc()
+        return answer, who
+    flight = decider.flights.get(key)
+    if flight is None:
+        flight = asyncio.ensure_future(_make(decider, plan, who, late=late, key=key))
+        decider.flights[key] = flight
+        flight.add_done_callback(lambda _: decider.flights.pop(key, None))
+    _miss.inc()
+    return await asyncio.shield(flight), who
+
+
+async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: Any) -> Answer:
+    """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
+    answers = decider.knowledge.answers
+    now_ms = decider.clock.now_ms()
+    segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
+    common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
+    asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
+    degraded = ["audience"] if who.degraded else []
+    async with asyncio.TaskGroup() as group:
+        content = group.create_task(_part(decider, (CONTENT, "/v1/select"), asked, key))
+        promo = group.create_task(_part(decider, (PROMO, "/v1/messages"), common, key))
+    blocks, messages = content.result(), promo.result()
+    if blocks is None:
+        degraded.append("content")
+        blocks = {"slots": {}, "tags": []}
+    if messages is None:
+        degraded.append("promotions")
+        messages = {"messages": [], "tags": []}
+    for part in degraded:
+        DEGRADED.labels(part=part).inc()
+    tags = [*blocks["tags"], *messages["tags"]]
+    merged = merge(plan, blocks, messages, degraded=degraded)
+    answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
+    if answers is decider.knowledge.answers:  # nothing was published meanwhile
+        if len(answers) >= MOST_ANSWERS:
+            answers.clear()
+        answers[key] = answer
+    return answer
+
+
+async def _part(decider: Decider, where: tuple[str, str], asked: Mapping[str, Any], key: Any) -> Any:
+    try:
+        async with asyncio.timeout(decider.budget_s):
+            found = await decider.upstreams.json(where[0], "POST", where[1], json=asked)
+    except (httpx.HTTPError, TimeoutError, ValueError):
+        return decider.last_good.get((where[0], key))
+    if len(decider.last_good) < MOST_ANSWERS:
+        decider.last_good[where[0], key] = found
+    return found
+
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+async def respond(send: Send, answer: Answer, *, etag: bytes, extra: list[tuple[bytes, bytes]]) -> None:
+    """Write an answer, or 304 when the caller has it."""
+    if etag and etag == answer.etag:
+        kept = [h for h in answer.headers if h[0] not in (b"content-length", b"content-type")]
+        await send({"type": "http.response.start", "status": 304, "headers": kept + extra})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": answer.headers + extra if extra else answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,111 @@
+"""The raw ASGI callable in front of everything: GET /v1/decisions; all else goes to the FastAPI application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from chassis.problems import Problem
+
+from gateway.domain.identity import VISITOR, cookies_of, visitor_of
+from gateway.domain.targeting import Plan, members, request_context
+from gateway.flows.decide import Audience, Decider, decide, respond
+from gateway.keys import ApiKey, Keys
+from gateway.tokens import CustomerTokens
+
+PATH = "/v1/decisions"
+MOST_QUERY, MOST_SLOTS, MOST_REMEMBERED = 2000, 20, 50_000
+PRIVATE = (b"cache-control", b"private, no-store")
+
+
+class Hot:
+    """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published."""
+
+    def __init__(self, app: Any, decider: Decider, keys: Keys, *, secrets: tuple[str, str], tokens: CustomerTokens) -> None:
+        self._app, self._decider, self._keys, self._tokens = app, decider, keys, tokens
+        self._cookie_secret, self._edge_secret = secrets[0], secrets[1].encode()
+        self._identities: dict[bytes, bytes | None] = {}
+        self._plans: dict[tuple[bytes, bytes], tuple[Any, Plan]] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See the module."""
+        if scope["type"] != "http" or scope["path"] != PATH or scope["raw_path"] != PATH.encode():
+            await self._app(scope, receive, send)
+            return
+        cookie = key = etag = bearer = edge = b""
+        for name, value in scope["headers"]:
+            if name == b"cookie":
+                cookie = value
+            elif name == b"x-api-key":
+                key = value
+            elif name == b"if-none-match":
+                etag = value
+            elif name == b"authorization":
+                bearer = value
+            elif name == b"x-edge-secret":
+                edge = value
+        try:
+            plan = self._plan(scope, key)
+            identity = self._identity(cookie, bearer)
+        except Problem as problem:
+            await problem.response()(scope, receive, send)
+            return
+        answer, who = await decide(self._decider, plan, identity, lambda: self._context(scope))
+        extra = [(b"x-ctx", self.segments_of(who).encode())] if edge and edge == self._edge_secret else []
+        await respond(send, answer, etag=etag, extra=extra)
+
+    def segments_of(self, who: Audience) -> str:
+        """The segments the edge may key by, as the context cookie writes them."""
+        knowledge = self._decider.knowledge
+        ids = set(knowledge.edge_ids())
+        refs = [r for r in knowledge.definitions.segments.values() if r.id in ids]
+        return "." + "".join(f"{r.id}." for r in sorted(members(refs, who.atoms, 0), key=lambda r: r.id))
+
+    def _plan(self, scope: Any, key: bytes) -> Plan:
+        query = scope["query_string"]
+        found = self._plans.get((query, key))
+        if found is not None and found[0] is self._decider.knowledge.plans:
+            return found[1]
+        plan = self._read(scope, query, key)
+        if len(self._plans) >= MOST_REMEMBERED:
+            self._plans.clear()
+        self._plans[query, key] = (self._decider.knowledge.plans, plan)
+        return plan
+
+    def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
+        who = self._website(key)
+        if len(query) > MOST_QUERY:
+            raise Problem("query-too-long", 414, "The query is too long")
+        asked = dict(parse_qsl(query.decode("latin-1"), max_num_fields=40))
+        slots = [s for s in asked.get("slots", "").split(",") if s]
+        if not slots or len(slots) > MOST_SLOTS:
+            detail = f"slots names 1 to {MOST_SLOTS} slots"
+            raise Problem("invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}])
+        return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:10])
+
+    def _website(self, key: bytes) -> ApiKey:
+        return self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
+
+    def _identity(self, cookie: bytes, bearer: bytes) -> bytes | None:
+        if bearer:
+            return b"c:" + self._tokens.customer_of(bearer).encode()
+        if not cookie:
+            return None
+        found = self._identities.get(cookie, False)
+        if found is False:
+            name = visitor_of(self._cookie_secret, cookies_of(cookie).get(VISITOR, ""))
+            found = None if name is None else f"v:{name}".encode()
+            if len(self._identities) >= MOST_REMEMBERED:
+                self._identities.clear()
+            self._identities[cookie] = found
+        return found  # type: ignore[return-value]
+
+    def _context(self, scope: Any) -> Mapping[str, Any]:
+        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=40))
+        if "authorization" in headers:
+            query["logged_in"] = "1"
+        return request_context(headers, query, now_ms=self._decider.clock.now_ms(), zone=self._decider.zone)

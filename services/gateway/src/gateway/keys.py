@@ -1,0 +1,48 @@
+"""API keys: publishable (a browser), secret (a storefront's server), admin (a person or tool, with a role)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+from chassis.problems import Problem
+
+ROLES = ("viewer", "editor", "marketer", "approver", "admin")
+
+
+class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One key, known by the SHA-256 of its text."""
+
+    id: str
+    sha256: str
+    kind: str
+    website: str = "main"
+    role: str = "viewer"
+
+
+class Keys:
+    """The keys of an installation, from their JSON. Raises msgspec.ValidationError for a broken list."""
+
+    def __init__(self, text: str) -> None:
+        self._keys = {k.sha256: k for k in msgspec.json.decode(text, type=list[ApiKey])}
+        self._seen: dict[bytes, ApiKey] = {}
+
+    def find(self, text: bytes) -> ApiKey | None:
+        """The key of this text. Known ones are remembered, so that the hot path does not hash."""
+        key = self._seen.get(text)
+        if key is None and 0 < len(text) <= 200:
+            digest = hashlib.sha256(text).hexdigest()
+            key = next((k for d, k in self._keys.items() if hmac.compare_digest(d, digest)), None)
+            if key is not None:
+                self._seen[text] = key
+        return key
+
+    def require(self, text: str | None, kinds: tuple[str, ...], *, role: str = "viewer") -> ApiKey:
+        """The key, when it is of one of the kinds and has the role. Raises Problem 401 or 403, without a hint."""
+        key = self.find((text or "").encode())
+        if key is None:
+            raise Problem("unauthenticated", 401, "Unauthenticated")
+        if key.kind not in kinds or (key.kind == "admin" and ROLES.index(key.role) < ROLES.index(role)):
+            raise Problem("forbidden", 403, "Forbidden")
+        return key

@@ -1,0 +1,30 @@
+"""Settings of the gateway, read once from GATEWAY_* (or GATEWAY_*_FILE for secrets)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`keys` is the JSON list of API keys (see keys.py). `edge_urls` are the caches to purge. `jwks` is inline JSON."""
+
+    redis_url: str
+    service_secret: str
+    cookie_secret: str
+    edge_secret: str
+    keys: str
+    segment_url: str
+    content_url: str
+    promo_url: str
+    kafka_bootstrap: str = ""
+    edge_urls: tuple[str, ...] = ()
+    jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = "storefront"
+    host: str = "127.0.0.1"
+    port: int = 8100
+    metrics_port: int = 0
+    time_zone: str = "UTC"
+    share_s: int = 60
+    context_s: int = 600
+    budget_ms: int = 250
+    events_per_minute: int = 6000

@@ -1,0 +1,120 @@
+"""Follows the published versions, swaps what the gateway knows, and purges the edge of what changed.
+
+Every Redis round trip brings the versions along, so a change is known as soon as anything is read. What was purged up
+to which version stands in Redis: a gateway that was away purges what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+from chassis.telemetry import get_logger
+
+from gateway.domain.targeting import Definitions, Plan, definitions_of, plan
+from gateway.telemetry import PURGES
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+
+WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
+KINDS = ("segment", "content", "promo")
+NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
+NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
+MOST_PLANS = 10_000
+log = get_logger("watch")
+
+
+class Knowledge:
+    """Definitions and targeting, swapped together; plans and finished answers live as long as they do."""
+
+    def __init__(self) -> None:
+        self.definitions: Definitions = definitions_of({"version": 0, "empty": "", "segments": [], "changes": []})
+        self.content, self.promo = NO_CONTENT, NO_PROMO
+        self.loaded = False
+        self.answers: dict[Any, Any] = {}
+        self.plans: dict[Any, Plan] = {}
+
+    def swap(self, definitions: Any, content: Any, promo: Any) -> None:
+        """Take new versions in; nothing made from the old ones stays."""
+        self.definitions, self.content, self.promo = definitions_of(definitions), content, promo
+        self.answers, self.plans, self.loaded = {}, {}, True
+
+    def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
+        """The plan of a kind of request, made once per version."""
+        key = (website, tuple(slots), locale)
+        found = self.plans.get(key)
+        if found is None:
+            found = plan(self.definitions, self.content, self.promo, website=website, slots=slots, locale=locale)
+            if len(self.plans) < MOST_PLANS:
+                self.plans[key] = found
+        return found
+
+    def edge_ids(self) -> list[int]:
+        """Segments that any cached answer can depend on: those the edge must know."""
+        keys = {k for slot in self.content["slots"].values() for k in slot["segments"]} | set(self.promo["segments"])
+        segments = self.definitions.segments
+        return sorted(segments[k].id for k in keys if k in segments and segments[k].atom is not None)
+
+
+class Watcher:
+    """`seen` is told the versions by the pipe; `run` refreshes when they differ from what is known."""
+
+    def __init__(self, knowledge: Knowledge, upstreams: Upstreams, redis: Any, edges: Sequence[str], secret: str) -> None:
+        self._knowledge, self._upstreams, self._redis = knowledge, upstreams, redis
+        self._edges, self._secret = edges, secret
+        self._changed = asyncio.Event()
+        self._known: tuple[bytes | None, ...] = ()
+        self._latest: tuple[bytes | None, ...] = ()
+
+    def seen(self, versions: list[bytes | None]) -> None:
+        """Called with every look at Redis."""
+        self._latest = tuple(versions)
+        if self._latest != self._known:
+            self._changed.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Refresh on every change, until `stop` is set."""
+        while not stop.is_set():
+            try:
+                if not self._knowledge.loaded or self._latest != self._known:
+                    await self.refresh()
+            except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
+                log.warning("refresh_failed", error=type(error).__name__)
+                await asyncio.sleep(0.3)
+            self._changed.clear()
+            waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(stop.wait())]
+            await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+    async def refresh(self) -> None:
+        """Load all three, swap, then purge what they say has changed."""
+        latest = self._latest
+        definitions, content, promo = await asyncio.gather(
+            self._upstreams.json(SEGMENT, "GET", "/v1/definitions"),
+            self._upstreams.json(CONTENT, "GET", "/v1/targeting"),
+            self._upstreams.json(PROMO, "GET", "/v1/targeting"),
+        )
+        self._knowledge.swap(definitions, content, promo)
+        self._known = latest
+        for kind, source in zip(KINDS, (definitions, content, promo), strict=True):
+            await self._purge(kind, source)
+
+    async def _purge(self, kind: str, source: Mapping[str, Any]) -> None:
+        if not self._edges:
+            return
+        name = f"edge:purged:{kind}"
+        purged = int(await self._redis.get(name) or 0)
+        if purged >= source["version"]:
+            return
+        changes = [c for c in source["changes"] if c["version"] > purged]
+        gap = len(changes) < source["version"] - max(purged, 1)
+        tags = {"all"} if gap else {tag for c in changes for tag in c["tags"]}
+        async with httpx.AsyncClient(timeout=2.0) as client:
+            for edge in self._edges:
+                headers = {"xkey-purge": " ".join(sorted(tags)), "x-edge-secret": self._secret}
+                answer = await client.request("PURGE", edge, headers=headers)
+                PURGES.labels(result=str(answer.status_code)).inc()
+                answer.raise_for_status()
+        await self._redis.set(name, source["version"])
