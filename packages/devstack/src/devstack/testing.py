@@ -88,13 +88,13 @@ async def redis_url(valkey: Valkey) -> str:
 
 
 @pytest.fixture
-def varnish(tmp_path: Path) -> Iterator[Callable[[str], Varnish]]:
+def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
     """Start a Varnish with a VCL; stopped after the test."""
     _need(varnish_server.available())
     started: list[Varnish] = []
 
     def start(vcl: str) -> Varnish:
-        server = Varnish(tmp_path / str(len(started)), vcl)
+        server = Varnish(state / uuid.uuid4().hex[:8], vcl)
         server.start()
         started.append(server)
         return server

@@ -1,0 +1,127 @@
+"""Through real Varnish: pages are cached by the segments that matter to them, and by nothing else; no leaks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from devstack.stack import Stack
+from devstack.varnish import Varnish
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class Shopper:
+    """A visitor with cookies, behind a cache or not."""
+
+    def __init__(self, stack: Stack, base: str) -> None:
+        self.base, self.origin = base, stack.url
+        self.key = {"x-api-key": stack.secrets.publishable}
+        self.cookies: dict[str, str] = {}
+
+    def refresh(self) -> None:
+        answer = httpx.get(f"{self.origin}/v1/context", headers=self.header())
+        for line in answer.headers.get_list("set-cookie"):
+            name, _, value = line.split(";")[0].partition("=")
+            self.cookies[name] = value
+
+    def header(self) -> dict[str, str]:
+        cookie = "; ".join(f"{n}={v}" for n, v in self.cookies.items())
+        return {**self.key, "cookie": cookie} if cookie else self.key
+
+    def see(self, slot: str, **headers: str) -> tuple[str, str]:
+        answer = httpx.get(f"{self.base}/v1/decisions?slots={slot}", headers={**self.header(), **headers})
+        assert answer.status_code == 200, answer.text
+        block = answer.json()["slots"][slot]["blocks"][0]
+        return block["key"], answer.headers.get("cache-status", "")
+
+    def view(self, number: int, sku: str) -> None:
+        event = {"id": f"{sku}-{number}", "type": "product_view", "data": {"sku": sku}}
+        assert httpx.post(f"{self.origin}/v1/events", json={"events": [event]}, headers=self.header()).json()["accepted"] == 1
+
+
+@pytest.fixture(scope="module")
+def shop(stack: Stack) -> Iterator[Stack]:
+    with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
+        publish(admin)
+    yield stack
+
+
+def publish(admin: httpx.Client) -> None:
+    for sku in ("edge-a", "edge-b"):
+        where = {"field": "sku", "op": "eq", "value": sku}
+        condition = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "where": where}}
+        body = {"key": f"{sku}-fans", "name": sku, "status": "active", "condition": condition}
+        assert admin.post("/segments", json=body).status_code == 201
+        assert admin.post("/slots", json={"key": f"{sku}.top", "title": sku, "default": words("default")}).status_code == 201
+        block = {"key": f"{sku}-block", "title": sku, "status": "live", "slots": [f"{sku}.top"], "content": words("for fans")}
+        assert admin.post("/blocks", json={**block, "audience": {"any_of": [f"{sku}-fans"]}}).status_code == 201
+    segments = lambda: admin.get("/segments").json()["segments"]  # noqa: E731
+    until(lambda: all(s["live_version"] for s in segments() if s["key"].startswith("edge-")))
+
+
+@pytest.fixture
+def edge(shop: Stack, varnish: Callable[[str], Varnish]) -> str:
+    key = {"x-api-key": shop.secrets.admin}
+    until(lambda: "X-Seg-" in httpx.get(f"{shop.url}/admin/v1/edge/vcl", headers=key).text)
+    text = httpx.get(f"{shop.url}/admin/v1/edge/vcl", headers=key).text
+    return varnish(text).url
+
+
+class TestEdge:
+    def test_strangers_share_one_copy(self, shop: Stack, edge: str) -> None:
+        assert Shopper(shop, edge).see("edge-a.top") == ("edge-a.top:default", "edge; fwd=miss")
+        assert Shopper(shop, edge).see("edge-a.top") == ("edge-a.top:default", "edge; hit")
+
+    def test_a_segment_changes_only_the_pages_it_matters_to(self, shop: Stack, edge: str) -> None:
+        stranger, fan = Shopper(shop, edge), Shopper(shop, edge)
+        fan.refresh()
+        stranger.see("edge-b.top")
+        fan.view(1, "edge-a")
+
+        def entered() -> bool:
+            fan.refresh()
+            return Shopper.see(fan, "edge-a.top")[0] == "edge-a-block"
+
+        until(entered)
+        assert stranger.see("edge-a.top")[0] == "edge-a.top:default"
+        assert fan.see("edge-a.top") == ("edge-a-block", "edge; hit")
+
+        assert fan.see("edge-b.top") == ("edge-b.top:default", "edge; hit"), "one copy for both: the segment is irrelevant"
+
+    def test_headers_and_cookies_of_ones_own_making_change_nothing(self, shop: Stack, edge: str) -> None:
+        stranger = Shopper(shop, edge)
+        for number in range(1, 40):
+            assert stranger.see("edge-a.top", **{f"x-seg-{number}": "1"})[0] == "edge-a.top:default"
+        stranger.cookies["__Host-ff_ctx"] = ".1.2.3.|9999999999|" + "0" * 64
+        assert stranger.see("edge-a.top")[0] == "edge-a.top:default"
+        assert Shopper(shop, edge).see("edge-a.top", **{"x-ctx": ".1.2.3."})[0] == "edge-a.top:default"
+
+    def test_a_purge_needs_the_secret_and_removes_every_variant(self, shop: Stack, edge: str) -> None:
+        stranger = Shopper(shop, edge)
+        stranger.see("edge-a.top")
+        assert stranger.see("edge-a.top")[1] == "edge; hit"
+        assert httpx.request("PURGE", edge, headers={"xkey-purge": "all"}).status_code == 404
+        headers = {"xkey-purge": "slot:edge-a.top", "x-edge-secret": shop.secrets.edge}
+        assert httpx.request("PURGE", edge, headers=headers).status_code == 200
+        assert stranger.see("edge-a.top")[1] == "edge; fwd=miss"
+
+    def test_nothing_that_sets_cookies_or_names_a_person_is_stored(self, shop: Stack, edge: str) -> None:
+        key = {"x-api-key": shop.secrets.publishable}
+        seen = {httpx.get(f"{edge}/v1/context", headers=key).headers["set-cookie"].split(";")[0] for _ in range(3)}
+        assert len(seen) == 3
+        assert "xkey" not in httpx.get(f"{edge}/v1/decisions?slots=edge-a.top", headers=key).headers
