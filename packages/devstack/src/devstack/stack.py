@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import secrets
@@ -17,6 +18,7 @@ from devstack.process import Child, StartFailed, free_port
 SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
 PREFIX = {"segment_svc": "SEGMENT_", "content_svc": "CONTENT_", "promo_svc": "PROMO_", "gateway": "GATEWAY_"}
 READY_S = 30
+ISSUER = "footfall-dev"
 
 
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class Secrets:
     publishable: str
     secret: str
     admin: str
+    jwt: str
 
     @classmethod
     def of(cls, state: Path) -> Secrets:
@@ -39,6 +42,11 @@ class Secrets:
             path.write_text(json.dumps(made))
             path.chmod(0o600)
         return cls(**json.loads(path.read_text()))
+
+    def jwks(self) -> str:
+        """The key set of customer tokens: one shared secret, for development only."""
+        key = base64.urlsafe_b64encode(self.jwt.encode()).decode().rstrip("=")
+        return json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "kid": "dev", "k": key}]})
 
     def keys(self) -> str:
         """The gateway's key list."""
@@ -85,6 +93,7 @@ class Stack:
         if service == "gateway":
             values |= {f"{n.upper()}_URL": url for n, url in urls.items()}
             values |= {"COOKIE_SECRET": known.cookie, "EDGE_SECRET": known.edge, "KEYS": known.keys()}
+            values |= {"JWKS": known.jwks(), "JWT_ISSUER": ISSUER}
             values["EDGE_URLS"] = ",".join(self.edges)
         else:
             values["DATABASE_URL"] = self.database

@@ -95,10 +95,11 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
 
 
 @router.get("/v1/explain")
-async def get_explain(deps: DepsDep, profile: str, slots: str, key: KeyHeader = None, locale: str = "*") -> Response:
-    """Why a person sees what they see; for a storefront's server and the admin only."""
+async def get_explain(request: Request, deps: DepsDep, profile: str, slots: str, key: KeyHeader = None) -> Response:
+    """Why a person sees what they see, in the context the other parameters give; for servers and the admin only."""
     who = deps.keys.require(key, ("secret", "admin"))
-    found = await explain(deps, who, profile=profile, slots=[s for s in slots.split(",") if s], locale=locale)
+    context = dict(request.query_params)
+    found = await explain(deps, who, profile=profile, slots=[s for s in slots.split(",") if s], context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.deps import Deps
@@ -12,13 +13,15 @@ from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT
 
 
-async def explain(deps: Deps, key: ApiKey, *, profile: str, slots: list[str], locale: str) -> dict[str, Any]:
-    """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs."""
+async def explain(deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, Any]) -> dict[str, Any]:
+    """`context` is the request to explain (country, region, ...). Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs."""
     now_ms = deps.clock.now_ms()
+    locale = str(context.get("locale") or "*")
     plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
     who = await audience(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
-    inside = [r.key for r in targeting.members(refs, who.atoms, 0)]
+    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, context, now_ms)
+    inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": list(plan.slots), "locale": locale, "explain": True}
     blocks, messages, *reasons = await asyncio.gather(

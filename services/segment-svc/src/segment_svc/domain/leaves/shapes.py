@@ -43,11 +43,13 @@ class Where:
 
 
 def lookup(props: Mapping[str, Any], path: str) -> Any:
-    """A property by name, or by dotted path into nested objects."""
+    """A property by name, or by dotted path into nested objects; of a list of objects, all their values."""
     if path in props:
         return props[path]
     head, _, rest = path.partition(".")
     inner = props.get(head)
+    if rest and isinstance(inner, list):
+        return [lookup(item, rest) for item in inner if isinstance(item, Mapping)]
     return lookup(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 

@@ -1,0 +1,1 @@
+"""The demo shop: seven campaigns, real orders, seeded browsing."""

@@ -1,0 +1,103 @@
+"""Fills an empty installation: campaigns through the admin API, real orders and seeded browsing through the collector."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import random
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from devstack.shop.campaigns import BLOCKS, RULES, SEGMENTS, SLOTS
+from devstack.stack import Stack
+
+ORDERS = Path(__file__).with_name("data") / "orders.csv.gz"
+BATCH = 500
+SHOES = [f"RUN-{n}" for n in range(1, 9)]
+
+
+def campaigns(stack: Stack) -> bool:
+    """Create what is missing; False when the shop was there already."""
+    live = {"status": "live"}
+    plan = (
+        ("segments", [{**s, "status": "active"} for s in SEGMENTS]),
+        ("slots", SLOTS),
+        ("blocks", [{**b, **live} for b in BLOCKS]),
+        ("cart-rules", [{**r, **live} for r in RULES]),
+    )
+    with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}, timeout=30) as admin:
+        for noun, bodies in plan:
+            for body in bodies:
+                answer = admin.post(f"/{noun}", json=body)
+                if answer.status_code == 409:
+                    return False
+                answer.raise_for_status()
+        while not all(s["live_version"] for s in admin.get("/segments").json()["segments"]):
+            time.sleep(0.1)
+    return True
+
+
+def _event(number: str, kind: str, at: datetime, subject: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"id": number, "source": "demo", "type": kind, "time": at.isoformat(), "subject": subject, "data": data}
+
+
+def _money(minor: str | int) -> dict[str, Any]:
+    return {"amount": int(minor), "currency": "EUR"}
+
+
+def orders() -> Iterator[dict[str, Any]]:
+    """The real orders as events, moved so that the last day of the data is yesterday."""
+    with gzip.open(ORDERS, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    last = max(datetime.fromisoformat(r["ts"]).replace(tzinfo=timezone.utc) for r in rows)
+    shift = timedelta(days=(datetime.now(timezone.utc) - last).days)
+    for (customer, order), lines in groupby(rows, key=lambda r: (r["customer"], r["order"])):
+        found = list(lines)
+        at = datetime.fromisoformat(found[0]["ts"]).replace(tzinfo=timezone.utc) + shift
+        items = [
+            {
+                "sku": line["sku"],
+                "name": line["name"],
+                "category": "consumables" if "NAPKIN" in line["name"] or "CANDLE" in line["name"] else "gifts",
+                "quantity": int(line["quantity"]),
+                "price": _money(line["price_minor"]),
+            }
+            for line in found
+        ]
+        data = {"order_id": order, "status": "placed", "grand_total": _money(found[0]["total_minor"]), "items": items}
+        yield _event(f"order-{order}", "order_placed", at, f"customer:{customer}", data)
+
+
+def browsing(*, visitors: int = 200, seed: int = 7) -> Iterator[dict[str, Any]]:
+    """Views of the last week by visitors nobody knows; the same ones for the same seed."""
+    rng = random.Random(seed)  # noqa: S311 - data, not secrets
+    now = datetime.now(timezone.utc).replace(microsecond=0)
+    for visitor in range(visitors):
+        for view in range(rng.randrange(1, 12)):
+            at = now - timedelta(minutes=rng.randrange(7 * 24 * 60))
+            data = {"sku": rng.choice(SHOES), "category": rng.choice(["shoes/running", "shoes/hiking"])}
+            yield _event(f"view-{visitor}-{view}", "product_view", at, f"visitor:demo-{visitor}", data)
+
+
+def publish(stack: Stack, events: Iterator[dict[str, Any]]) -> int:
+    """Hand events to the collector as the shop's server would; answers how many were taken."""
+    total = 0
+    with httpx.Client(base_url=stack.url, headers={"x-api-key": stack.secrets.secret}, timeout=30) as server:
+        while batch := list(islice(events, BATCH)):
+            answer = server.post("/v1/events", json={"events": batch})
+            answer.raise_for_status()
+            total += int(answer.json()["accepted"])
+    return total
+
+
+def seed(stack: Stack) -> str:
+    """Set the shop up unless it is there; one line on what was done."""
+    if not campaigns(stack):
+        return "The demo shop is there already"
+    return f"Demo shop: {len(SEGMENTS)} segments, {publish(stack, orders())} orders, {publish(stack, browsing())} views"

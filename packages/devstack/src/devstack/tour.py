@@ -1,0 +1,145 @@
+"""python -m devstack.tour: plays the seven use cases against the running stack, and says why each changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from devstack.shop.seed import orders
+from devstack.stack import ISSUER, Secrets
+
+STATE = Path(".run").resolve()
+PATIENCE_S = 5.0
+
+
+class Shopper:
+    """Somebody with a browser, and a token once logged in. `region` is what the edge says of where they are."""
+
+    def __init__(self, url: str, secrets: Secrets, *, customer: str = "", region: str = "") -> None:
+        headers = {"x-api-key": secrets.publishable, **({"x-geo-region": region} if region else {})}
+        if customer:
+            claims = {"sub": customer, "iss": ISSUER, "aud": "storefront", "exp": int(time.time()) + 600}
+            token = jwt.encode(claims, secrets.jwt, algorithm="HS256", headers={"kid": "dev"})
+            headers["authorization"] = f"Bearer {token}"
+        self._client = httpx.Client(base_url=url, headers=headers)
+        self._url, self._secrets, self._region = url, secrets, region
+        cookies = self._client.get("/v1/context").headers.get_list("set-cookie")
+        # Sent by hand: the cookies are Secure, and this is plain HTTP on loopback.
+        self._client.headers["cookie"] = "; ".join(line.split(";")[0] for line in cookies)
+        visitor = next(line for line in cookies if "ff_vid" in line).split("=", 1)[1].split(".")[0]
+        self.profile = f"c:{customer}" if customer else f"v:{visitor}"
+
+    def does(self, kind: str, data: dict[str, Any]) -> None:
+        """Something a browser sees."""
+        event = {"id": uuid.uuid4().hex, "type": kind, "data": data}
+        assert self._client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
+
+    def told(self, kind: str, data: dict[str, Any]) -> None:
+        """Something the shop's server says about this customer."""
+        event = {"id": uuid.uuid4().hex, "source": "tour", "type": kind, "subject": f"customer:{self.profile[2:]}", "data": data}
+        event["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        answer = httpx.post(
+            f"{self._url}/v1/events", json={"events": [event]}, headers={"x-api-key": self._secrets.secret}
+        )
+        assert answer.json()["accepted"] == 1, answer.text
+
+    def sees(self, slot: str) -> str:
+        """The title of what a slot shows."""
+        found = self._client.get(f"/v1/decisions?slots={slot}").json()["slots"][slot]["blocks"][0]
+        return str(found["content"]["blocks"][0]["props"]["title"])
+
+    def pays(self, price: int, quantity: int, category: str = "shoes/running") -> int:
+        """Discount and shipping discount of a cart of one line, in cents."""
+        line = {"id": "1", "sku": "RUN-1", "price": price, "quantity": quantity, "categories": [category]}
+        found = self._client.post("/v1/cart", json={"lines": [line], "shipping": 490}).json()
+        return int(found["discount"])
+
+    def why(self, slot: str) -> dict[str, Any]:
+        """The explain of a slot."""
+        answer = httpx.get(
+            f"{self._url}/v1/explain", params={"profile": self.profile, "slots": slot, "region": self._region}, headers={"x-api-key": self._secrets.secret}
+        )
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _money(amount: int) -> dict[str, Any]:
+    return {"amount": amount, "currency": "EUR"}
+
+
+def _step(title: str, slot: str, shopper: Shopper, act: Callable[[], None], *, before: str | None = None) -> bool:
+    """Act, wait for the slot to change, print what changed and why; False when it did not."""
+    before = before or shopper.sees(slot)
+    act()
+    until = time.monotonic() + PATIENCE_S
+    while (after := shopper.sees(slot)) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    print(f"\n{title}\n  {slot}: {before!r} -> {after!r}")
+    found = shopper.why(slot)
+    print(f"  segments: {', '.join(found['segments']) or 'none'}")
+    for reason in found["slots"][slot]:
+        print(f"  block {reason['block']}: {reason['refused'] or 'shown'}")
+    for key in found["segments"]:
+        print(f"  why {key}: {json.dumps(found['why'][key]['why'])[:240]}")
+    return after != before
+
+
+def main() -> int:
+    """Play all seven; exit status 1 when one did not change what the shop shows."""
+    running = STATE / "stack.json"
+    if not running.exists():
+        print("Nothing is running: make run, in another terminal", file=sys.stderr)
+        return 1
+    url, secrets = json.loads(running.read_text())["gateway"], Secrets.of(STATE)
+    new = lambda **more: Shopper(url, secrets, **more)  # noqa: E731
+    fresh = uuid.uuid4().hex[:8]
+    buyer = next(o["subject"].split(":")[1] for o in orders() if o["data"]["grand_total"]["amount"] > 60_000)
+    cart = {"items": [{"sku": "RUN-1", "quantity": 2, "price": _money(6000)}], "subtotal": _money(12_000)}
+    big, runner, home = new(), new(), new()
+    vip, late, trade = new(customer=f"vip-{fresh}"), new(customer=f"late-{fresh}"), new(customer=f"trade-{fresh}")
+
+    def views() -> None:
+        for n in range(4):
+            runner.does("product_view", {"sku": f"RUN-{n}", "category": "shoes/running"})
+
+    def consumables() -> None:
+        long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 45 * 86_400))
+        items = [{"sku": "N1", "category": "consumables", "quantity": 1, "price": _money(900)}]
+        data = {"order_id": f"late-{fresh}", "grand_total": _money(900), "items": items}
+        event = {"id": f"late-{fresh}", "source": "tour", "type": "order_placed", "time": long_ago, "data": data}
+        body = {"events": [{**event, "subject": f"customer:late-{fresh}"}]}
+        httpx.post(f"{url}/v1/events", json=body, headers={"x-api-key": secrets.secret}).raise_for_status()
+
+    def twice() -> None:
+        home.does("page_view", {"path": "/"})
+        home.does("page_view", {"path": "/"})
+
+    order = {"order_id": f"vip-{fresh}", "grand_total": _money(60_000), "status": "placed"}
+    default = home.sees("home.shipping")
+    results = [
+        _step("1. Cart over 100: free-shipping nudge", "cart.top", big, lambda: big.does("cart_update", cart)),
+        _step("2. More than 3 running shoes viewed, never bought: 10 %", "product.offer", runner, views),
+        _step("3. Lifetime value over 500: VIP banner", "home.hero", vip, lambda: vip.told("order_placed", order)),
+        _step("4. Consumables bought 45 days ago: reorder", "home.hero", late, consumables),
+        _step("5. Wholesale group: volume prices", "home.hero", trade, lambda: trade.told("group_assigned", {"group": "Wholesale"})),
+        _step("6. From Bavaria: local cut-off, on the first page view", "home.shipping", new(region="BY"), lambda: None, before=default),
+        _step("7. New against returning", "home.note", home, twice),
+    ]
+    offers = {"cart over 100": big.pays(6000, 2), "first-time runner": runner.pays(5000, 1), "wholesale": trade.pays(400, 10)}
+    print("\nCart offers, in cents:", offers)
+    print(f"A real customer of the demo data, {buyer}, sees: {new(customer=buyer).sees('home.hero')!r}")
+    good = all(results) and all(offers.values())
+    print(f"\n{sum(results)} of {len(results)} use cases changed what the shop shows")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
