@@ -33,7 +33,18 @@ def main(source: str) -> None:
                 for line in lines[:LINES]:
                     quantity = int(line["quantity"])
                     price = int(line["amount_minor"]) // quantity
-                    out.writerow([customer, order, line["ts"], total, line["stock_code"], line["description"].strip(), quantity, price])
+                    out.writerow(
+                        [
+                            customer,
+                            order,
+                            line["ts"],
+                            total,
+                            line["stock_code"],
+                            line["description"].strip(),
+                            quantity,
+                            price,
+                        ]
+                    )
 
 
 if __name__ == "__main__":

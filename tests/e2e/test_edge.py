@@ -51,7 +51,10 @@ class Shopper:
 
     def view(self, number: int, sku: str) -> None:
         event = {"id": f"{sku}-{number}", "type": "product_view", "data": {"sku": sku}}
-        assert httpx.post(f"{self.origin}/v1/events", json={"events": [event]}, headers=self.header()).json()["accepted"] == 1
+        assert (
+            httpx.post(f"{self.origin}/v1/events", json={"events": [event]}, headers=self.header()).json()["accepted"]
+            == 1
+        )
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,17 @@ def publish(admin: httpx.Client) -> None:
         condition = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "where": where}}
         body = {"key": f"{sku}-fans", "name": sku, "status": "active", "condition": condition}
         assert admin.post("/segments", json=body).status_code == 201
-        assert admin.post("/slots", json={"key": f"{sku}.top", "title": sku, "default": words("default")}).status_code == 201
-        block = {"key": f"{sku}-block", "title": sku, "status": "live", "slots": [f"{sku}.top"], "content": words("for fans")}
+        assert (
+            admin.post("/slots", json={"key": f"{sku}.top", "title": sku, "default": words("default")}).status_code
+            == 201
+        )
+        block = {
+            "key": f"{sku}-block",
+            "title": sku,
+            "status": "live",
+            "slots": [f"{sku}.top"],
+            "content": words("for fans"),
+        }
         assert admin.post("/blocks", json={**block, "audience": {"any_of": [f"{sku}-fans"]}}).status_code == 201
     segments = lambda: admin.get("/segments").json()["segments"]  # noqa: E731
     until(lambda: all(s["live_version"] for s in segments() if s["key"].startswith("edge-")))
@@ -101,7 +113,9 @@ class TestEdge:
         assert stranger.see("edge-a.top")[0] == "edge-a.top:default"
         assert fan.see("edge-a.top") == ("edge-a-block", "edge; hit")
 
-        assert fan.see("edge-b.top") == ("edge-b.top:default", "edge; hit"), "one copy for both: the segment is irrelevant"
+        assert fan.see("edge-b.top") == ("edge-b.top:default", "edge; hit"), (
+            "one copy for both: the segment is irrelevant"
+        )
 
     def test_headers_and_cookies_of_ones_own_making_change_nothing(self, shop: Stack, edge: str) -> None:
         stranger = Shopper(shop, edge)

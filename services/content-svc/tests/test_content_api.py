@@ -59,7 +59,9 @@ class TestSelection:
         await client.post("/v1/blocks", json={**VIP, "audience": {"all_of": ["never-made"]}})
         assert (await ask(client, segments=["vip"]))["slots"]["home.hero"]["fallback"] is True
 
-    async def test_a_schedule_bounds_the_answer_and_takes_effect_to_the_millisecond(self, client: httpx.AsyncClient) -> None:
+    async def test_a_schedule_bounds_the_answer_and_takes_effect_to_the_millisecond(
+        self, client: httpx.AsyncClient
+    ) -> None:
         await client.post("/v1/slots", json=SLOT)
         await client.post("/v1/blocks", json={**VIP, "audience": {}, "starts_at": 2_000, "ends_at": 3_000})
         found = [(await ask(client, at_ms=at))["slots"]["home.hero"]["fallback"] for at in (1_999, 2_000, 2_999, 3_000)]

@@ -15,7 +15,13 @@ from promo_svc.settings import Settings
 
 pytestmark = pytest.mark.servers
 SECRET = "s" * 32
-RULE = {"key": "ten", "name": "Ten off", "status": "live", "all_groups": True, "action": {"type": "percent", "value": 10}}
+RULE = {
+    "key": "ten",
+    "name": "Ten off",
+    "status": "live",
+    "all_groups": True,
+    "action": {"type": "percent", "value": 10},
+}
 CART = {"website": "main", "at_ms": 1_000, "lines": [{"id": "1", "sku": "A", "price": 5000, "quantity": 2}]}
 
 
@@ -93,7 +99,9 @@ class TestCoupons:
     async def test_unknown_and_exhausted_look_alike(self, client: httpx.AsyncClient) -> None:
         await client.post("/v1/cart-rules", json={**RULE, "coupon": "ONE", "uses_total": 1})
         answers = [
-            await client.post("/v1/redemptions", json={"coupon": c, "customer": "x"}, headers={"idempotency-key": f"{c}{i}"})
+            await client.post(
+                "/v1/redemptions", json={"coupon": c, "customer": "x"}, headers={"idempotency-key": f"{c}{i}"}
+            )
             for i, c in enumerate(["ONE", "ONE", "NONE"])
         ]
         assert [a.status_code for a in answers] == [201, 409, 409]

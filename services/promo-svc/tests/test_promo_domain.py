@@ -51,7 +51,9 @@ class TestReferenceNumbers:
     def test_a_running_subtotal_sees_what_stronger_rules_took(self) -> None:
         condition = {"cart": "subtotal", "op": "gte", "value": 7_500}
         percent = {"type": "percent", "value": 30}
-        found = evaluate(rules({"action": percent}, {"action": percent, "condition": condition, "priority": 1}), cart((10_000, 1)))
+        found = evaluate(
+            rules({"action": percent}, {"action": percent, "condition": condition, "priority": 1}), cart((10_000, 1))
+        )
         assert [t["reason"] for t in found["trace"]] == [None, "condition-not-met"]
 
 
@@ -65,13 +67,16 @@ class TestInvariants:
     @given(
         st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 9)), min_size=1, max_size=6),
         st.lists(
-            st.tuples(st.sampled_from(["percent", "fixed_unit", "fixed_cart"]), st.integers(0, 100), st.booleans()), max_size=6
+            st.tuples(st.sampled_from(["percent", "fixed_unit", "fixed_cart"]), st.integers(0, 100), st.booleans()),
+            max_size=6,
         ),
     )
     def test_no_line_goes_below_zero_and_the_parts_are_the_whole(
         self, lines: list[tuple[int, int]], actions: list[tuple[str, int, bool]]
     ) -> None:
-        ruleset = rules(*({"action": {"type": k, "value": v}, "stop": s, "priority": i} for i, (k, v, s) in enumerate(actions)))
+        ruleset = rules(
+            *({"action": {"type": k, "value": v}, "stop": s, "priority": i} for i, (k, v, s) in enumerate(actions))
+        )
         found = evaluate(ruleset, cart(*lines))
         assert all(0 <= line["discount"] <= line["row_total"] for line in found["lines"])
         assert found["items_discount"] == sum(line["discount"] for line in found["lines"])

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from chassis import outbox
-from chassis.clock import Clock
 from chassis.db import Database, Tx
 from chassis.problems import Problem
 from chassis.telemetry import get_logger

@@ -34,7 +34,9 @@ def _command(*parts: bytes) -> bytes:
 class Pipe(asyncio.Protocol):
     """`get` is for any number of callers at once. `watched` are read with every write and given to `seen`."""
 
-    def __init__(self, url: str, *, watched: Sequence[bytes] = (), seen: Seen | None = None, timeout_s: float = 0.25) -> None:
+    def __init__(
+        self, url: str, *, watched: Sequence[bytes] = (), seen: Seen | None = None, timeout_s: float = 0.25
+    ) -> None:
         self._url, self._timeout_s = urlsplit(url), timeout_s
         self._watch = _command(b"MGET", *watched) if watched else b""
         self._seen = seen

@@ -24,13 +24,13 @@ class Addresses(Protocol):
     """The settings such a service has."""
 
     @property
-    def database_url(self) -> str: ...  # noqa: D102
+    def database_url(self) -> str: ...
     @property
-    def redis_url(self) -> str: ...  # noqa: D102
+    def redis_url(self) -> str: ...
     @property
-    def service_secret(self) -> str: ...  # noqa: D102
+    def service_secret(self) -> str: ...
     @property
-    def kafka_bootstrap(self) -> str: ...  # noqa: D102
+    def kafka_bootstrap(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,10 @@ class Secrets:
             ("merchant", self.admin, "admin", "admin"),
         )
         return json.dumps(
-            [{"id": i, "sha256": hashlib.sha256(t.encode()).hexdigest(), "kind": k, "role": r} for i, t, k, r in entries]
+            [
+                {"id": i, "sha256": hashlib.sha256(t.encode()).hexdigest(), "kind": k, "role": r}
+                for i, t, k, r in entries
+            ]
         )
 
 
@@ -131,7 +134,7 @@ class Stack:
 
     def _ready(self, service: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}/readyz", timeout=1) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}/readyz", timeout=1) as answer:
                 return bool(answer.status == 200)
         except OSError:
             time.sleep(0.05)

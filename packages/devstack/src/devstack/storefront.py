@@ -8,7 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[4] / "web" / "storefront" / "index.html"
-PASSED_ON = ("cookie", "content-type", "if-none-match", "user-agent", "accept-language", "x-geo-region", "authorization")
+PASSED_ON = (
+    "cookie",
+    "content-type",
+    "if-none-match",
+    "user-agent",
+    "accept-language",
+    "x-geo-region",
+    "authorization",
+)
 
 
 def serve(port: int, gateway: str, *, publishable: str, secret: str) -> ThreadingHTTPServer:
@@ -19,7 +27,7 @@ def serve(port: int, gateway: str, *, publishable: str, secret: str) -> Threadin
         def log_message(self, *_: object) -> None:
             """Nothing: one line per request helps nobody here."""
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             if self.path in ("/", "/index.html"):
                 body = PAGE.read_bytes()
                 self.send_response(200)
@@ -30,7 +38,7 @@ def serve(port: int, gateway: str, *, publishable: str, secret: str) -> Threadin
             else:
                 self.forward("GET", None)
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.forward("POST", self.rfile.read(int(self.headers.get("content-length") or 0)))
 
         def forward(self, method: str, body: bytes | None) -> None:

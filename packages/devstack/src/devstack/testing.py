@@ -107,11 +107,11 @@ def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
 @pytest.fixture(scope="session")
 def stack(postgres: Postgres, valkey: Valkey, kafka: Kafka, state: Path) -> Iterator[Stack]:
     """All four services over real servers, for the run; they share one database of their own."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
-    import asyncpg  # noqa: PLC0415
-    from chassis.bus import ensure_topics  # noqa: PLC0415
-    from contracts import topics  # noqa: PLC0415
+    import asyncpg
+    from chassis.bus import ensure_topics
+    from contracts import topics
 
     async def prepare() -> None:
         connection = await asyncpg.connect(postgres.url)

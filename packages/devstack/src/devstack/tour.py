@@ -44,7 +44,13 @@ class Shopper:
 
     def told(self, kind: str, data: dict[str, Any]) -> None:
         """Something the shop's server says about this customer."""
-        event = {"id": uuid.uuid4().hex, "source": "tour", "type": kind, "subject": f"customer:{self.profile[2:]}", "data": data}
+        event = {
+            "id": uuid.uuid4().hex,
+            "source": "tour",
+            "type": kind,
+            "subject": f"customer:{self.profile[2:]}",
+            "data": data,
+        }
         event["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         answer = httpx.post(
             f"{self._url}/v1/events", json={"events": [event]}, headers={"x-api-key": self._secrets.secret}
@@ -65,7 +71,9 @@ class Shopper:
     def why(self, slot: str) -> dict[str, Any]:
         """The explain of a slot."""
         answer = httpx.get(
-            f"{self._url}/v1/explain", params={"profile": self.profile, "slots": slot, "region": self._region}, headers={"x-api-key": self._secrets.secret}
+            f"{self._url}/v1/explain",
+            params={"profile": self.profile, "slots": slot, "region": self._region},
+            headers={"x-api-key": self._secrets.secret},
         )
         found: dict[str, Any] = answer.json()
         return found
@@ -129,11 +137,26 @@ def main() -> int:
         _step("2. More than 3 running shoes viewed, never bought: 10 %", "product.offer", runner, views),
         _step("3. Lifetime value over 500: VIP banner", "home.hero", vip, lambda: vip.told("order_placed", order)),
         _step("4. Consumables bought 45 days ago: reorder", "home.hero", late, consumables),
-        _step("5. Wholesale group: volume prices", "home.hero", trade, lambda: trade.told("group_assigned", {"group": "Wholesale"})),
-        _step("6. From Bavaria: local cut-off, on the first page view", "home.shipping", new(region="BY"), lambda: None, before=default),
+        _step(
+            "5. Wholesale group: volume prices",
+            "home.hero",
+            trade,
+            lambda: trade.told("group_assigned", {"group": "Wholesale"}),
+        ),
+        _step(
+            "6. From Bavaria: local cut-off, on the first page view",
+            "home.shipping",
+            new(region="BY"),
+            lambda: None,
+            before=default,
+        ),
         _step("7. New against returning", "home.note", home, twice),
     ]
-    offers = {"cart over 100": big.pays(6000, 2), "first-time runner": runner.pays(5000, 1), "wholesale": trade.pays(400, 10)}
+    offers = {
+        "cart over 100": big.pays(6000, 2),
+        "first-time runner": runner.pays(5000, 1),
+        "wholesale": trade.pays(400, 10),
+    }
     print("\nCart offers, in cents:", offers)
     print(f"A real customer of the demo data, {buyer}, sees: {new(customer=buyer).sees('home.hero')!r}")
     good = all(results) and all(offers.values())

@@ -27,7 +27,10 @@ router = APIRouter(prefix="/admin/v1")
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
 async def forward(
-    path: str, request: Request, deps: Annotated[Deps, Depends(deps_of)], key: Annotated[str | None, Header(alias="x-api-key")] = None
+    path: str,
+    request: Request,
+    deps: Annotated[Deps, Depends(deps_of)],
+    key: Annotated[str | None, Header(alias="x-api-key")] = None,
 ) -> Response:
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")
@@ -39,8 +42,12 @@ async def forward(
     headers = {n: request.headers[n] for n in names if n in request.headers} | {"x-actor": who.id}
     url = httpx.URL(f"/v1/{path}", query=request.url.query.encode())
     try:
-        answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=await request.body())
+        answer = await deps.upstreams.send(
+            owner, request.method, str(url), headers=headers, content=await request.body()
+        )
     except httpx.HTTPError:
-        raise Problem("service-unavailable", 503, "The service cannot be reached", headers={"retry-after": "2"}) from None
+        raise Problem(
+            "service-unavailable", 503, "The service cannot be reached", headers={"retry-after": "2"}
+        ) from None
     kept = {n: answer.headers[n] for n in PASSED_ON if n in answer.headers}
     return Response(answer.content, answer.status_code, headers={**kept, "cache-control": "private, no-store"})

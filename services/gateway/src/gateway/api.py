@@ -60,7 +60,9 @@ def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
 
 
 @router.get("/v1/context")
-async def get_context(request: Request, deps: DepsDep, _: Storefront, consent: bool = True, logout: bool = False) -> Response:
+async def get_context(
+    request: Request, deps: DepsDep, _: Storefront, consent: bool = True, logout: bool = False
+) -> Response:
     """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
     name = visitor(request, deps)
     response = JSONResponse({}, headers={"cache-control": "no-store"})
@@ -73,7 +75,9 @@ async def get_context(request: Request, deps: DepsDep, _: Storefront, consent: b
     expires_ms = now_ms + deps.settings.context_s * 1000
     expires_s = min(expires_ms, who.until or expires_ms) // 1000
     segments = deps.hot.segments_of(who)
-    _cookie(response, CONTEXT, context_cookie(deps.settings.cookie_secret, segments, expires_s), deps.settings.context_s)
+    _cookie(
+        response, CONTEXT, context_cookie(deps.settings.cookie_secret, segments, expires_s), deps.settings.context_s
+    )
     body = {"visitor": name is not None, "expires_at": expires_s}
     response.body = deps.encode(body)
     response.headers["content-length"] = str(len(response.body))

@@ -43,7 +43,15 @@ async def build(
     watcher = Watcher(knowledge, upstreams, redis, settings.edge_urls, settings.edge_secret)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
     decider = Decider(
-        knowledge, pipe, upstreams, clock, ZoneInfo(settings.time_zone), settings.budget_ms / 1000, settings.share_s, {}, {}
+        knowledge,
+        pipe,
+        upstreams,
+        clock,
+        ZoneInfo(settings.time_zone),
+        settings.budget_ms / 1000,
+        settings.share_s,
+        {},
+        {},
     )
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)

@@ -22,7 +22,9 @@ PRIVATE = (b"cache-control", b"private, no-store")
 class Hot:
     """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published."""
 
-    def __init__(self, app: Any, decider: Decider, keys: Keys, *, secrets: tuple[str, str], tokens: CustomerTokens) -> None:
+    def __init__(
+        self, app: Any, decider: Decider, keys: Keys, *, secrets: tuple[str, str], tokens: CustomerTokens
+    ) -> None:
         self._app, self._decider, self._keys, self._tokens = app, decider, keys, tokens
         self._cookie_secret, self._edge_secret = secrets[0], secrets[1].encode()
         self._identities: dict[bytes, bytes | None] = {}
@@ -83,7 +85,9 @@ class Hot:
         slots = [s for s in asked.get("slots", "").split(",") if s]
         if not slots or len(slots) > MOST_SLOTS:
             detail = f"slots names 1 to {MOST_SLOTS} slots"
-            raise Problem("invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}])
+            raise Problem(
+                "invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}]
+            )
         return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:10])
 
     def _website(self, key: bytes) -> ApiKey:

@@ -14,7 +14,9 @@ SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
 class Upstreams:
     """Bounded: at most 16 connections, so that httpx stays quick and a slow service cannot take everything."""
 
-    def __init__(self, urls: Mapping[str, str], tokens: ServiceTokens, *, transports: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, urls: Mapping[str, str], tokens: ServiceTokens, *, transports: Mapping[str, Any] | None = None
+    ) -> None:
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         self._tokens = tokens
         self._clients = {

@@ -60,7 +60,9 @@ class Knowledge:
 class Watcher:
     """`seen` is told the versions by the pipe; `run` refreshes when they differ from what is known."""
 
-    def __init__(self, knowledge: Knowledge, upstreams: Upstreams, redis: Any, edges: Sequence[str], secret: str) -> None:
+    def __init__(
+        self, knowledge: Knowledge, upstreams: Upstreams, redis: Any, edges: Sequence[str], secret: str
+    ) -> None:
         self._knowledge, self._upstreams, self._redis = knowledge, upstreams, redis
         self._edges, self._secret = edges, secret
         self._changed = asyncio.Event()

@@ -101,7 +101,9 @@ async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     except msgspec.ValidationError as error:
         detail, _, where = str(error).partition(" - at `$")
         pointer = where.rstrip("`").replace("[", "/").replace("]", "").replace(".", "/")
-        raise Problem("invalid-request", 422, "The cart is not valid", errors=[{"pointer": pointer, "detail": detail}]) from None
+        raise Problem(
+            "invalid-request", 422, "The cart is not valid", errors=[{"pointer": pointer, "detail": detail}]
+        ) from None
     except msgspec.DecodeError:
         raise Problem("invalid-request", 400, "The body is not JSON") from None
     _plausible(asked)

@@ -7,7 +7,7 @@ import gzip
 import random
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ def campaigns(stack: Stack) -> bool:
         ("blocks", [{**b, **live} for b in BLOCKS]),
         ("cart-rules", [{**r, **live} for r in RULES]),
     )
-    with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}, timeout=30) as admin:
+    with httpx.Client(
+        base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}, timeout=30
+    ) as admin:
         for noun, bodies in plan:
             for body in bodies:
                 answer = admin.post(f"/{noun}", json=body)
@@ -55,11 +57,11 @@ def orders() -> Iterator[dict[str, Any]]:
     """The real orders as events, moved so that the last day of the data is yesterday."""
     with gzip.open(ORDERS, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    last = max(datetime.fromisoformat(r["ts"]).replace(tzinfo=timezone.utc) for r in rows)
-    shift = timedelta(days=(datetime.now(timezone.utc) - last).days)
+    last = max(datetime.fromisoformat(r["ts"]).replace(tzinfo=UTC) for r in rows)
+    shift = timedelta(days=(datetime.now(UTC) - last).days)
     for (customer, order), lines in groupby(rows, key=lambda r: (r["customer"], r["order"])):
         found = list(lines)
-        at = datetime.fromisoformat(found[0]["ts"]).replace(tzinfo=timezone.utc) + shift
+        at = datetime.fromisoformat(found[0]["ts"]).replace(tzinfo=UTC) + shift
         items = [
             {
                 "sku": line["sku"],
@@ -77,7 +79,7 @@ def orders() -> Iterator[dict[str, Any]]:
 def browsing(*, visitors: int = 200, seed: int = 7) -> Iterator[dict[str, Any]]:
     """Views of the last week by visitors nobody knows; the same ones for the same seed."""
     rng = random.Random(seed)  # noqa: S311 - data, not secrets
-    now = datetime.now(timezone.utc).replace(microsecond=0)
+    now = datetime.now(UTC).replace(microsecond=0)
     for visitor in range(visitors):
         for view in range(rng.randrange(1, 12)):
             at = now - timedelta(minutes=rng.randrange(7 * 24 * 60))

@@ -78,8 +78,14 @@ def select(slot: Slot, visitor: Visitor) -> dict[str, Any]:
     found = [b for b in slot.blocks if here and refusal(b, visitor) is None]
     found = found[: 1 if slot.display == "first" else slot.capacity]
     if not found:
-        return {"fallback": True, "blocks": [{"key": f"{slot.key}:default", "content": localized(slot.default, visitor.locale)}]}
-    return {"fallback": False, "blocks": [{"key": b.key, "content": localized(b.content, visitor.locale)} for b in found]}
+        return {
+            "fallback": True,
+            "blocks": [{"key": f"{slot.key}:default", "content": localized(slot.default, visitor.locale)}],
+        }
+    return {
+        "fallback": False,
+        "blocks": [{"key": b.key, "content": localized(b.content, visitor.locale)} for b in found],
+    }
 
 
 def explain(slot: Slot, visitor: Visitor) -> list[dict[str, Any]]:

@@ -124,7 +124,9 @@ def next_flip(person: Person, now_ms: int) -> int | None:
     return next((at for at, _ in person.flips if at > now_ms), person.covered_until)
 
 
-def late_bits(definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int) -> int:
+def late_bits(
+    definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
+) -> int:
     """Bits, by segment id, of the request-dependent segments among `refs` that hold."""
     wanted = sum(1 << r.id for r in refs)
     return definitions.decide(Facts(atoms, context), now_ms)[0] & wanted if wanted else 0
@@ -135,7 +137,9 @@ def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRe
     return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
 
 
-def request_context(headers: Mapping[str, str], query: Mapping[str, str], *, now_ms: int, zone: ZoneInfo) -> dict[str, Any]:
+def request_context(
+    headers: Mapping[str, str], query: Mapping[str, str], *, now_ms: int, zone: ZoneInfo
+) -> dict[str, Any]:
     """Context fields of a request: what the edge says of its origin (x-geo-*), the browser of itself, the page of the visit."""
     local = datetime.fromtimestamp(now_ms / 1000, zone)
     agent = headers.get("user-agent", "").lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -27,7 +27,9 @@ async def collect(deps: Deps, key: ApiKey, body: dict[str, Any], *, visitor: str
     events = body.get("events")
     if not isinstance(events, list) or not 0 < len(events) <= MOST_EVENTS:
         detail = f"events is a list of 1 to {MOST_EVENTS}"
-        raise Problem("invalid-request", 422, "The batch is not valid", errors=[{"pointer": "/events", "detail": detail}])
+        raise Problem(
+            "invalid-request", 422, "The batch is not valid", errors=[{"pointer": "/events", "detail": detail}]
+        )
     accepted: list[tuple[str, dict[str, Any]]] = []
     rejected: list[dict[str, str]] = []
     for i, raw in enumerate(events):
@@ -58,7 +60,7 @@ def _own(key: ApiKey, raw: Any, visitor: str | None) -> dict[str, Any]:
         raise Undecodable("not-allowed", "this type of event comes from a server")
     if visitor is None:
         raise Undecodable("no-visitor", "there is no visitor id: call GET /v1/context first")
-    now = datetime.now(timezone.utc).isoformat()
+    now = datetime.now(UTC).isoformat()
     return {"time": now, **event, "subject": f"visitor:{visitor}", "source": f"browser/{visitor}"}
 
 
@@ -70,4 +72,6 @@ async def _hand_over(deps: Deps, events: list[tuple[str, dict[str, Any]]]) -> No
         else:
             await deps.upstreams.json(SEGMENT, "POST", "/v1/events", json={"events": [e for _, e in events]})
     except (httpx.HTTPError, OSError) as error:
-        raise Problem("collector-unavailable", 503, "Events cannot be taken now", headers={"retry-after": "1"}) from error
+        raise Problem(
+            "collector-unavailable", 503, "Events cannot be taken now", headers={"retry-after": "1"}
+        ) from error

@@ -78,8 +78,18 @@ async def decide(
     """The answer for one request. Always one, whatever is down."""
     now_ms = int(time.time() * 1000)
     who = await audience(decider, identity, now_ms)
-    late = targeting.late_bits(decider.knowledge.definitions, plan.late, who.atoms, context(), now_ms) if plan.late else 0
-    key = (plan.website, plan.slots, plan.locale, who.atoms & plan.mask, late, who.group if plan.groups else "", who.degraded)
+    late = (
+        targeting.late_bits(decider.knowledge.definitions, plan.late, who.atoms, context(), now_ms) if plan.late else 0
+    )
+    key = (
+        plan.website,
+        plan.slots,
+        plan.locale,
+        who.atoms & plan.mask,
+        late,
+        who.group if plan.groups else "",
+        who.degraded,
+    )
     answer = decider.knowledge.answers.get(key)
     if answer is not None and answer.until > now_ms:
         _hit.inc()
@@ -144,5 +154,7 @@ async def respond(send: Send, answer: Answer, *, etag: bytes, extra: list[tuple[
         await send({"type": "http.response.start", "status": 304, "headers": kept + extra})
         await send({"type": "http.response.body", "body": b""})
         return
-    await send({"type": "http.response.start", "status": 200, "headers": answer.headers + extra if extra else answer.headers})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": answer.headers + extra if extra else answer.headers}
+    )
     await send({"type": "http.response.body", "body": answer.body})

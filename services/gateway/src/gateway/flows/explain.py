@@ -13,7 +13,9 @@ from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT
 
 
-async def explain(deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, Any]) -> dict[str, Any]:
+async def explain(
+    deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, Any]
+) -> dict[str, Any]:
     """`context` is the request to explain (country, region, ...). Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs."""
     now_ms = deps.clock.now_ms()
     locale = str(context.get("locale") or "*")
@@ -27,7 +29,10 @@ async def explain(deps: Deps, key: ApiKey, *, profile: str, slots: list[str], co
     blocks, messages, *reasons = await asyncio.gather(
         deps.upstreams.json(CONTENT, "POST", "/v1/select", json=selected),
         deps.upstreams.json(PROMO, "POST", "/v1/messages", json=common),
-        *(deps.upstreams.send(SEGMENT, "GET", f"/v1/segments/{r.key}/explain", params={"profile": profile}) for r in refs),
+        *(
+            deps.upstreams.send(SEGMENT, "GET", f"/v1/segments/{r.key}/explain", params={"profile": profile})
+            for r in refs
+        ),
     )
     return {
         "profile": profile,

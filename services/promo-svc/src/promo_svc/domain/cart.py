@@ -65,5 +65,3 @@ class Running:
         given = max(0, min(half_up(amount), self.left(index)))
         self.given[index] += given
         return given
-
-

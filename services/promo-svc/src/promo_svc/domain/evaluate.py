@@ -101,7 +101,11 @@ def _eligible(rule: Rule, running: Running) -> tuple[list[tuple[int, int]], str]
     """(line, units) the rule may touch, and the reason when there are none."""
     found, reason = [], "no-line-matches"
     for index, line in enumerate(running.request.lines):
-        if not line.discountable or line.price < 0 or (rule.filter and not holds(rule.filter, line, running.request.at_ms)):
+        if (
+            not line.discountable
+            or line.price < 0
+            or (rule.filter and not holds(rule.filter, line, running.request.at_ms))
+        ):
             continue
         if index in running.stopped:
             reason = "stopped"

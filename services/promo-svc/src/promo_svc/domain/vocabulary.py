@@ -62,7 +62,11 @@ class CartField(LeafType):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         if raw["cart"] not in CART_FIELDS:
-            fail("/cart", "unknown-field", f"{raw['cart']!r} is not known of a cart{nearest(str(raw['cart']), CART_FIELDS)}")
+            fail(
+                "/cart",
+                "unknown-field",
+                f"{raw['cart']!r} is not known of a cart{nearest(str(raw['cart']), CART_FIELDS)}",
+            )
         params = comparison(raw, "cart", fail)
         if params[1] not in NUMERIC or number(params[2]) is None:
             fail("/value", "wrong-type", "a number is needed")

@@ -66,7 +66,12 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
 def _answer(record: Any, request: str) -> dict[str, Any]:
     if record["request"] != request:
         raise Problem("idempotency-key-reused", 422, "The key was used for another request")
-    return {"id": str(record["id"]), "rule": record["rule"], "status": record["status"], "expires_at": record["expires_at"]}
+    return {
+        "id": str(record["id"]),
+        "rule": record["rule"],
+        "status": record["status"],
+        "expires_at": record["expires_at"],
+    }
 
 
 async def _uses(tx: Tx, rule: str, customer: str) -> int:

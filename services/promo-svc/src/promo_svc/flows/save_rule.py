@@ -14,7 +14,9 @@ from promo_svc.domain.rule import check
 from promo_svc.snapshot import KIND
 
 
-async def save_rule(deps: Deps, key: str, body: dict[str, Any] | None, *, expected: int | None, actor: str) -> Document | None:
+async def save_rule(
+    deps: Deps, key: str, body: dict[str, Any] | None, *, expected: int | None, actor: str
+) -> Document | None:
     """Save (or, without a body, delete) a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
     faults = check(body) if body is not None else []
     if faults:
