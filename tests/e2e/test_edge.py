@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -58,10 +58,10 @@ class Shopper:
 
 
 @pytest.fixture(scope="module")
-def shop(stack: Stack) -> Iterator[Stack]:
+def shop(stack: Stack) -> Stack:
     with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
         publish(admin)
-    yield stack
+    return stack
 
 
 def publish(admin: httpx.Client) -> None:

@@ -116,9 +116,9 @@ async def finish(rig: Rig) -> None:
     last = rig.worker("last", batch="2000")
     until = time.monotonic() + 300
     while await rig.left() > 0:
-        assert time.monotonic() < until and last.popen is not None and last.popen.poll() is None, last.log.read_text()[
-            -2000:
-        ]
+        alive = last.popen is not None and last.popen.poll() is None
+        assert alive, last.log.read_text()[-2000:]
+        assert time.monotonic() < until, "the rest was not applied in time"
         time.sleep(0.2)
     last.stop()
 
@@ -141,7 +141,8 @@ async def check(rig: Rig) -> None:
             counts[row["profile"][2:], kind] = len(entries) + person.dropped.get(kind, (0, 0))[0]
     wanted = rig.made.counts()
     lost, double = wanted - counts, counts - wanted
-    assert not lost and not double, f"seed {SEED}: lost {sum(lost.values())}, double {sum(double.values())}"
+    verdict = (sum(lost.values()), sum(double.values()))
+    assert verdict == (0, 0), f"seed {SEED}: lost and double"
     for key in CONDITIONS:
         found = {row["profile"][2:] for row in rows if row["key"] == key}
         sure_in = rig.made.members(key, before) & rig.made.members(key, after)

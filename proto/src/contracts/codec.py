@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from google.protobuf import json_format, struct_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from contracts.events.v1 import commerce_pb2, common_pb2, storefront_pb2
@@ -121,7 +121,7 @@ class _Field:
         elif message is struct_pb2.Struct.DESCRIPTOR or message.GetOptions().map_entry:
             self.kind, self.repeated = "object", False
         else:
-            self.kind, self.shape = "message", shape_of(message)  # type: ignore[arg-type]
+            self.kind, self.shape = "message", shape_of(message)
 
     def read(self, value: Any, path: str, currencies: set[str]) -> Any:
         if self.repeated:
@@ -131,7 +131,7 @@ class _Field:
         return self.one(value, path, currencies)
 
     def one(self, value: Any, path: str, currencies: set[str]) -> Any:
-        if self.kind == "str" or self.kind == "bool":
+        if self.kind in ("str", "bool"):
             if not isinstance(value, str if self.kind == "str" else bool):
                 raise Undecodable("wrong-type", f"{path} is a {self.kind}")
             return value
@@ -147,8 +147,8 @@ class _Field:
 Shape = dict[str, _Field]
 
 
-def shape_of(message: Descriptor) -> Shape:
-    """JSON name and proto name -> field."""
+def shape_of(message: Any) -> Shape:
+    """JSON name and proto name -> field, of a message descriptor."""
     return {name: reader for f in message.fields for reader in [_Field(f)] for name in (f.name, f.json_name)}
 
 

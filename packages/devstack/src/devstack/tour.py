@@ -100,57 +100,57 @@ def _step(title: str, slot: str, shopper: Shopper, act: Callable[[], None], *, b
     return after != before
 
 
-def main() -> int:
-    """Play all seven; exit status 1 when one did not change what the shop shows."""
-    running = STATE / "stack.json"
-    if not running.exists():
-        print("Nothing is running: make run, in another terminal", file=sys.stderr)
-        return 1
-    url, secrets = json.loads(running.read_text())["gateway"], Secrets.of(STATE)
-    new = lambda **more: Shopper(url, secrets, **more)  # noqa: E731
+def _order_long_ago(url: str, secrets: Secrets, customer: str) -> None:
+    """Consumables, 45 days ago."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 45 * 86_400))
+    items = [{"sku": "N1", "category": "consumables", "quantity": 1, "price": _money(900)}]
+    data = {"order_id": f"order-{customer}", "grand_total": _money(900), "items": items}
+    event = {"id": f"order-{customer}", "source": "tour", "type": "order_placed", "time": at, "data": data}
+    body = {"events": [{**event, "subject": f"customer:{customer}"}]}
+    httpx.post(f"{url}/v1/events", json=body, headers={"x-api-key": secrets.secret}).raise_for_status()
+
+
+def _views(shopper: Shopper) -> None:
+    for n in range(4):
+        shopper.does("product_view", {"sku": f"RUN-{n}", "category": "shoes/running"})
+
+
+def _visits(shopper: Shopper) -> None:
+    for _ in range(2):
+        shopper.does("page_view", {"path": "/"})
+
+
+def play(url: str, secrets: Secrets) -> bool:
+    """All seven, then the cart offers that go with them; False when anything stayed as it was."""
     fresh = uuid.uuid4().hex[:8]
-    buyer = next(o["subject"].split(":")[1] for o in orders() if o["data"]["grand_total"]["amount"] > 60_000)
     cart = {"items": [{"sku": "RUN-1", "quantity": 2, "price": _money(6000)}], "subtotal": _money(12_000)}
-    big, runner, home = new(), new(), new()
-    vip, late, trade = new(customer=f"vip-{fresh}"), new(customer=f"late-{fresh}"), new(customer=f"trade-{fresh}")
-
-    def views() -> None:
-        for n in range(4):
-            runner.does("product_view", {"sku": f"RUN-{n}", "category": "shoes/running"})
-
-    def consumables() -> None:
-        long_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 45 * 86_400))
-        items = [{"sku": "N1", "category": "consumables", "quantity": 1, "price": _money(900)}]
-        data = {"order_id": f"late-{fresh}", "grand_total": _money(900), "items": items}
-        event = {"id": f"late-{fresh}", "source": "tour", "type": "order_placed", "time": long_ago, "data": data}
-        body = {"events": [{**event, "subject": f"customer:late-{fresh}"}]}
-        httpx.post(f"{url}/v1/events", json=body, headers={"x-api-key": secrets.secret}).raise_for_status()
-
-    def twice() -> None:
-        home.does("page_view", {"path": "/"})
-        home.does("page_view", {"path": "/"})
-
+    big, runner, home = Shopper(url, secrets), Shopper(url, secrets), Shopper(url, secrets)
+    vip, late, trade = (Shopper(url, secrets, customer=f"{name}-{fresh}") for name in ("vip", "late", "trade"))
+    local = Shopper(url, secrets, region="BY")
     order = {"order_id": f"vip-{fresh}", "grand_total": _money(60_000), "status": "placed"}
-    default = home.sees("home.shipping")
+    elsewhere = home.sees("home.shipping")
     results = [
         _step("1. Cart over 100: free-shipping nudge", "cart.top", big, lambda: big.does("cart_update", cart)),
-        _step("2. More than 3 running shoes viewed, never bought: 10 %", "product.offer", runner, views),
-        _step("3. Lifetime value over 500: VIP banner", "home.hero", vip, lambda: vip.told("order_placed", order)),
-        _step("4. Consumables bought 45 days ago: reorder", "home.hero", late, consumables),
         _step(
-            "5. Wholesale group: volume prices",
+            "2. More than 3 running shoes viewed, never bought: 10 %", "product.offer", runner, lambda: _views(runner)
+        ),
+        _step("3. Lifetime value over 500: VIP banner", "home.hero", vip, lambda: vip.told("order_placed", order)),
+        _step(
+            "4. Consumables 45 days ago: reorder",
+            "home.hero",
+            late,
+            lambda: _order_long_ago(url, secrets, f"late-{fresh}"),
+        ),
+        _step(
+            "5. Wholesale: volume prices",
             "home.hero",
             trade,
             lambda: trade.told("group_assigned", {"group": "Wholesale"}),
         ),
         _step(
-            "6. From Bavaria: local cut-off, on the first page view",
-            "home.shipping",
-            new(region="BY"),
-            lambda: None,
-            before=default,
+            "6. From Bavaria: local cut-off, on the first view", "home.shipping", local, lambda: None, before=elsewhere
         ),
-        _step("7. New against returning", "home.note", home, twice),
+        _step("7. New against returning", "home.note", home, lambda: _visits(home)),
     ]
     offers = {
         "cart over 100": big.pays(6000, 2),
@@ -158,10 +158,20 @@ def main() -> int:
         "wholesale": trade.pays(400, 10),
     }
     print("\nCart offers, in cents:", offers)
-    print(f"A real customer of the demo data, {buyer}, sees: {new(customer=buyer).sees('home.hero')!r}")
-    good = all(results) and all(offers.values())
+    buyer = next(o["subject"].split(":")[1] for o in orders() if o["data"]["grand_total"]["amount"] > 60_000)
+    seen = Shopper(url, secrets, customer=buyer).sees("home.hero")
+    print(f"A real customer of the demo data, {buyer}, sees: {seen!r}")
     print(f"\n{sum(results)} of {len(results)} use cases changed what the shop shows")
-    return 0 if good else 1
+    return all(results) and all(offers.values())
+
+
+def main() -> int:
+    """Play the tour against what make run started; exit status 1 when something did not change."""
+    running = STATE / "stack.json"
+    if not running.exists():
+        print("Nothing is running: make run, in another terminal", file=sys.stderr)
+        return 1
+    return 0 if play(json.loads(running.read_text())["gateway"], Secrets.of(STATE)) else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from chassis.bus import Record
 from chassis.problems import Problem
+from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -169,8 +170,11 @@ async def export_members(key: str, deps: DepsDep) -> StreamingResponse:
 
 
 @router.get("/segments/{key}/explain")
-async def explain(key: str, profile: str, deps: DepsDep, at: int | None = None) -> dict[str, Any]:
-    """Why a person is in or out: per node the value seen and when it will flip; since when; and whether at `at`."""
+async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: int | None = None) -> dict[str, Any]:
+    """Why a person is in or out: per node the value seen and when it flips; since when; and whether at `at`.
+
+    Parameters named like context fields are the request to explain.
+    """
     stored = await _stored(deps, key)
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
@@ -184,7 +188,8 @@ async def explain(key: str, profile: str, deps: DepsDep, at: int | None = None) 
     if stored.live_version is None:
         raise Problem("not-live", 409, "No version of this segment is live")
     person = row.profile if row else people.empty("customer" if profile.startswith("c:") else "visitor")
-    why = rules.ruleset.explain(key, person, deps.clock.now_ms(), person=owner)
+    context = {name: value for name, value in request.query_params.items() if name in FIELDS}
+    why = rules.ruleset.explain(key, person, deps.clock.now_ms(), who=owner, context=context)
     answer = {"segment": key, "profile": owner, "known": row is not None, "why": why, "transitions": past}
     return answer if at is None else {**answer, "at": at, "member_at": member_at}
 

@@ -90,7 +90,8 @@ def to_bytes(bits: int) -> bytes:
 
 def _row(record: Mapping[str, object]) -> Row:
     state, atoms = record["state"], record["atoms"]
-    assert isinstance(state, bytes) and isinstance(atoms, bytes)
+    assert isinstance(state, bytes)
+    assert isinstance(atoms, bytes)
     return Row(
         key=str(record["profile"]),
         website=str(record["website"]),

@@ -20,7 +20,7 @@ async def save_content(deps: Deps, edit: Edit) -> Document | None:
             if users:
                 errors = [{"pointer": "", "detail": f"block {key}"} for key in users]
                 raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
-        old = next((b.body["slots"] for b in blocks if edit.kind == BLOCK and b.key == edit.key), [])
+        old: list[str] = next((b.body["slots"] for b in blocks if edit.kind == BLOCK and b.key == edit.key), [])
         places = {*old, *((edit.body or {}).get("slots") or [] if edit.kind == BLOCK else [edit.key])}
         tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in places)})
         edit = Edit(edit.kind, edit.key, edit.body, edit.expected, edit.actor, tags)

@@ -46,8 +46,7 @@ class RuleSet:
                 for key in rule.any_of or [min(rule.all_of)]:
                     by_segment[key].append(rule)
         plain = tuple(r for r in ordered if not r.coupon and not r.any_of and not r.all_of)
-        freeze = lambda index: {k: tuple(v) for k, v in index.items()}  # noqa: E731
-        return cls(version, tuple(ordered), plain, freeze(by_coupon), freeze(by_segment))
+        return cls(version, tuple(ordered), plain, _freeze(by_coupon), _freeze(by_segment))
 
     def candidates(self, request: Request) -> list[Rule]:
         """Rules that could apply, in the order they are applied in: cost follows these, not the rules stored."""
@@ -57,6 +56,10 @@ class RuleSet:
         for key in request.segments:
             found.update(self.by_segment.get(key, ()))
         return sorted(found, key=lambda r: (r.priority, r.id))
+
+
+def _freeze(index: dict[str, list[Rule]]) -> dict[str, tuple[Rule, ...]]:
+    return {key: tuple(rules) for key, rules in index.items()}
 
 
 def out_of_scope(rule: Rule, request: Request) -> str | None:

@@ -129,10 +129,13 @@ class RuleSet:
             change = profile.pending[0].at
         return bits, change
 
-    def explain(self, key: str, profile: Profile, now: int, *, person: str = "") -> dict[str, Any]:
+    def explain(
+        self, key: str, profile: Profile, now: int, *, who: str = "", context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Per node of the definition: what was seen, whether it holds, and when that flips by itself."""
-        facts = Facts(profile, person)
-        facts.bits = self.decide(Facts(profile, person), now)[0]
+        facts = Facts(profile, who)
+        facts.bits = self.decide(Facts(profile, who), now)[0]
+        facts.context = dict(context or {})
         return explain(self.trees[key], facts, now)
 
 

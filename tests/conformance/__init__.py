@@ -1,0 +1,1 @@
+"""Runs language-neutral cases against the product: see tools/conformance.py."""
