@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import uuid
@@ -40,7 +41,7 @@ async def pure(_: dict[str, Any]) -> AsyncIterator[segments.Driver]:
 async def on_database(cases: list[dict[str, Any]]) -> Report:
     """One database per case, copied from a migrated one."""
     with tempfile.TemporaryDirectory(prefix="footfall-cases-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
+        os.chmod(folder, 0o755)
         postgres, valkey = Postgres(Path(folder)), Valkey(Path(folder))
         postgres.start()
         valkey.start()

@@ -59,7 +59,7 @@ def require_service(tokens: ServiceTokens, audience: str) -> Any:
     return Depends(check)
 
 
-class _TooLarge(Exception):
+class _Broken(Exception):
     pass
 
 
@@ -83,19 +83,23 @@ class Limits:
             await problem.response()(scope, receive, send)
             return
 
+        broken: list[Problem] = []
+
         async def watched(message: Any) -> None:
+            if broken and not status[0]:
+                return  # the framework's own words for a body that did not arrive; ours follow
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, self._limited(receive), watched)
-        except (_TooLarge, TimeoutError) as error:
-            if status[0]:
+            await self._app(scope, self._limited(receive, broken), watched)
+        except (_Broken, TimeoutError):
+            if status[0] or not broken:
                 raise
-            slow = isinstance(error, TimeoutError)
-            refusal = _slow() if slow else _large()
-            await refusal.response()(scope, receive, watched)
+        if broken and not status[0]:
+            status[0] = broken[0].status
+            await broken[0].response()(scope, receive, send)
         route = getattr(scope.get("route"), "path", "unmatched")
         labels = (self._service, scope["method"], route, str(status[0]))
         HTTP_SECONDS.labels(*labels).observe(time.perf_counter() - started)
@@ -108,20 +112,25 @@ class Limits:
                 return _large()
         return None
 
-    def _limited(self, receive: Any) -> Any:
+    def _limited(self, receive: Any, broken: list[Problem]) -> Any:
         seen, done = 0, False
 
         async def limited() -> Any:
             nonlocal seen, done
             if done:
                 return await receive()
-            async with asyncio.timeout(self._timeout_s):
-                message = await receive()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    message = await receive()
+            except TimeoutError:
+                broken.append(_slow())
+                raise
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 done = not message.get("more_body", False)
                 if seen > self._max_body:
-                    raise _TooLarge
+                    broken.append(_large())
+                    raise _Broken
             return message
 
         return limited

@@ -56,7 +56,7 @@ class Postgres:
             ]  # fmt: skip
             subprocess.run(argv, check=True, capture_output=True, user=self._uid, group=self._uid, cwd=self._home)
         self._end_leftover()
-        self.port = free_port()
+        self.port = self.port or free_port()
         options = {
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
             "shared_buffers": "256MB", "wal_compression": "lz4", "max_wal_size": "2GB", "log_min_messages": "warning",

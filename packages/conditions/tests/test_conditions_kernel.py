@@ -1,0 +1,179 @@
+"""compiled = interpreted = explained, on random trees and facts; texts and JSON read back; faults point at their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from conditions import (
+    Invalid,
+    LeafType,
+    Vocabulary,
+    compile_set,
+    explain,
+    from_text,
+    holds,
+    next_change_at,
+    parse,
+    split,
+    to_json,
+    to_text,
+)
+from conditions.context import Atom, Context
+from conditions.operators import OPERATORS, compare
+from conditions.tree import Fail, Group, Leaf, Node, leaves
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+class Facts:
+    def __init__(self, values: dict[str, int], context: dict[str, Any] | None = None, atoms: int = 0) -> None:
+        self.values, self.context, self.atoms, self.bits = values, context or {}, atoms, 0
+
+
+class Least(LeafType):
+    """{"least": name, "value": n}"""
+
+    key = "least"
+
+    def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
+        if not isinstance(raw.get("value"), int):
+            fail("/value", "wrong-type", "value is a number")
+        return raw["least"], raw.get("value")
+
+    def json(self, params: Any) -> dict[str, Any]:
+        return {"least": params[0], "value": params[1]}
+
+    def test(self, params: Any, facts: Facts, now: int) -> bool:
+        return facts.values.get(params[0], 0) >= params[1]
+
+
+class Until(LeafType):
+    """{"until": instant}"""
+
+    key = "until"
+    temporal = True
+
+    def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
+        return raw["until"]
+
+    def json(self, params: Any) -> dict[str, Any]:
+        return {"until": params}
+
+    def test(self, params: Any, facts: Facts, now: int) -> bool:
+        return now < int(params)
+
+    def change(self, params: Any, facts: Facts, now: int) -> int | None:
+        return params if now < params else None
+
+
+WORDS = Vocabulary([Least(), Until(), Context(), Atom()])
+leaf = st.one_of(
+    st.builds(lambda n, v: {"least": n, "value": v}, st.sampled_from("abc"), st.integers(0, 3)),
+    st.builds(lambda t: {"until": t}, st.integers(0, 30)),
+    st.builds(lambda v: {"context": "country", "op": "eq", "value": v}, st.sampled_from(["DE", "FR"])),
+)
+tree = st.recursive(
+    leaf,
+    lambda inner: (
+        st.builds(
+            lambda kind, items, expect: {kind: items} if expect else {kind: items, "value": False},
+            st.sampled_from(["all", "any"]),
+            st.lists(inner, min_size=1, max_size=3),
+            st.booleans(),
+        )
+        | st.builds(lambda item: {"not": item}, inner)
+    ),
+    max_leaves=12,
+)
+facts = st.builds(
+    lambda values, country: Facts(values, {"country": country}),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)),
+    st.sampled_from(["DE", "FR", None]),
+)
+
+
+class TestReadings:
+    @given(st.lists(tree, min_size=1, max_size=5), facts, st.integers(0, 30))
+    def test_compiled_interpreted_and_explained_agree(self, raws: list[Any], who: Facts, now: int) -> None:
+        nodes = [parse(raw, WORDS) for raw in raws]
+        bits, change = compile_set(list(enumerate(nodes)))(who, now)
+        for i, node in enumerate(nodes):
+            assert bool(bits >> i & 1) == holds(node, who, now) == explain(node, who, now)["result"]
+        assert change == min((c for n in nodes if (c := next_change_at(n, who, now)) is not None), default=None)
+
+    @given(tree, facts, st.integers(0, 30))
+    def test_nothing_changes_before_the_next_change(self, raw: Any, who: Facts, now: int) -> None:
+        node = parse(raw, WORDS)
+        change = next_change_at(node, who, now)
+        for later in range(now, min(change or 40, 40)):
+            assert holds(node, who, later) == holds(node, who, now)
+
+    @given(tree)
+    def test_json_and_text_read_back_to_the_same_tree(self, raw: Any) -> None:
+        node = parse(raw, WORDS)
+        assert parse(to_json(node), WORDS) == node
+        assert from_text(to_text(node), WORDS) == node
+
+    @given(tree, facts, st.integers(0, 30))
+    def test_a_split_tree_over_its_atoms_means_the_same(self, raw: Any, who: Facts, now: int) -> None:
+        node, kept = parse(raw, WORDS), []
+
+        def keep(durable: Node) -> Node:
+            kept.append(durable)
+            return Leaf(WORDS.types["atom"], len(kept) - 1)
+
+        rest = split(node, keep)
+        atoms = sum(1 << i for i, durable in enumerate(kept) if holds(durable, who, now))
+        assert holds(rest, Facts({}, who.context, atoms), now) == holds(node, who, now)
+        assert all(leaf.type.key in ("atom", "context") for leaf in leaves(rest))
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("raw", "pointer", "code"),
+        [
+            ({"all": []}, "/all", "empty"),
+            ({"all": [{"leest": 1}]}, "/all/0", "unknown-condition"),
+            ({"any": [{"least": "a", "value": "x"}]}, "/any/0/value", "wrong-type"),
+            ({"not": {"context": "contry", "op": "eq", "value": "DE"}}, "/not/context", "unknown-field"),
+            ({"all": [{"until": 1}], "vlaue": True}, "/vlaue", "unknown-field"),
+            ({"context": "country", "op": "regex", "value": "(a+)+b"}, "/value", "unsafe-pattern"),
+            ([], "", "not-a-condition"),
+            ({"all": [{"until": 1}], "any": []}, "", "ambiguous"),
+        ],
+    )
+    def test_a_fault_says_where_and_what(self, raw: Any, pointer: str, code: str) -> None:
+        with pytest.raises(Invalid) as caught:
+            parse(raw, WORDS)
+        assert (caught.value.faults[0].pointer, caught.value.faults[0].code) == (pointer, code)
+
+    def test_a_misspelt_word_gets_the_nearest_known_one(self) -> None:
+        with pytest.raises(Invalid, match="did you mean least"):
+            parse({"leest": 1}, WORDS)
+
+    def test_depth_and_size_are_bounded(self) -> None:
+        deep: Any = {"until": 1}
+        for _ in range(200):
+            deep = {"not": deep}
+        for raw in (deep, {"all": [{"until": 1}] * 1000}):
+            with pytest.raises(Invalid) as caught:
+                parse(raw, WORDS)
+            assert caught.value.faults[0].code == "too-large"
+
+
+class TestOperators:
+    @pytest.mark.parametrize("op", [o for o in OPERATORS if o not in ("missing", "exists")])
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_what_is_missing_satisfies_only_negative_operators(self, op: str, value: Any) -> None:
+        literal = ("x",) if op in ("in", "not_in") else "x"
+        assert compare(op, value, literal) == (op == "ne" or op.startswith("not_"))
+
+    def test_text_that_reads_as_a_number_is_one(self) -> None:
+        assert compare("eq", "10", 10)
+        assert compare("lt", "9", "10")
+        assert not compare("eq", "10a", 10)
+
+    def test_a_group_is_never_everybody_by_accident(self) -> None:
+        assert not holds(Group(False, True, ()), Facts({}), 0)

@@ -1,0 +1,121 @@
+"""One event from JSON and from protobuf; bad bytes get a reason; generated code and catalogue agree with the sources."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from contracts import topics
+from contracts.codec import MESSAGES, Codec, Implausible, Undecodable, plausible
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[2]
+CODEC = Codec()
+NOW = 1_795_514_400_000
+EXAMPLES = sorted((ROOT / "proto" / "examples").rglob("*.json"))
+
+
+def envelope(**more: Any) -> dict[str, Any]:
+    base = {"specversion": "1.0", "id": "1", "source": "s", "type": "product_view", "time": "2026-11-24T10:00:00Z"}
+    return {**base, "subject": "visitor:a", "data": {"sku": "A"}, **more}
+
+
+def decode(value: Any) -> Any:
+    return CODEC.decode(json.dumps(value).encode() if not isinstance(value, bytes) else value, ())
+
+
+class TestExamples:
+    @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+    def test_an_example_reads_the_same_from_both_forms(self, path: Path) -> None:
+        raw = json.loads(path.read_text())
+        event = decode(raw)
+        plausible(event, NOW)
+        assert topics.TOPIC_OF[raw["type"]] == path.parent.name
+        message = json_format.ParseDict(raw["data"], MESSAGES[raw["type"]]())
+        headers = [("content-type", b"application/protobuf"), ("ce_website", raw.get("website", "main").encode())]
+        headers += [(f"ce_{n}", raw[n].encode()) for n in ("id", "source", "type", "time", "subject")]
+        assert CODEC.decode(message.SerializeToString(), headers) == event
+
+    def test_every_type_has_an_example(self) -> None:
+        assert {json.loads(p.read_text())["type"] for p in EXAMPLES} == set(MESSAGES)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            (b"{", "not-an-event"),
+            (b"\xff\xfe", "not-an-event"),
+            (b"[" * 100_000, "not-an-event"),
+            (b'{"id": NaN}', "not-an-event"),
+            (envelope(type="nonsense"), "unknown-type"),
+            (envelope(data={"skuu": "A"}), "unknown-field"),
+            (envelope(data={"sku": 7}), "wrong-type"),
+            (envelope(data={"price": {"amount": 1.5, "currency": "EUR"}}), "wrong-type"),
+            (envelope(data={"price": {"amount": 2**63, "currency": "EUR"}}), "wrong-type"),
+            (envelope(data={"price": {"amount": 1, "currency": "euro"}}), "wrong-type"),
+            (envelope(time="yesterday"), "bad-time"),
+            (envelope(time="2026-11-24T10:00:00"), "bad-time"),
+            (b"x" * 300_000, "too-large"),
+        ],
+    )
+    def test_it_is_undecodable_with_a_stable_reason(self, value: Any, reason: str) -> None:
+        with pytest.raises(Undecodable) as caught:
+            decode(value)
+        assert caught.value.reason == reason
+
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            (envelope(time="2036-11-24T10:00:00Z"), "time-ahead"),
+            (envelope(time="1970-01-21T10:00:00Z"), "time-long-past"),
+            (envelope(subject="a"), "bad-subject"),
+            (envelope(subject="visitor:" + "x" * 300), "bad-subject"),
+            (envelope(id=""), "bad-id"),
+            (envelope(data={"price": {"amount": -1, "currency": "EUR"}}), "negative"),
+            (envelope(data={"sku": "a\0b"}), "nul-character"),
+        ],
+    )
+    def test_it_is_implausible_with_a_stable_reason(self, value: Any, reason: str) -> None:
+        with pytest.raises(Implausible) as caught:
+            plausible(decode(value), NOW)
+        assert caught.value.reason == reason
+
+    def test_two_currencies_in_one_order_are_refused(self) -> None:
+        money = lambda c: {"amount": 1, "currency": c}  # noqa: E731
+        with pytest.raises(Implausible, match="mixed-currency"):
+            decode(
+                envelope(
+                    type="order_placed", data={"orderId": "1", "grandTotal": money("EUR"), "subtotal": money("USD")}
+                )
+            )
+
+    @given(st.binary(max_size=300))
+    def test_no_bytes_at_all_raise_anything_else(self, value: bytes) -> None:
+        with pytest.raises(Undecodable):
+            CODEC.decode(value, ())
+
+
+class TestSources:
+    def test_the_generated_code_is_what_the_sources_give(self) -> None:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools/protogen.py"), "--check"], check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_the_catalogue_and_the_constants_agree(self) -> None:
+        catalogue = yaml.safe_load((ROOT / "proto/topics/catalogue.yaml").read_text())
+        assert {
+            name: tuple(entry["types"]) for name, entry in catalogue.items() if name in topics.INPUT
+        } == topics.INPUT
+        for name, entry in catalogue.items():
+            assert topics.PARTITIONS[name] == entry["partitions"]
+            assert entry["retention_days"] < 30
+            assert entry["dead_letter"] == (f"{name}.dlq" if name in topics.INPUT else "none")
