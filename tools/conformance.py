@@ -41,7 +41,7 @@ async def pure(_: dict[str, Any]) -> AsyncIterator[segments.Driver]:
 async def on_database(cases: list[dict[str, Any]]) -> Report:
     """One database per case, copied from a migrated one."""
     with tempfile.TemporaryDirectory(prefix="footfall-cases-", ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # noqa: S103 - PostgreSQL runs as another user
         postgres, valkey = Postgres(Path(folder)), Valkey(Path(folder))
         postgres.start()
         valkey.start()
