@@ -14,7 +14,7 @@ tour: .venv/ready ## play the seven use cases against the running stack, with th
 	@$(PY) -m devstack.tour
 
 ##@ Check
-.PHONY: check test conformance faults bench deploy-test
+.PHONY: check test conformance faults bench
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
@@ -28,17 +28,13 @@ faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with 
 	@FAULT_ROUNDS=200 .venv/bin/pytest -q -s tests/faults
 bench: .venv/ready ## measure decisions and ingest against their baselines, in one run
 	@$(PY) -m tests.bench
-deploy-test: .venv/ready ## build the image and bring the compose file up on a real engine (DOCKER_HOST)
-	@$(PY) tests/deploy/engine.py
 
 ##@ Generate
-.PHONY: fmt proto openapi asyncapi lock
+.PHONY: fmt proto lock
 fmt: .venv/ready ## format and mend what can be mended
 	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
-proto: .venv/ready ## compile proto/ and rewrite the AsyncAPI document
-	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py
-openapi: .venv/ready ## rewrite docs/api/openapi.json
-	@$(PY) tools/openapi.py
+proto: .venv/ready ## compile proto/
+	@$(PY) tools/protogen.py
 lock: .venv/ready ## pin the requirements again
 	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
 	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done
