@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from content_svc.deps import Deps
 from content_svc.domain.select import Visitor, boundaries, explain, relevant, select, tags_of
 from content_svc.flows.save_content import disable_block, save_content
-from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, SlotBody
+from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, Selections, SlotBody
 from content_svc.snapshot import BLOCK, SLOT
 
 router = APIRouter(prefix="/v1")
@@ -139,6 +139,12 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
         "next_change_at": min(coming, default=None),
     }
     return {**answer, "explain": {s.key: explain(s, visitor) for s in slots}} if body.explain else answer
+
+
+@router.post("/select-many")
+async def post_select_many(body: Selections, deps: DepsDep) -> dict[str, Any]:
+    """The same for many visitors at once, in order."""
+    return {"answers": [await post_select(ask, deps) for ask in body.asks]}
 
 
 @router.get("/targeting")

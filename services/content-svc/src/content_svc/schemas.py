@@ -173,3 +173,9 @@ class Selection(Strict):
     locale: str = "*"
     at_ms: int
     explain: bool = False
+
+
+class Selections(Strict):
+    """Many at once."""
+
+    asks: Annotated[list[Selection], Field(max_length=100)]

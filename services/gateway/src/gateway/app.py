@@ -24,7 +24,7 @@ from gateway.hot import Hot
 from gateway.keys import Keys
 from gateway.settings import Settings
 from gateway.tokens import CustomerTokens
-from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
 from gateway.watch import WATCHED, Knowledge, Watcher
 
 NAME = "gateway"
@@ -45,7 +45,8 @@ async def build(
     decider = Decider(
         knowledge,
         pipe,
-        upstreams,
+        Coalescer(upstreams, CONTENT, "/v1/select-many"),
+        Coalescer(upstreams, PROMO, "/v1/messages-many"),
         clock,
         ZoneInfo(settings.time_zone),
         settings.budget_ms / 1000,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,3 +41,43 @@ class Upstreams:
         """Close every connection."""
         for client in self._clients.values():
             await client.aclose()
+
+
+class Coalescer:
+    """Joins questions that arrive together into one request: {"asks": [...]} -> {"answers": [...]}.
+
+    A miss per visitor and an HTTP call per miss would drown the gateway after every publish; this way its cost is
+    shared, and at most IN_FLIGHT requests wait for a slow service.
+    """
+
+    IN_FLIGHT, MOST = 2, 64
+
+    def __init__(self, upstreams: Upstreams, service: str, path: str) -> None:
+        self._upstreams, self._service, self._path = upstreams, service, path
+        self._queue: deque[tuple[Mapping[str, Any], asyncio.Future[Any]]] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def ask(self, question: Mapping[str, Any]) -> Any:
+        """The answer to one question; raises httpx.HTTPError when its request failed."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((question, answer))
+        if len(self._senders) < self.IN_FLIGHT:
+            sender = asyncio.ensure_future(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await answer
+
+    async def _send(self) -> None:
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(self.MOST, len(self._queue)))]
+            batch = [item for item in batch if not item[1].done()]
+            try:
+                body = {"asks": [question for question, _ in batch]}
+                found = await self._upstreams.json(self._service, "POST", self._path, json=body)
+                for (_, answer), value in zip(batch, found["answers"], strict=True):
+                    if not answer.done():
+                        answer.set_result(value)
+            except (httpx.HTTPError, ValueError, KeyError) as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(httpx.HTTPError(type(error).__name__))

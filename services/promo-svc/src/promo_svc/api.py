@@ -16,7 +16,7 @@ from promo_svc.domain import cart
 from promo_svc.domain.evaluate import evaluate, out_of_scope
 from promo_svc.flows.redeem import Wish, finish, reserve
 from promo_svc.flows.save_rule import disable_rule, save_rule
-from promo_svc.schemas import CartRule, MessagesRequest, NewCartRule, Redemption
+from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
 from promo_svc.snapshot import KIND
 
 MOST_LINES = 500
@@ -138,6 +138,12 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
         "tags": ["promo"],
         "next_change_at": min(bounds, default=None),
     }
+
+
+@router.post("/messages-many")
+async def post_messages_many(body: ManyMessages, deps: DepsDep) -> dict[str, Any]:
+    """The same for many visitors at once, in order."""
+    return {"answers": [await post_messages(ask, deps) for ask in body.asks]}
 
 
 @router.get("/targeting")

@@ -90,3 +90,9 @@ class MessagesRequest(Strict):
     segments: list[str] = []
     group: str = "guest"
     at_ms: int
+
+
+class ManyMessages(Strict):
+    """Many at once."""
+
+    asks: Annotated[list[MessagesRequest], Field(max_length=100)]

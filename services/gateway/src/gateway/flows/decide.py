@@ -21,7 +21,7 @@ from gateway.domain import targeting
 from gateway.domain.answer import Answer, finish, merge
 from gateway.domain.targeting import Person, Plan
 from gateway.telemetry import DECISIONS, DEGRADED
-from gateway.upstreams import CONTENT, PROMO, Upstreams
+from gateway.upstreams import Coalescer
 from gateway.watch import Knowledge
 
 MOST_ANSWERS = 50_000
@@ -35,7 +35,8 @@ class Decider:
 
     knowledge: Knowledge
     pipe: Pipe
-    upstreams: Upstreams
+    content: Coalescer
+    promo: Coalescer
     clock: Clock
     zone: ZoneInfo
     budget_s: float
@@ -112,8 +113,8 @@ async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: 
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = group.create_task(_part(decider, (CONTENT, "/v1/select"), asked, key))
-        promo = group.create_task(_part(decider, (PROMO, "/v1/messages"), common, key))
+        content = group.create_task(_part(decider, decider.content, asked, key))
+        promo = group.create_task(_part(decider, decider.promo, common, key))
     blocks, messages = content.result(), promo.result()
     if blocks is None:
         degraded.append("content")
@@ -133,14 +134,14 @@ async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: 
     return answer
 
 
-async def _part(decider: Decider, where: tuple[str, str], asked: Mapping[str, Any], key: Any) -> Any:
+async def _part(decider: Decider, service: Coalescer, asked: Mapping[str, Any], key: Any) -> Any:
     try:
         async with asyncio.timeout(decider.budget_s):
-            found = await decider.upstreams.json(where[0], "POST", where[1], json=asked)
+            found = await service.ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
-        return decider.last_good.get((where[0], key))
+        return decider.last_good.get((service, key))
     if len(decider.last_good) < MOST_ANSWERS:
-        decider.last_good[where[0], key] = found
+        decider.last_good[service, key] = found
     return found
 
 

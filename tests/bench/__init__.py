@@ -1,0 +1,1 @@
+"""make bench: figures as ratios of two things measured alternately in one run."""
