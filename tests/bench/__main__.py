@@ -1,0 +1,37 @@
+"""make bench: every row with its baseline in one run; the table on the screen, the figures in bench-results/."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import decisions, ingest
+
+RESULTS = Path("bench-results")
+
+
+def main() -> int:
+    """Measure, print, write."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="footfall-bench-", ignore_cleanup_errors=True) as folder:
+        state = Path(folder)
+        state.chmod(0o755)
+        if shutil.which("wrk"):
+            found["decisions against raw ASGI"] = decisions.bench(state, count=rounds)
+        else:
+            print("wrk is not installed (Debian package wrk): no decisions row")
+        found["ingest against the prototype"] = asyncio.run(ingest.bench(state, count=rounds))
+    for name, row in found.items():
+        print(f"{name:32} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "latest.json").write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
