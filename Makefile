@@ -33,8 +33,8 @@ bench: .venv/ready ## measure decisions and ingest against their baselines, in o
 .PHONY: fmt proto lock
 fmt: .venv/ready ## format and mend what can be mended
 	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
-proto: .venv/ready ## compile proto/
-	@$(PY) tools/protogen.py
+proto: .venv/ready ## compile proto/ and rewrite the AsyncAPI document
+	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py
 lock: .venv/ready ## pin the requirements again
 	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
 	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done

@@ -110,6 +110,10 @@ class TestSources:
         )
         assert done.returncode == 0, done.stderr
 
+    def test_the_asyncapi_document_is_what_the_sources_give(self) -> None:
+        done = subprocess.run([sys.executable, str(ROOT / "tools/asyncapi.py"), "--check"], check=False)
+        assert done.returncode == 0, "run make proto"
+
     def test_the_catalogue_and_the_constants_agree(self) -> None:
         catalogue = yaml.safe_load((ROOT / "proto/topics/catalogue.yaml").read_text())
         assert {

@@ -56,6 +56,7 @@ def bench(state: Path, *, count: int = 5, seconds: int = 4) -> dict[str, Any]:
     """Requests per CPU-second of the server process, ours against raw, and their ratio."""
     known, valkey = Secrets.of(state), Valkey(state)
     valkey.start()
+    valkey.pin(1)
     port, raw_port, services_port = free_port(), free_port(), free_port()
     services = Server(_uvicorn("services_app", services_port), services_port, {}, core="1")
     url = f"http://127.0.0.1:{services_port}"

@@ -124,6 +124,12 @@ class Valkey:
         self._child.start()
         self._child.wait_ready(lambda: listening(self.port), seconds=20)
 
+    def pin(self, core: int) -> None:
+        """Keep it on one core, so that a measurement does not share the other."""
+        if self._child is not None and self._child.popen is not None:
+            for thread in Path(f"/proc/{self._child.popen.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+
     def stop(self) -> None:
         """Stop it."""
         if self._child is not None:
