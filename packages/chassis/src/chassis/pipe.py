@@ -42,7 +42,7 @@ class Pipe(asyncio.Protocol):
         self._seen = seen
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[asyncio.Future[Any] | None] = deque()
+        self._waiting: deque[tuple[list[asyncio.Future[Any]], asyncio.TimerHandle | None]] = deque()
         self._queue: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost = asyncio.Event()
@@ -99,13 +99,16 @@ class Pipe(asyncio.Protocol):
         if self._transport is None or self._loop is None:
             raise PipeUnavailable
         answer = self._loop.create_future()
-        self._waiting.append(answer)
+        self._waiting.append(([answer], None))
         self._transport.write(command)
         async with asyncio.timeout(1.0):
-            return await answer
+            reply = await answer
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
 
-    async def get(self, key: bytes) -> bytes | None:
-        """The value of a key. Raises PipeUnavailable when there is no connection or no answer in time."""
+    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
+        """The value of a key, to be awaited. Raises PipeUnavailable without a connection, or an answer in time."""
         loop = self._loop
         if self._transport is None or loop is None:
             raise PipeUnavailable
@@ -113,7 +116,7 @@ class Pipe(asyncio.Protocol):
         if not self._queue:
             loop.call_soon(self._flush)
         self._queue.append((key, answer))
-        return await answer
+        return answer
 
     def _flush(self) -> None:
         queue, self._queue = self._queue, []
@@ -122,23 +125,19 @@ class Pipe(asyncio.Protocol):
                 _fail(answer)
             return
         answers = [answer for _, answer in queue]
-        batch = self._loop.create_future()
-        self._waiting.append(batch)
-        timer = self._loop.call_later(self._timeout_s, _fail_all, answers)
-        batch.add_done_callback(lambda done: _deliver(done, answers, timer))
+        self._waiting.append((answers, self._loop.call_later(self._timeout_s, _fail_all, answers)))
         self._transport.write(_command(b"MGET", *[key for key, _ in queue]))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with bytes of the server."""
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            waiting = self._waiting.popleft()
-            if waiting is None or waiting.done():
-                continue
-            if isinstance(reply, hiredis.ReplyError):
-                waiting.set_exception(reply)
-            else:
-                waiting.set_result(reply)
+            answers, timer = self._waiting.popleft()
+            if timer is not None:
+                timer.cancel()
+                _deliver(reply, answers)
+            elif not answers[0].done():
+                answers[0].set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop at the end of the connection."""
@@ -150,12 +149,12 @@ class Pipe(asyncio.Protocol):
             self._transport = None
         self._lost.set()
         waiting, self._waiting = self._waiting, deque()
-        for answer in waiting:
-            _fail(answer)
+        for answers, _ in waiting:
+            _fail_all(answers)
 
 
-def _fail(answer: asyncio.Future[Any] | None) -> None:
-    if answer is not None and not answer.done():
+def _fail(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
         answer.set_exception(PipeUnavailable())
 
 
@@ -164,11 +163,10 @@ def _fail_all(answers: Sequence[asyncio.Future[Any]]) -> None:
         _fail(answer)
 
 
-def _deliver(done: asyncio.Future[Any], answers: Sequence[asyncio.Future[Any]], timer: asyncio.TimerHandle) -> None:
-    timer.cancel()
-    if done.cancelled() or done.exception() is not None:
+def _deliver(reply: Any, answers: Sequence[asyncio.Future[Any]]) -> None:
+    if isinstance(reply, hiredis.ReplyError):
         _fail_all(answers)
         return
-    for answer, value in zip(answers, done.result(), strict=True):
+    for answer, value in zip(answers, reply, strict=True):
         if not answer.done():
             answer.set_result(value)

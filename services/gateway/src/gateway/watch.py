@@ -14,7 +14,7 @@ import httpx
 from chassis.telemetry import get_logger
 
 from gateway.domain.targeting import Definitions, Plan, definitions_of, plan
-from gateway.telemetry import PURGES
+from gateway.telemetry import DECISIONS, PURGES
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 
 WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
@@ -22,6 +22,7 @@ KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
 MOST_PLANS = 10_000
+_hits = DECISIONS.labels(source="memory")
 log = get_logger("watch")
 
 
@@ -32,6 +33,7 @@ class Knowledge:
         self.definitions: Definitions = definitions_of({"version": 0, "empty": "", "segments": [], "changes": []})
         self.content, self.promo = NO_CONTENT, NO_PROMO
         self.loaded = False
+        self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.answers: dict[Any, Any] = {}
         self.plans: dict[Any, Plan] = {}
 
@@ -84,6 +86,8 @@ class Watcher:
             except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
                 log.warning("refresh_failed", error=type(error).__name__)
                 await asyncio.sleep(0.3)
+            _hits.inc(self._knowledge.hits)
+            self._knowledge.hits = 0
             self._changed.clear()
             waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(stop.wait())]
             await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
