@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -133,9 +134,21 @@ async def product(base: str, redis_url: str, kafka: str, *, made: History, state
     return rate
 
 
+def _rows() -> list[tuple[str, str, int, int]]:
+    """20,000 visitors, half of the traffic skewed to few of them, as the prototype's."""
+    rng, kinds = random.Random(9), ["product_view"] * 3 + ["add_to_cart", "order_placed"]
+    who = (
+        int(rng.paretovariate(1.2) * 50) % 20_000 if rng.random() < 0.5 else rng.randrange(20_000)
+        for _ in range(EVENTS)
+    )
+    return [
+        (f"v{v}", rng.choice(kinds), 1_600_000_000_000 + i * 1000, rng.randrange(100, 9000)) for i, v in enumerate(who)
+    ]
+
+
 async def bench(state: Path, *, count: int = 5) -> dict[str, Any]:
     """Events per second, ours against the prototype, alternating."""
-    made = history(EVENTS)
+    made = history(EVENTS, _rows())
     servers = [Postgres(state), Valkey(state), Kafka(state)]
     for server in servers:
         server.start()

@@ -76,9 +76,9 @@ def _rows(most: int) -> list[tuple[str, str, int, int]]:
     ]
 
 
-def history(most: int) -> History:
+def history(most: int, rows: list[tuple[str, str, int, int]] | None = None) -> History:
     """A history that ends ten minutes ago; every fifteenth record comes twice."""
-    rows = _rows(most)
+    rows = rows or _rows(most)
     shift = int(time.time() * 1000) - 600_000 - rows[-1][2]
     made, rng, encode = History(), random.Random(5), msgspec.json.Encoder().encode
     for i, (visitor, kind, at, amount) in enumerate(rows):
