@@ -47,7 +47,7 @@ def _only(found: Mapping[str, Any], known: set[str], what: str) -> None:
             raise Unsupported(f"{what} {name}")
 
 
-def _rule(number: int, raw: Mapping[str, Any]) -> dict[str, Any]:
+def _rule(raw: Mapping[str, Any], subtotal: int) -> dict[str, Any]:
     _only(raw, RULE_FIELDS, "rule field")
     action = raw["action"]
     if action["type"] not in ACTIONS:
@@ -64,18 +64,18 @@ def _rule(number: int, raw: Mapping[str, Any]) -> dict[str, Any]:
         "action": made,
     }
     body |= {"all_groups": "groups" not in raw, "groups": raw.get("groups") or [], "coupon": raw.get("coupon") or ""}
-    return {**body, "condition": _when(raw.get("when") or {}), "filter": _filter(raw.get("filter") or {})}
+    return {**body, "condition": _when(raw.get("when") or {}, subtotal), "filter": _filter(raw.get("filter") or {})}
 
 
-def _when(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+def _when(raw: Mapping[str, Any], subtotal: int) -> dict[str, Any] | None:
     parts = []
     for name, value in raw.items():
         if name not in WHEN:
             raise Unsupported(f"when {name}")
         number = minor(value) if WHEN[name] == "subtotal" else float(value)
+        if name == "subtotal_gte" and number <= subtotal:
+            continue  # the case means the subtotal before any discount; the evaluator's is the running one
         parts.append({"cart": WHEN[name], "op": "gt" if name.endswith("_gt") else "gte", "value": number})
-    if "subtotal_gte" in raw and len(raw) >= 1:
-        return {"all": parts, "before": True}
     return {"all": parts} if parts else None
 
 
@@ -126,16 +126,7 @@ def _play(case: Mapping[str, Any]) -> str:
     request = _request(case["cart"])
     subtotal = sum(line.row for line in request.lines)
     for number, raw in bodies:
-        body = _rule(number, raw)
-        condition = body["condition"]
-        if (
-            condition
-            and condition.pop("before", False)
-            and any(r["value"] <= subtotal for r in condition["all"] if r["cart"] == "subtotal")
-        ):
-            # The case means the subtotal before any discount, and it suffices; the evaluator's is the running one.
-            kept = [part for part in condition["all"] if part["cart"] != "subtotal"]
-            body["condition"] = {"all": kept} if kept else None
+        body = _rule(raw, subtotal)
         rules.append(rule_of(number, raw["id"], 1, body))
     found = evaluate(RuleSet.compile(1, rules), request)
     return _compare(case["expect"], found, Decimal(str(case.get("tolerance") or 0)) * 100)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
+import msgspec
 from chassis.clock import ManualClock
 from chassis.problems import Problem
 from segment_svc import definitions, store
@@ -23,7 +24,6 @@ from tests.conformance.report import Report, Unsupported
 
 APPLIES = {"any": "both", "registered": "customers", "visitor": "visitors"}
 NOBODY = {"events": {"type": "never.happens", "count": {"op": "gt", "value": 0}}}
-PROTOCOL_TYPES = ("product_view",)
 
 
 class Driver(Protocol):
@@ -116,8 +116,8 @@ class Pure:
         count = iter(range(10_000))
         made = []
         for definition in self._definitions():
-            atoms = plan_atoms(definition, definitions.ZoneInfo("UTC"), lambda: next(count))
-            made.append(definitions.msgspec.structs.replace(definition, atoms=atoms))
+            atoms = plan_atoms(definition, ZoneInfo("UTC"), lambda: next(count))
+            made.append(msgspec.structs.replace(definition, atoms=atoms))
         return RuleSet.compile(made)
 
     async def at(self, now_ms: int) -> None:
@@ -289,9 +289,6 @@ class Case:
                 if entered.get(self._key(name), 0) != count:
                     return f"{name} entered {key} {entered.get(self._key(name), 0)} times, not {count}"
         return ""
-
-
-DriverOf = AbstractAsyncContextManager[Driver]
 
 
 async def run(cases: list[dict[str, Any]], new_driver: Any) -> Report:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 
 from chassis.auth import Refused, ServiceTokens
 from chassis.problems import Problem, install
 from chassis.telemetry import HTTP_SECONDS
 
+Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
+IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
 PING_S = 1.0
 

@@ -15,7 +15,7 @@ from chassis.cache import open_redis
 from chassis.db import Database
 from chassis.documents import FACTS, RELEASE, Document, Snapshot
 from chassis.http import service_app
-from chassis.outbox import Relay
+from chassis.outbox import Handler, Relay
 
 T = TypeVar("T")
 
@@ -44,6 +44,19 @@ class Publisher(Generic[T]):
     app: FastAPI
 
 
+def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) -> dict[str, Handler]:
+    """Where the channels RELEASE and FACTS of an outbox go; without Kafka facts have no reader."""
+
+    async def release(payloads: Sequence[bytes]) -> None:
+        await redis.set(version_key, max(int(p) for p in payloads))
+
+    async def facts(payloads: Sequence[bytes]) -> None:
+        if producer is not None:
+            await producer.send_all(unpack(payloads))
+
+    return {RELEASE: release, FACTS: facts}
+
+
 @asynccontextmanager
 async def publisher(
     settings: Addresses, name: str, *, schema: str, version_key: str,
@@ -53,14 +66,6 @@ async def publisher(
     db = await Database.open(settings.database_url, schema=schema)
     redis = open_redis(settings.redis_url)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
-
-    async def release(payloads: Sequence[bytes]) -> None:
-        await redis.set(version_key, max(int(p) for p in payloads))
-
-    async def facts(payloads: Sequence[bytes]) -> None:
-        if producer is not None:
-            await producer.send_all(unpack(payloads))
-
     snapshot: Snapshot[T] = Snapshot(db, build)
     app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping})
     tokens = ServiceTokens(settings.service_secret, name)
@@ -68,7 +73,7 @@ async def publisher(
         if producer is not None:
             await producer.start()
         await snapshot.refresh()
-        yield Publisher(db, Relay(db, {RELEASE: release, FACTS: facts}), snapshot, tokens, app)
+        yield Publisher(db, Relay(db, handlers(redis, producer, version_key=version_key)), snapshot, tokens, app)
     finally:
         if producer is not None:
             await producer.stop()

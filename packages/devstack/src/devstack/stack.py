@@ -126,12 +126,6 @@ class Stack:
         log = self.state / f"{service}.log"
         return Child(service, [sys.executable, "-m", service, *arguments], log, env=self.env(service))
 
-    def restart(self, service: str) -> None:
-        """Start a service again after it was killed."""
-        self.children[service] = self._child(service)
-        self.children[service].start()
-        self.children[service].wait_ready(lambda: self._ready(service), seconds=READY_S)
-
     def _ready(self, service: str) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}/readyz", timeout=1) as answer:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from chassis import documents
 from chassis.documents import Edit, expected_version
-from fastapi import APIRouter, Depends, Header, Request, Response
+from chassis.http import Actor, IfMatch
+from fastapi import APIRouter, Depends, Request, Response
 
 from content_svc.deps import Deps
 from content_svc.domain.select import Visitor, boundaries, explain, relevant, select, tags_of
@@ -24,8 +25,6 @@ def deps_of(request: Request) -> Deps:
 
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
-Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
-IfMatch = Annotated[str | None, Header(alias="if-match")]
 
 
 async def _list(deps: Deps, kind: str) -> list[dict[str, Any]]:

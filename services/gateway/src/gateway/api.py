@@ -112,7 +112,7 @@ async def get_vcl(deps: DepsDep, key: KeyHeader = None) -> str:
     """The edge's configuration for the segments that matter now."""
     deps.keys.require(key, ("admin",), role="admin")
     return edge.vcl(
-        deps.decider.knowledge.edge_ids(),
+        [ref.id for ref in deps.decider.knowledge.edge],
         empty=deps.hot.segments_of(await audience(deps.decider, None, deps.clock.now_ms())),
         host=deps.settings.host,
         port=deps.settings.port,

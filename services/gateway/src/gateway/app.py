@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from chassis.auth import ServiceTokens
@@ -31,14 +30,12 @@ NAME = "gateway"
 
 
 @asynccontextmanager
-async def build(
-    settings: Settings, *, clock: Clock | None = None, transports: Mapping[str, Any] | None = None
-) -> AsyncIterator[Service]:
-    """`transports` lets tests put services in process behind the clients."""
+async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+    """The hot path over the API, and the loops that keep what it knows current."""
     clock = clock or SystemClock()
     redis = open_redis(settings.redis_url)
     urls = {SEGMENT: settings.segment_url, CONTENT: settings.content_url, PROMO: settings.promo_url}
-    upstreams = Upstreams(urls, ServiceTokens(settings.service_secret, NAME), transports=transports)
+    upstreams = Upstreams(urls, ServiceTokens(settings.service_secret, NAME))
     knowledge = Knowledge()
     watcher = Watcher(knowledge, upstreams, redis, settings.edge_urls, settings.edge_secret)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)

@@ -11,12 +11,11 @@ from chassis.problems import Problem
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.targeting import Plan, members, request_context
 from gateway.flows.decide import Audience, Decider, decide, respond
-from gateway.keys import ApiKey, Keys
+from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
 MOST_QUERY, MOST_SLOTS, MOST_REMEMBERED = 2000, 20, 50_000
-PRIVATE = (b"cache-control", b"private, no-store")
 
 
 class Hot:
@@ -59,10 +58,7 @@ class Hot:
 
     def segments_of(self, who: Audience) -> str:
         """The segments the edge may key by, as the context cookie writes them."""
-        knowledge = self._decider.knowledge
-        ids = set(knowledge.edge_ids())
-        refs = [r for r in knowledge.definitions.segments.values() if r.id in ids]
-        return "." + "".join(f"{r.id}." for r in sorted(members(refs, who.atoms, 0), key=lambda r: r.id))
+        return "." + "".join(f"{r.id}." for r in members(self._decider.knowledge.edge, who.atoms, 0))
 
     def _plan(self, scope: Any, key: bytes) -> Plan:
         query = scope["query_string"]
@@ -78,7 +74,7 @@ class Hot:
     def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:
         if scope["method"] not in ("GET", "HEAD"):
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
-        who = self._website(key)
+        who = self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
         if len(query) > MOST_QUERY:
             raise Problem("query-too-long", 414, "The query is too long")
         asked = dict(parse_qsl(query.decode("latin-1"), max_num_fields=40))
@@ -89,9 +85,6 @@ class Hot:
                 "invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}]
             )
         return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:10])
-
-    def _website(self, key: bytes) -> ApiKey:
-        return self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
 
     def _identity(self, cookie: bytes, bearer: bytes) -> bytes | None:
         if bearer:

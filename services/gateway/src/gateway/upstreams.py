@@ -16,14 +16,11 @@ SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
 class Upstreams:
     """Bounded: at most 16 connections, so that httpx stays quick and a slow service cannot take everything."""
 
-    def __init__(
-        self, urls: Mapping[str, str], tokens: ServiceTokens, *, transports: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, urls: Mapping[str, str], tokens: ServiceTokens) -> None:
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         self._tokens = tokens
         self._clients = {
-            name: httpx.AsyncClient(base_url=url, timeout=5.0, limits=limits, transport=(transports or {}).get(name))
-            for name, url in urls.items()
+            name: httpx.AsyncClient(base_url=url, timeout=5.0, limits=limits) for name, url in urls.items()
         }
 
     async def send(self, service: str, method: str, path: str, **more: Any) -> httpx.Response:
@@ -71,6 +68,8 @@ class Coalescer:
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(self.MOST, len(self._queue)))]
             batch = [item for item in batch if not item[1].done()]
+            if not batch:
+                continue  # everybody gave up waiting
             try:
                 body = {"asks": [question for question, _ in batch]}
                 found = await self._upstreams.json(self._service, "POST", self._path, json=body)

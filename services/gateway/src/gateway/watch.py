@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from chassis.telemetry import get_logger
 
-from gateway.domain.targeting import Definitions, Plan, definitions_of, plan
+from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
 from gateway.telemetry import DECISIONS, PURGES
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 
@@ -32,6 +32,7 @@ class Knowledge:
     def __init__(self) -> None:
         self.definitions: Definitions = definitions_of({"version": 0, "empty": "", "segments": [], "changes": []})
         self.content, self.promo = NO_CONTENT, NO_PROMO
+        self.edge: tuple[SegmentRef, ...] = ()  # what any cached answer can depend on, by id: the edge must know these
         self.loaded = False
         self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.answers: dict[Any, Any] = {}
@@ -40,6 +41,7 @@ class Knowledge:
     def swap(self, definitions: Any, content: Any, promo: Any) -> None:
         """Take new versions in; nothing made from the old ones stays."""
         self.definitions, self.content, self.promo = definitions_of(definitions), content, promo
+        self.edge = _edge(self.definitions, content, promo)
         self.answers, self.plans, self.loaded = {}, {}, True
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
@@ -52,11 +54,11 @@ class Knowledge:
                 self.plans[key] = found
         return found
 
-    def edge_ids(self) -> list[int]:
-        """Segments that any cached answer can depend on: those the edge must know."""
-        keys = {k for slot in self.content["slots"].values() for k in slot["segments"]} | set(self.promo["segments"])
-        segments = self.definitions.segments
-        return sorted(segments[k].id for k in keys if k in segments and segments[k].atom is not None)
+
+def _edge(definitions: Definitions, content: Mapping[str, Any], promo: Mapping[str, Any]) -> tuple[SegmentRef, ...]:
+    keys = {k for slot in content["slots"].values() for k in slot["segments"]} | set(promo["segments"])
+    refs = [definitions.segments[k] for k in keys if k in definitions.segments]
+    return tuple(sorted((r for r in refs if r.atom is not None), key=lambda r: r.id))
 
 
 class Watcher:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from chassis import documents
 from chassis.documents import expected_version
+from chassis.http import Actor, IfMatch
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 
@@ -32,8 +33,6 @@ def deps_of(request: Request) -> Deps:
 
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
-Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
-IfMatch = Annotated[str | None, Header(alias="if-match")]
 
 
 @router.get("/cart-rules")

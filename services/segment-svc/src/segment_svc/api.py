@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import msgspec
 from chassis.bus import Record
+from chassis.documents import expected_version
+from chassis.http import Actor, IfMatch
 from chassis.problems import Problem
 from conditions.context import FIELDS
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from segment_svc import definitions, reads, store, wire
@@ -20,7 +22,7 @@ from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows.apply_events import apply_events
-from segment_svc.flows.save_segment import Change, delete_segment, save_segment
+from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
 from segment_svc.schemas import Definition, Draft, Events, NewDefinition
 
 SAMPLE = 2000
@@ -34,17 +36,6 @@ def deps_of(request: Request) -> Deps:
 
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
-Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
-IfMatch = Annotated[str | None, Header(alias="if-match")]
-
-
-def _expected(if_match: str | None) -> int:
-    if if_match is None:
-        raise Problem("precondition-required", 428, "Send the version you saw as If-Match")
-    text = if_match.strip().strip('"')
-    if not text.isdigit():
-        raise Problem("stale-version", 412, "If-Match names no version of the segment")
-    return int(text)
 
 
 def _view(stored: Stored) -> dict[str, Any]:
@@ -91,9 +82,7 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
         states, total = await reads.sample(tx, SAMPLE)
     draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
     faults = RuleSet.check([*rules.live, draft], "draft", deps.rulebook.zone)
-    if faults:
-        errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
-        raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
+    refuse(faults)
     used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
     fresh = itertools.count(used)
     atoms = plan_atoms(draft, deps.rulebook.zone, lambda: next(fresh))
@@ -128,7 +117,7 @@ async def put_segment(
     key: str, body: Definition, deps: DepsDep, response: Response, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
     """Save a new version. The old one serves until everybody has been computed by the new one."""
-    stored = await save_segment(deps, Change(key, body.model_dump(), _expected(if_match), actor))
+    stored = await save_segment(deps, Change(key, body.model_dump(), expected_version(if_match), actor))
     response.headers["etag"] = f'"{stored.version}"'
     return _view(stored)
 
@@ -136,7 +125,7 @@ async def put_segment(
 @router.delete("/segments/{key}", status_code=204)
 async def remove_segment(key: str, deps: DepsDep, if_match: IfMatch = None) -> None:
     """Delete a segment that nobody uses."""
-    await delete_segment(deps, key, expected=_expected(if_match))
+    await delete_segment(deps, key, expected=expected_version(if_match))
 
 
 @router.get("/segments/{key}/versions")
@@ -179,9 +168,7 @@ async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: i
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         rows = await store.load(tx, [profile])
-        row = rows.get(profile)
-        while row is not None and row.merged_into:
-            row = rows[row.merged_into]
+        row = store.resolve(rows, profile)
         owner = row.key if row else profile
         past = await reads.history(tx, owner, stored.id)
         member_at = None if at is None else await reads.was_member(tx, owner, stored.id, at)
@@ -199,9 +186,7 @@ async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
     """What is known of a person, and the segments they are in."""
     async with deps.db.tx() as tx:
         rows = await store.load(tx, [identity])
-        row = rows.get(identity)
-        while row is not None and row.merged_into:
-            row = rows[row.merged_into]
+        row = store.resolve(rows, identity)
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])

@@ -9,12 +9,13 @@ from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
-from chassis.bus import KafkaProducer, unpack
+from chassis.bus import KafkaProducer
 from chassis.cache import VersionedWriter, open_redis
 from chassis.clock import Clock, SystemClock
 from chassis.db import Database
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Relay
+from chassis.publishing import handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
@@ -77,14 +78,7 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
     async def audience(payloads: Sequence[bytes]) -> None:
         await writer.put_many(wire.documents_of(payloads))
 
-    async def release(payloads: Sequence[bytes]) -> None:
-        await redis.set("ver:segment", max(int(p) for p in payloads))
-
-    async def facts(payloads: Sequence[bytes]) -> None:
-        if producer is not None:
-            await producer.send_all(unpack(payloads))
-
-    return {wire.AUDIENCE: audience, wire.RELEASE: release, wire.FACTS: facts}
+    return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key="ver:segment")}
 
 
 @asynccontextmanager

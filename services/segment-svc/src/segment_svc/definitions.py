@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from chassis import outbox
 from chassis.db import Tx
+from chassis.documents import FACTS, RELEASE
 
 from segment_svc import wire
 from segment_svc.domain.ruleset import Definition, RuleSet, references, renamed
@@ -124,8 +125,8 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     """Start a new release and tell readers through the outbox. Waits for the batches that work by the old one."""
     version: int = await tx.fetchval("UPDATE release_head SET version = version + 1 RETURNING version")
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
-    await outbox.add(tx, wire.RELEASE, b"%d" % version)
-    await outbox.add(tx, wire.FACTS, wire.targeting_facts(version, tags, now=now))
+    await outbox.add(tx, RELEASE, b"%d" % version)
+    await outbox.add(tx, FACTS, wire.targeting_facts(version, tags, now=now))
     return version
 
 

@@ -115,6 +115,14 @@ async def load(tx: Tx, keys: Iterable[str]) -> dict[str, Row]:
     return rows
 
 
+def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
+    """The row a key belongs to now, following merges; None for a stranger."""
+    row = rows.get(key)
+    while row is not None and row.merged_into:
+        row = rows[row.merged_into]
+    return row
+
+
 async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
     """Write rows whose `version` was already raised by one. Raises Conflict when any of them moved meanwhile."""
     rows = sorted(rows, key=lambda r: r.key)
@@ -220,12 +228,6 @@ async def positions(tx: Tx, partitions: Sequence[tuple[str, int]]) -> dict[tuple
 async def due(tx: Tx, now: int, most: int) -> list[str]:
     """Profiles somebody must look at by `now` (epoch ms), the longest waiting first."""
     return [r["profile"] for r in await tx.fetch(DUE, now, most)]
-
-
-async def next_due(tx: Tx) -> int | None:
-    """The instant of the earliest coming flip of anybody, or None."""
-    value: int | None = await tx.fetchval("SELECT min(next_flip_at) FROM profile")
-    return value
 
 
 async def page(tx: Tx, after: str, most: int) -> list[str]:

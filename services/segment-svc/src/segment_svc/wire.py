@@ -19,7 +19,7 @@ from contracts.codec import Codec, Event, Undecodable, plausible
 from segment_svc.domain.activity import Activity
 from segment_svc.store import Transition
 
-FACTS, AUDIENCE, RELEASE = "facts", "audience", "release"
+AUDIENCE = "audience"
 LATE_MS = 3600 * 1000
 PREFIX = {"visitor": "v", "customer": "c"}
 _pack = msgspec.msgpack.Encoder().encode

@@ -35,15 +35,6 @@ def context_cookie(secret: str, segments: str, expires_s: int) -> str:
     return f"{text}|{_sign(secret, text)}"
 
 
-def context_of(secret: str, cookie: str, now_s: float) -> str | None:
-    """The segments of a genuine context cookie that has not expired."""
-    text, _, signature = cookie.rpartition("|")
-    segments, _, expires = text.partition("|")
-    if not hmac.compare_digest(_sign(secret, text), signature) or not expires.isdigit() or int(expires) <= now_s:
-        return None
-    return segments
-
-
 def cookies_of(header: bytes) -> dict[str, str]:
     """Cookies of a header line; the first of a name counts."""
     found: dict[str, str] = {}

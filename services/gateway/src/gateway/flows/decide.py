@@ -7,7 +7,6 @@ once for everybody who waits for the same answer.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -76,7 +75,7 @@ async def decide(
     decider: Decider, plan: Plan, identity: bytes | None, context: Callable[[], Mapping[str, Any]]
 ) -> tuple[Answer, Audience]:
     """The answer for one request. Always one, whatever is down."""
-    now_ms = int(time.time() * 1000)
+    now_ms = decider.clock.now_ms()
     who = await audience(decider, identity, now_ms)
     late = (
         targeting.late_bits(decider.knowledge.definitions, plan.late, who.atoms, context(), now_ms) if plan.late else 0

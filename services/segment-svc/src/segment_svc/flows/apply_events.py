@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from chassis import outbox
 from chassis.bus import Fenced
 from chassis.db import Tx
+from chassis.documents import FACTS
 
 from segment_svc import store, wire
 from segment_svc.definitions import Rules
@@ -51,9 +52,8 @@ class Touched:
 
     def resolve(self, identity: str) -> Row:
         """The row an identity belongs to now."""
-        row = self.rows[identity]
-        while row.merged_into:
-            row = self.rows[row.merged_into]
+        row = store.resolve(self.rows, identity)
+        assert row is not None
         return row
 
 
@@ -91,7 +91,7 @@ async def _attempt(
             await settle(tx, live, rules, now=now, moves=moves, touched=touched)
             await store.keep(tx, touched.kept)
         if dead:
-            await outbox.add(tx, wire.FACTS, wire.dead_letters(dead))
+            await outbox.add(tx, FACTS, wire.dead_letters(dead))
     return receipt
 
 
@@ -173,7 +173,7 @@ async def settle(
         await store.save(tx, rows, now=now)
     if moves:
         await store.record(tx, moves, now=now)
-        await outbox.add(tx, wire.FACTS, wire.membership_facts(moves, rules.keys, now=now))
+        await outbox.add(tx, FACTS, wire.membership_facts(moves, rules.keys, now=now))
         for move in moves:
             TRANSITIONS.labels(cause=move.cause, entered=str(move.entered).lower()).inc()
     if fresh:

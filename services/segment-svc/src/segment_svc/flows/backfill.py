@@ -11,6 +11,7 @@ from typing import Any
 
 from chassis import outbox
 from chassis.db import Tx
+from chassis.documents import FACTS
 
 from segment_svc import definitions, store, wire
 from segment_svc.deps import Deps
@@ -79,7 +80,7 @@ async def swap(deps: Deps, job_id: int) -> None:
             sum(not m.entered for m in moves),
         )
         if moves:
-            await outbox.add(tx, wire.FACTS, wire.membership_facts(moves, rules.keys, now=now))
+            await outbox.add(tx, FACTS, wire.membership_facts(moves, rules.keys, now=now))
     deps.relay.wake()
 
 

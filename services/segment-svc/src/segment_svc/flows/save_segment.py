@@ -6,12 +6,14 @@ that is switched off stops at once. Segments that refer to a changed one are com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from chassis.db import Tx
 from chassis.problems import Problem
+from conditions import Fault
 
 from segment_svc import definitions
 from segment_svc.definitions import Stored
@@ -72,6 +74,11 @@ def _check(stored: list[Stored], saved: Stored, zone: ZoneInfo) -> None:
     """The whole set must compile with the change in it: unknown references and cycles show only there."""
     active = [s for s in stored if s.body["status"] == "active" or s.key == saved.key]
     faults = RuleSet.check([_draft(s) for s in active], saved.key, zone)
+    refuse(faults)
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise Problem 422 rule-invalid when a condition has faults."""
     if faults:
         errors = [{"pointer": "/condition" + f.pointer, "detail": f.detail} for f in faults]
         raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
