@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,8 @@ from conditions import (
     to_text,
 )
 from conditions.context import Atom, Context
-from conditions.operators import OPERATORS, compare
+from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall, first_passed, rise
+from conditions.operators import NUMERIC, OPERATORS, compare, matcher
 from conditions.tree import Fail, Group, Leaf, Node, leaves
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,10 +69,39 @@ class Until(LeafType):
         return params if now < params else None
 
 
-WORDS = Vocabulary([Least(), Until(), Context(), Atom()])
+class Ahead(Measure):
+    """How many of the instants that are known are still to come; None when none was ever known."""
+
+    key, temporal = "ahead", True
+
+    def read(self, facts: Facts, now: int) -> int | None:
+        return sum(at > now for at in facts.values.values()) if facts.values else None
+
+    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+        ahead = sorted(at for at in facts.values.values() if at > now)
+        by = fall(cuts, int(value))
+        return ahead[by - 1] if by <= value else None
+
+
+class Coming(MeasuredLeaf):
+    """{"coming": {op, value}}"""
+
+    key = "coming"
+
+    def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
+        body = raw["coming"]
+        return Compared(Ahead(), body["op"], body["value"], dict(body), body["value"] == 1)
+
+
+WORDS = Vocabulary([Least(), Until(), Coming(), Context(), Atom()])
 leaf = st.one_of(
     st.builds(lambda n, v: {"least": n, "value": v}, st.sampled_from("abc"), st.integers(0, 3)),
     st.builds(lambda t: {"until": t}, st.integers(0, 30)),
+    st.builds(
+        lambda op, v: {"coming": {"op": op, "value": v}},
+        st.sampled_from(NUMERIC),
+        st.sampled_from([-1, 0, 0.5, 1, 2, 3]),
+    ),
     st.builds(lambda v: {"context": "country", "op": "eq", "value": v}, st.sampled_from(["DE", "FR"])),
 )
 tree = st.recursive(
@@ -89,7 +119,7 @@ tree = st.recursive(
 )
 facts = st.builds(
     lambda values, country: Facts(values, {"country": country}),
-    st.dictionaries(st.sampled_from("abc"), st.integers(0, 3)),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 3) | st.integers(4, 30)),
     st.sampled_from(["DE", "FR", None]),
 )
 
@@ -174,6 +204,28 @@ class TestOperators:
         assert compare("eq", "10", 10)
         assert compare("lt", "9", "10")
         assert not compare("eq", "10a", 10)
+
+    @given(st.sampled_from(OPERATORS), st.data())
+    def test_a_matcher_is_the_comparison_with_two_parts_given(self, op: str, data: Any) -> None:
+        scalar = st.sampled_from([0, 1, -1.5, 10, "10", "a", "A b", "2026-01-02", True, "9e3", "nan"])
+        many = op in ("in", "not_in")
+        literal = data.draw(st.lists(scalar, min_size=1, max_size=3).map(tuple) if many else scalar)
+        if op == "regex":
+            literal = str(literal)
+        value = data.draw(scalar | st.sampled_from([None, "", ["a", 1], [], {}]))
+        assert matcher(op, literal)(value) == compare(op, value, literal)
+
+    @given(st.sampled_from(NUMERIC), st.floats(-2, 12), st.integers(0, 12))
+    def test_no_answer_changes_between_two_cuts(self, op: str, literal: float, count: int) -> None:
+        one = Compared(Ahead(), op, literal, {})
+        answers = [compare(op, n, literal) for n in range(16)]
+        by, up = fall(one.cuts(), count), next(iter(rise(one.cuts(), count)), 16)
+        assert all(answers[n] == answers[count] for n in range(max(0, count - by + 1), min(up, 16)))
+        if op not in ("eq", "ne"):  # those have two cuts next to each other, and may look once too often
+            assert by > count or answers[count - by] != answers[count]
+            assert up > 15 or answers[up] != answers[count]
+        found = first_passed(range(count, 16), count, one.cuts(), lambda n: n)
+        assert (16 if found is None else found) == min(up, 16)
 
     def test_a_group_is_never_everybody_by_accident(self) -> None:
         assert not holds(Group(False, True, ()), Facts({}), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -78,10 +79,10 @@ def _day(value: Any) -> str | None:
 
 POSITIVE: dict[str, Callable[[Any, Any], bool]] = {
     "eq": same,
-    "lt": _order(lambda a, b: a < b),
-    "lte": _order(lambda a, b: a <= b),
-    "gt": _order(lambda a, b: a > b),
-    "gte": _order(lambda a, b: a >= b),
+    "lt": _order(operator.lt),
+    "lte": _order(operator.le),
+    "gt": _order(operator.gt),
+    "gte": _order(operator.ge),
     "in": _member,
     "contains": _contains,
     "includes": _includes,
@@ -91,7 +92,10 @@ POSITIVE: dict[str, Callable[[Any, Any], bool]] = {
     "on_day": lambda value, literal: _day(value) is not None and _day(value) == _day(literal),
 }
 NEGATIVE = {"ne": "eq", "not_in": "in", "not_contains": "contains", "not_includes": "includes", "not_on_day": "on_day"}
-NUMERIC = ("eq", "ne", "lt", "lte", "gt", "gte")
+TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge,
+}  # fmt: skip
+NUMERIC = tuple(TESTS)
 OPERATORS = (*POSITIVE, *NEGATIVE, "exists", "missing")
 
 
@@ -104,6 +108,22 @@ def compare(op: str, value: Any, literal: Any) -> bool:
     if op in NEGATIVE:
         return missing(value) or not POSITIVE[NEGATIVE[op]](value, literal)
     return not missing(value) and POSITIVE[op](value, literal)
+
+
+def matcher(op: str, literal: Any) -> Callable[[Any], bool]:
+    """`compare` with the operator and the literal given: what depends on them alone is decided once."""
+    positive = NEGATIVE.get(op, op)
+    if positive == "eq" and literal and isinstance(literal, str) and number(literal) is None:
+        return (lambda value: value == literal) if op == "eq" else (lambda value: value != literal)
+    if positive == "in" and all(isinstance(item, str) and item and number(item) is None for item in literal):
+        known, inside = frozenset(literal), op == "in"
+        return lambda value: (isinstance(value, str) and value in known) is inside
+    if op in NUMERIC and type(literal) in (int, float):
+        test = TESTS[op]
+        return lambda value: (
+            test(value, literal) if type(value) is int or type(value) is float else compare(op, value, literal)
+        )
+    return lambda value: compare(op, value, literal)
 
 
 def literal_of(op: str, raw: Any, fail: Fail) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.profile import Entry, Profile
@@ -10,16 +11,30 @@ from segment_svc.domain.profile import Entry, Profile
 NOT_COUNTED = "cancelled"
 
 
-class Facts:
-    """A profile under evaluation. `bits` are the segments decided so far in this pass."""
+T = TypeVar("T")
 
-    __slots__ = ("_cart", "_orders", "bits", "context", "key", "profile")
+
+class Facts:
+    """A profile under evaluation. `bits` are the segments decided so far in this pass.
+
+    What is worked out of the profile is kept, so the profile must not change while its facts are in use.
+    """
+
+    __slots__ = ("_cart", "_kept", "_orders", "bits", "context", "key", "profile")
 
     def __init__(self, profile: Profile, key: str = "") -> None:
         self.profile, self.key, self.bits = profile, key, 0
         self.context: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
         self._cart: dict[str, Any] | None = None
         self._orders: list[dict[str, Any]] | None = None
+
+    def once(self, name: str, work_out: Callable[[Facts], T]) -> T:
+        """The result of `work_out`, the first time; the same one for that name from then on."""
+        if name not in self._kept:
+            self._kept[name] = work_out(self)
+        found: T = self._kept[name]
+        return found
 
     def entries(self, kind: str, websites: tuple[str, ...]) -> list[Entry]:
         """Events of a type, oldest first, of the given websites (none given: all)."""

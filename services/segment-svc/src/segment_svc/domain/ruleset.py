@@ -109,24 +109,26 @@ class RuleSet:
 
     def timeline(self, profile: Profile, now: int, *, horizon_ms: int, most: int = 8, key: str = "") -> Timeline:
         """Bits now, and the flips of the next `horizon_ms` as far as nothing else happens; leaves `profile` as it is."""
-        bits, change = self._at(profile, now, key)
+        facts = Facts(profile, key)
+        bits, change = self._at(facts, now)
         flips: list[tuple[int, int]] = []
         current, end = bits, now + horizon_ms
         for _ in range(MOST_EVALUATIONS):
             if change is None or change > end or len(flips) == most:
                 break
             at = change
-            profile = _advanced(profile, at)
-            after, change = self._at(profile, at, key)
+            facts = _advanced(facts, at)
+            after, change = self._at(facts, at)
             if after != current:
                 flips.append((at, after))
                 current = after
         return Timeline(bits, flips, change)
 
-    def _at(self, profile: Profile, now: int, key: str) -> tuple[int, int | None]:
-        bits, change = self.decide(Facts(profile, key), now)
-        if profile.pending and (change is None or profile.pending[0].at < change):
-            change = profile.pending[0].at
+    def _at(self, facts: Facts, now: int) -> tuple[int, int | None]:
+        bits, change = self.decide(facts, now)
+        pending = facts.profile.pending
+        if pending and (change is None or pending[0].at < change):
+            change = pending[0].at
         return bits, change
 
     def explain(
@@ -139,12 +141,13 @@ class RuleSet:
         return explain(self.trees[key], facts, now)
 
 
-def _advanced(profile: Profile, now: int) -> Profile:
-    if not profile.pending or profile.pending[0].at > now:
-        return profile
-    copy = people.decode(people.encode(profile))
+def _advanced(facts: Facts, now: int) -> Facts:
+    pending = facts.profile.pending
+    if not pending or pending[0].at > now:
+        return facts
+    copy = people.decode(people.encode(facts.profile))
     people.advance(copy, now)
-    return copy
+    return Facts(copy, facts.key)
 
 
 def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> Node:

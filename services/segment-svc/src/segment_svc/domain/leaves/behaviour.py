@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conditions.operators import compare
+from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall
 from conditions.tree import Fail, LeafType
 
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.leaves.shapes import Where, amount, expiries, only, where, window
+from segment_svc.domain.leaves.shapes import Where, Window, amount, only, where, window
 
 CART_FIELDS = ("subtotal", "grand_total", "line_items", "quantity")
 
 
-class Scoped(LeafType):
-    """A leaf that looks only at what happened on some websites (none named: all)."""
+class EventCount(Measure):
+    """How often events of a type that `accept` selects happened, in a window or ever."""
 
-    def __init__(self, websites: tuple[str, ...]) -> None:
-        self.websites = websites
-        self.scope = ",".join(websites)
+    def __init__(self, body: Mapping[str, Any], websites: tuple[str, ...], span: Window | None, accept: Where | None):
+        self._kind, self._websites, self._span, self._accept = body["type"], websites, span, accept
+        self._selection = f"events {json.dumps([self._kind, websites, body.get('where')])}"
+        self.key = f"{self._selection} {json.dumps(body.get('window'))}"
+        self.temporal = span is not None and span.last is not None
+
+    def _instants(self, facts: Facts) -> list[int]:
+        return facts.once(self._selection, self._select)
+
+    def _select(self, facts: Facts) -> list[int]:
+        found, accept = facts.entries(self._kind, self._websites), self._accept
+        return [e[0] for e in found] if accept is None else [e[0] for e in found if accept.holds(e[3])]
+
+    def read(self, facts: Facts, now: int) -> int:
+        """See Measure. Events beyond the kept ones count where nothing needs to be known of them but the type."""
+        if self._span is not None:
+            first, end = self._span.part(self._instants(facts), now)
+            return end - first
+        if self._accept is not None or self._websites:
+            return len(self._instants(facts))
+        return len(facts.entries(self._kind, ())) + facts.profile.dropped.get(self._kind, (0, 0))[0]
+
+    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+        """See Measure: events leave a rolling window one after the other."""
+        assert self._span is not None
+        assert self._span.last is not None
+        leaving = fall(cuts, int(value))
+        if leaving > value:
+            return None
+        instants = self._instants(facts)
+        return instants[self._span.part(instants, now)[0] + leaving - 1] + self._span.last
 
 
-class Events(Scoped):
+class Events(MeasuredLeaf):
     """{"events": {type, count: {op, value}, window?, where?}}: how often it happened, zero included."""
 
     key = "events"
-    temporal = True
+
+    def __init__(self, websites: tuple[str, ...]) -> None:
+        self._websites = websites
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
@@ -37,49 +68,17 @@ class Events(Scoped):
         only(body, ("type", "count", "window", "where"), "/events", fail)
         op, value = amount(body.get("count", {"op": "gte", "value": 1}), "/events/count", fail)
         span = window(body.get("window"), "/events/window", fail)
-        return body["type"], op, value, span, where(body.get("where"), "/events/where", fail), _frozen(body)
-
-    def json(self, params: Any) -> dict[str, Any]:
-        """See LeafType."""
-        return {"events": params[-1].value}
-
-    def _matching(self, params: Any, facts: Facts) -> list[int]:
-        kind, _, _, _, accept, _ = params
-        found = facts.entries(kind, self.websites)
-        return [e[0] for e in found] if accept is None else [e[0] for e in found if accept.holds(e[3])]
-
-    def _count(self, params: Any, facts: Facts, now: int) -> int:
-        instants, span = self._matching(params, facts), params[3]
-        if span is not None:
-            return sum(span.holds(at, now) for at in instants)
-        dropped = 0 if params[4] or self.websites else facts.profile.dropped.get(params[0], (0, 0))[0]
-        return len(instants) + dropped
-
-    def test(self, params: Any, facts: Facts, now: int) -> bool:
-        """See LeafType."""
-        return compare(params[1], self._count(params, facts, now), params[2])
-
-    def change(self, params: Any, facts: Facts, now: int) -> int | None:
-        """See LeafType: each event that leaves a rolling window takes one off the count."""
-        if params[3] is None or params[3].last is None:
-            return None
-        leaving = expiries(self._matching(params, facts), params[3], now)
-        current = compare(params[1], len(leaving), params[2])
-        for i, at in enumerate(leaving):
-            last_of_instant = i + 1 == len(leaving) or leaving[i + 1] != at
-            if last_of_instant and compare(params[1], len(leaving) - i - 1, params[2]) != current:
-                return at
-        return None
-
-    def seen(self, params: Any, facts: Facts, now: int) -> Any:
-        """See LeafType."""
-        return self._count(params, facts, now)
+        accept = where(body.get("where"), "/events/where", fail)
+        return Compared(EventCount(body, self._websites, span, accept), op, value, dict(body))
 
 
-class LastEvent(Scoped):
+class LastEvent(LeafType):
     """{"last_event": {type, where?, has}}: the most recent event that `where` selects satisfies `has`."""
 
     key = "last_event"
+
+    def __init__(self, websites: tuple[str, ...]) -> None:
+        self._websites, self.scope = websites, ",".join(websites)
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
@@ -97,7 +96,7 @@ class LastEvent(Scoped):
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""
-        found = reversed(facts.entries(params[0], self.websites))
+        found = reversed(facts.entries(params[0], self._websites))
         return next((e[3] for e in found if params[1] is None or params[1].holds(e[3])), None)
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
@@ -106,7 +105,18 @@ class LastEvent(Scoped):
         return last is not None and bool(params[2].holds(last))
 
 
-class Cart(LeafType):
+class CartAmount(Measure):
+    """An amount or a count of the current cart."""
+
+    def __init__(self, field: str) -> None:
+        self._field, self.key = field, f"cart {field}"
+
+    def read(self, facts: Facts, now: int) -> float:
+        """See Measure."""
+        return float(facts.cart()[self._field])
+
+
+class Cart(MeasuredLeaf):
     """{"cart": {field, op, value}}: an amount or count of the current cart; an empty cart has zeros."""
 
     key = "cart"
@@ -118,19 +128,7 @@ class Cart(LeafType):
             fail("/cart/field", "unknown-field", f"cart has {', '.join(CART_FIELDS)}")
             return None
         only(body, ("field", "op", "value"), "/cart", fail)
-        return body["field"], *amount(body, "/cart", fail)
-
-    def json(self, params: Any) -> dict[str, Any]:
-        """See LeafType."""
-        return {"cart": {"field": params[0], "op": params[1], "value": params[2]}}
-
-    def test(self, params: Any, facts: Facts, now: int) -> bool:
-        """See LeafType."""
-        return compare(params[1], facts.cart()[params[0]], params[2])
-
-    def seen(self, params: Any, facts: Facts, now: int) -> Any:
-        """See LeafType."""
-        return facts.cart()[params[0]]
+        return Compared(CartAmount(body["field"]), *amount(body, "/cart", fail), dict(body))
 
 
 class ProductList(LeafType):

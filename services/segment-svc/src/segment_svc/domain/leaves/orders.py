@@ -2,43 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from conditions.operators import compare
+from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, first_passed, rise
 from conditions.read import nearest
 from conditions.tree import Fail
 
 from segment_svc.domain.facts import NOT_COUNTED, Facts, units
-from segment_svc.domain.leaves.behaviour import Scoped
-from segment_svc.domain.leaves.shapes import DAY_MS, amount, expiries, first_flip, only, where, window
+from segment_svc.domain.leaves.shapes import DAY_MS, Where, Window, amount, only, where, window
 
 MEASURES = ("count", "sum", "avg", "net", "refunds", "avg_gap_days")
-SINCE = {"last_order": None, "first_order": None, "last_login": "login", "last_activity": None}
+SINCE = ("last_order", "first_order", "last_login", "last_activity")
 
 
-def _measure(measure: str, orders: list[dict[str, Any]], field: str) -> float:
-    if measure == "count":
-        return len(orders)
-    if measure == "avg_gap_days":
-        gaps = len(orders) - 1
-        return float((orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps) if gaps > 0 else 0
-    refunds: int = sum(o["refunds"] for o in orders)
-    total = sum(units(o.get(field)) for o in orders)
-    if measure == "refunds":
-        return refunds / 10_000
-    if measure == "avg":
-        return total / 10_000 / len(orders) if orders else 0
-    return (total - (refunds if measure == "net" else 0)) / 10_000
+class OrderTotal(Measure):
+    """A total over the orders that `accept` selects, in a window or ever. Cancelled ones count only when it asks for them."""
+
+    def __init__(self, body: Mapping[str, Any], websites: tuple[str, ...], span: Window | None, accept: Where | None):
+        self._measure, self._field = body["measure"], body.get("field", "grand_total")
+        self._websites, self._span, self._accept = websites, span, accept
+        self._by_status = accept is not None and any(name == "status" for name, _, _ in accept.tests)
+        self._selection = f"orders {json.dumps([websites, body.get('where')])}"
+        self.key = f"{self._selection} {json.dumps([self._measure, self._field, body.get('window')])}"
+        self.temporal = span is not None and span.last is not None
+
+    def _orders(self, facts: Facts) -> tuple[list[int], list[dict[str, Any]]]:
+        return facts.once(self._selection, self._select)
+
+    def _select(self, facts: Facts) -> tuple[list[int], list[dict[str, Any]]]:
+        accept = self._accept
+        chosen = [
+            o
+            for o in facts.orders(self._websites)
+            if (self._by_status or o["status"] != NOT_COUNTED) and (accept is None or accept.holds(o))
+        ]
+        return [o["at"] for o in chosen], chosen
+
+    def read(self, facts: Facts, now: int) -> float:
+        """See Measure."""
+        instants, orders = self._orders(facts)
+        if self._span is not None:
+            first, end = self._span.part(instants, now)
+            orders = orders[first:end]
+        return self._total(orders)
+
+    def _total(self, orders: Sequence[dict[str, Any]]) -> float:
+        if self._measure == "count":
+            return len(orders)
+        if self._measure == "avg_gap_days":
+            gaps = len(orders) - 1
+            return float((orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps) if gaps > 0 else 0
+        refunds: int = sum(o["refunds"] for o in orders) if self._measure in ("net", "refunds") else 0
+        if self._measure == "refunds":
+            return refunds / 10_000
+        total = sum(units(o.get(self._field)) for o in orders) - refunds
+        if self._measure == "avg":
+            return total / 10_000 / len(orders) if orders else 0
+        return total / 10_000
+
+    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+        """See Measure: orders leave a rolling window one after the other."""
+        assert self._span is not None
+        last = self._span.last
+        assert last is not None
+        instants, _ = self._orders(facts)
+        first, end = self._span.part(instants, now)
+        moments = (at + last for at in instants[first:end])
+        return first_passed(moments, value, cuts, lambda at: self.read(facts, at))
 
 
-class Orders(Scoped):
-    """{"orders": {measure, op, value, field?, where?, window?}}: cancelled ones count only when `where` asks for them."""
+class Orders(MeasuredLeaf):
+    """{"orders": {measure, op, value, field?, where?, window?}}: see OrderTotal."""
 
     key = "orders"
-    temporal = True
+
+    def __init__(self, websites: tuple[str, ...]) -> None:
+        self._websites = websites
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
@@ -51,55 +94,64 @@ class Orders(Scoped):
         accept = where(body.get("where"), "/orders/where", fail)
         op, value = amount(body, "/orders", fail)
         span = window(body.get("window"), "/orders/window", fail)
-        return body["measure"], op, value, body.get("field", "grand_total"), accept, span, dict(body)
+        return Compared(OrderTotal(body, self._websites, span, accept), op, value, dict(body))
 
-    def json(self, params: Any) -> dict[str, Any]:
-        """See LeafType."""
-        return {"orders": params[-1]}
 
-    def _selected(self, params: Any, facts: Facts) -> list[dict[str, Any]]:
-        accept = params[4]
-        by_status = accept is not None and any(name == "status" for name, _, _ in accept.tests)
-        return [
-            o
-            for o in facts.orders(self.websites)
-            if (by_status or o["status"] != NOT_COUNTED) and (accept is None or accept.holds(o))
-        ]
+class Days(Measure):
+    """Days since the first or last order that `accept` selects, the last login, or anything at all; None: never."""
 
-    def _value(self, params: Any, orders: list[dict[str, Any]], now: int) -> float:
-        span = params[5]
-        return _measure(params[0], [o for o in orders if span is None or span.holds(o["at"], now)], params[3])
+    temporal = True
 
-    def test(self, params: Any, facts: Facts, now: int) -> bool:
-        """See LeafType."""
-        return compare(params[1], self._value(params, self._selected(params, facts), now), params[2])
+    def __init__(self, body: Mapping[str, Any], websites: tuple[str, ...], zone: ZoneInfo, accept: Where | None):
+        self._of, self._calendar = body["of"], body.get("mode") == "calendar"
+        self._websites, self._zone, self._accept = websites, zone, accept
+        self._selection = f"since {json.dumps([self._of, websites, body.get('where')])}"
+        self.key = f"{self._selection} {self._calendar}"
 
-    def change(self, params: Any, facts: Facts, now: int) -> int | None:
-        """See LeafType: orders leave a rolling window one after the other."""
-        if params[5] is None or params[5].last is None:
+    def _since(self, facts: Facts) -> int | None:
+        return facts.once(self._selection, self._find)
+
+    def _find(self, facts: Facts) -> int | None:
+        if self._of in ("last_order", "first_order"):
+            accept, orders = self._accept, facts.orders(self._websites)
+            found = (
+                o["at"]
+                for o in (reversed(orders) if self._of == "last_order" else orders)
+                if o["status"] != NOT_COUNTED and (accept is None or accept.holds(o))
+            )
+            return next(found, None)
+        kinds = ["login"] if self._of == "last_login" else list(facts.profile.log)
+        return max((e[0] for kind in kinds for e in facts.entries(kind, self._websites)[-1:]), default=None)
+
+    def read(self, facts: Facts, now: int) -> int | None:
+        """See Measure."""
+        since = self._since(facts)
+        if since is None:
             return None
-        orders = self._selected(params, facts)
-        leaving = expiries((o["at"] for o in orders), params[5], now)
+        return (self._date(now) - self._date(since)).days if self._calendar else (now - since) // DAY_MS
 
-        def answer(at: int) -> bool:
-            return compare(params[1], self._value(params, orders, at), params[2])
+    def _date(self, at: int) -> date:
+        return datetime.fromtimestamp(at / 1000, self._zone).date()
 
-        return first_flip(leaving, answer(now), answer)
+    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+        """See Measure: days only grow."""
+        since = self._since(facts)
+        days = next(iter(rise(cuts, int(value))), None)
+        if since is None or days is None:
+            return None
+        if not self._calendar:
+            return since + days * DAY_MS
+        day = self._date(since) + timedelta(days=days)
+        return round(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp() * 1000)
 
-    def seen(self, params: Any, facts: Facts, now: int) -> Any:
-        """See LeafType."""
-        return self._value(params, self._selected(params, facts), now)
 
-
-class DaysSince(Scoped):
+class DaysSince(MeasuredLeaf):
     """{"days_since": {of, mode, op, value, if_never, where?}}: whole 24 hours, or calendar days in the shop's zone."""
 
     key = "days_since"
-    temporal = True
 
     def __init__(self, websites: tuple[str, ...], zone: ZoneInfo) -> None:
-        super().__init__(websites)
-        self._zone = zone
+        self._websites, self._zone = websites, zone
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
@@ -112,59 +164,5 @@ class DaysSince(Scoped):
         if body.get("mode", "elapsed") not in ("elapsed", "calendar"):
             fail("/days_since/mode", "unknown-field", "mode is elapsed or calendar")
         accept = where(body.get("where"), "/days_since/where", fail)
-        op, value = amount(body, "/days_since", fail)
-        return body["of"], body.get("mode", "elapsed"), op, value, bool(body.get("if_never", False)), accept, dict(body)
-
-    def json(self, params: Any) -> dict[str, Any]:
-        """See LeafType."""
-        return {"days_since": params[-1]}
-
-    def _since(self, params: Any, facts: Facts) -> int | None:
-        of, accept = params[0], params[5]
-        if of in ("last_order", "first_order"):
-            orders = [
-                o["at"]
-                for o in facts.orders(self.websites)
-                if o["status"] != NOT_COUNTED and (accept is None or accept.holds(o))
-            ]
-            return (orders[-1] if of == "last_order" else orders[0]) if orders else None
-        kinds = ["login"] if of == "last_login" else list(facts.profile.log)
-        found = [e[0] for kind in kinds for e in facts.entries(kind, self.websites)[-1:]]
-        return max(found, default=None)
-
-    def _days(self, mode: str, since: int, now: int) -> int:
-        if mode == "elapsed":
-            return (now - since) // DAY_MS
-        return (self._date(now) - self._date(since)).days
-
-    def _date(self, at: int) -> date:
-        return datetime.fromtimestamp(at / 1000, self._zone).date()
-
-    def _midnight(self, day: date) -> int:
-        return round(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp() * 1000)
-
-    def seen(self, params: Any, facts: Facts, now: int) -> Any:
-        """See LeafType."""
-        since = self._since(params, facts)
-        return None if since is None else self._days(params[1], since, now)
-
-    def test(self, params: Any, facts: Facts, now: int) -> bool:
-        """See LeafType."""
-        days = self.seen(params, facts, now)
-        return params[4] if days is None else compare(params[2], days, params[3])
-
-    def change(self, params: Any, facts: Facts, now: int) -> int | None:
-        """See LeafType: the answer can flip only where the count of days reaches the literal, or passes it."""
-        since = self._since(params, facts)
-        if since is None:
-            return None
-        edges = (int(params[3]), int(params[3]) + 1)
-        if params[1] == "elapsed":
-            moments = [since + days * DAY_MS for days in edges]
-        else:
-            moments = [self._midnight(self._date(since) + timedelta(days=days)) for days in edges]
-
-        def answer(at: int) -> bool:
-            return compare(params[2], self._days(params[1], since, at), params[3])
-
-        return first_flip([m for m in moments if m > now], answer(now), answer)
+        days = Days(body, self._websites, self._zone, accept)
+        return Compared(days, *amount(body, "/days_since", fail), dict(body), bool(body.get("if_never", False)))

@@ -1,13 +1,15 @@
-"""Shapes many conditions share: counts, windows, product predicates; and when a count over a window changes."""
+"""Shapes many conditions share: comparisons with a number, windows, product predicates."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conditions.operators import NUMERIC, OPERATORS, compare, instant, literal_of, number
+from conditions.operators import NUMERIC, OPERATORS, instant, literal_of, matcher, number
 from conditions.read import nearest
 from conditions.tree import Fail
 
@@ -24,22 +26,29 @@ class Window:
     since: int = 0
     until: int = 0
 
-    def holds(self, at: int, now: int) -> bool:
-        """Whether an instant is inside: (now-last, now], or [since, until]."""
-        return now - self.last < at <= now if self.last is not None else self.since <= at <= self.until
+    def part(self, instants: Sequence[int], now: int) -> tuple[int, int]:
+        """Which of the ascending instants are inside, as a slice: (now-last, now], or [since, until]."""
+        if self.last is None:
+            return bisect_left(instants, self.since), bisect_right(instants, self.until)
+        return bisect_right(instants, now - self.last), bisect_right(instants, now)
 
 
-@dataclass(frozen=True, slots=True)
 class Where:
     """Predicates on the properties of one event or line: (field, operator, literal)."""
 
-    every: bool
-    tests: tuple[tuple[str, str, Any], ...]
+    __slots__ = ("_matchers", "every", "tests")
+
+    def __init__(self, every: bool, tests: tuple[tuple[str, str, Any], ...]) -> None:
+        self.every, self.tests = every, tests
+        self._matchers = tuple((name, matcher(op, literal)) for name, op, literal in tests)
 
     def holds(self, props: Mapping[str, Any]) -> bool:
         """Whether the properties satisfy all (or any) of the predicates."""
-        results = (compare(op, lookup(props, name), literal) for name, op, literal in self.tests)
-        return all(results) if self.every else any(results)
+        every = self.every
+        for name, matches in self._matchers:
+            if matches(lookup(props, name)) is not every:
+                return not every
+        return every
 
 
 def lookup(props: Mapping[str, Any], path: str) -> Any:
@@ -117,9 +126,11 @@ def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, float]:
     op, value = raw.get("op"), number(raw.get("value"))
     if op not in NUMERIC:
         fail(f"{pointer}/op", "unknown-operator", f"{op!r} does not compare numbers{nearest(str(op), NUMERIC)}")
-    if value is None:
+        return "gte", 0.0
+    if value is None or not math.isfinite(value):
         fail(f"{pointer}/value", "wrong-type", "a number is needed")
-    return str(op), value or 0.0
+        return str(op), 0.0
+    return str(op), value
 
 
 def only(raw: Mapping[str, Any], known: Sequence[str], pointer: str, fail: Fail) -> None:
@@ -127,15 +138,3 @@ def only(raw: Mapping[str, Any], known: Sequence[str], pointer: str, fail: Fail)
     for field in raw:
         if field not in known:
             fail(f"{pointer}/{field}", "unknown-field", f"{field!r} does not belong here{nearest(field, known)}")
-
-
-def expiries(instants: Iterable[int], span: Window | None, now: int) -> list[int]:
-    """When each event of a rolling window leaves it, soonest first."""
-    if span is None or span.last is None:
-        return []
-    return sorted(at + span.last for at in instants if now - span.last < at <= now)
-
-
-def first_flip(moments: Iterable[int], current: bool, at: Callable[[int], bool]) -> int | None:
-    """The first of the moments (ascending) at which the answer differs from the current one."""
-    return next((moment for moment in moments if at(moment) != current), None)
