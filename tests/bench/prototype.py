@@ -13,7 +13,7 @@ import redis.asyncio as aioredis
 from tests.bench.shop import SEGMENTS
 
 BATCH = 2000
-FIELDS = ("orders", "ltv", "cart_total", "views_7d", "sessions_30d")
+FIELDS = {"orders": 20, "ltv": 99_999, "cart_total": 30_000, "views_7d": 40, "sessions_30d": 30}
 WRITE = """INSERT INTO ing SELECT 't', v, $2, s FROM unnest($1::text[], $3::bytea[]) u (v, s)
     ON CONFLICT (tenant, vid) DO UPDATE SET ver = EXCLUDED.ver, state = EXCLUDED.state"""
 TABLE = """DROP TABLE IF EXISTS ing; CREATE TABLE ing (tenant text, vid text, ver bigint, state bytea,
@@ -63,9 +63,8 @@ def _rules() -> Any:
     rng, lines = random.Random(5), ["def rules(p):", "    bits = 0"]
     lines += [f"    {name} = p[{name!r}]" for name in FIELDS]
     for number in range(SEGMENTS):
-        a, b, c, d = (
-            f"{rng.choice(FIELDS)} {rng.choice(['<', '<=', '>', '>='])} {rng.randrange(300)}" for _ in range(4)
-        )
+        names = rng.choices(list(FIELDS), k=4)
+        a, b, c, d = (f"{name} {rng.choice(['<', '<=', '>', '>='])} {rng.randrange(FIELDS[name])}" for name in names)
         lines.append(f"    if {a} and {b} and ({c} or {d}): bits |= {1 << number}")
     scope: dict[str, Any] = {}
     exec("\n".join([*lines, "    return bits"]), scope)

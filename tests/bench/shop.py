@@ -71,25 +71,25 @@ def flat_messages() -> list[bytes]:
 
 
 def conditions() -> list[dict[str, Any]]:
-    """20 trees of four conditions each, over windows, orders, days and the cart."""
+    """20 trees of four conditions each, over windows, orders, days and the cart: thresholds to reach, as shops set them."""
     rng = random.Random(5)
     return [{"all": [_leaf(rng), _leaf(rng), {"any": [_leaf(rng), _leaf(rng)]}]} for _ in range(SEGMENTS)]
 
 
 def _leaf(rng: random.Random) -> dict[str, Any]:
-    op = rng.choice(["gt", "lt", "gte", "lte"])
-    amount = {"op": op, "value": rng.randrange(300)}
-    few = {"op": op, "value": rng.randrange(12)}
+    def amount(most: int) -> dict[str, Any]:
+        return {"op": rng.choice(["gt", "gte"]), "value": rng.randrange(1, most)}
+
     return rng.choice(
         [
-            {"events": {"type": "product_view", "count": few, "window": {"last": "P7D"}}},
-            {"events": {"type": "product_view", "count": few}},
-            {"events": {"type": "add_to_cart", "count": few, "window": {"last": "P30D"}}},
-            {"events": {"type": "product_view", "count": few, "where": [{"field": "category", "value": "c/7"}]}},
-            {"orders": {"measure": "count", **few}},
-            {"orders": {"measure": "sum", **amount}},
-            {"days_since": {"of": "last_order", **few}},
-            {"cart": {"field": "subtotal", **amount}},
-            {"attribute": "country", "op": rng.choice(["eq", "ne"]), "value": rng.choice(["DE", "FR", "US"])},
+            {"events": {"type": "product_view", "count": amount(40), "window": {"last": "P7D"}}},
+            {"events": {"type": "product_view", "count": amount(90)}},
+            {"events": {"type": "add_to_cart", "count": amount(30), "window": {"last": "P30D"}}},
+            {"events": {"type": "product_view", "count": amount(9), "where": [{"field": "category", "value": "c/7"}]}},
+            {"orders": {"measure": "count", **amount(20)}},
+            {"orders": {"measure": "sum", **amount(1000)}},
+            {"days_since": {"of": "last_order", **amount(90)}},
+            {"cart": {"field": "subtotal", **amount(300)}},
+            {"attribute": "country", "op": "eq", "value": rng.choice(["DE", "FR", "US"])},
         ]
     )

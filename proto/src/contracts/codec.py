@@ -6,7 +6,7 @@ message. Structs for the JSON form are made from the message descriptors, so the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,12 @@ MOST_BYTES = 256 * 1024
 MOST_DEPTH = 16
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
-EXPONENT = {"JPY": 0, "KRW": 0, "CLP": 0, "VND": 0, "ISK": 0, "BHD": 3, "KWD": 3, "OMR": 3, "TND": 3, "JOD": 3}
+MINOR_UNITS = {
+    **dict.fromkeys(("JPY", "KRW", "CLP", "VND", "ISK"), 1),
+    **dict.fromkeys(("BHD", "KWD", "OMR", "TND", "JOD"), 1000),
+}
+MONEY = {"amount", "currency"}
+NEVER_NEGATIVE = {"quantity", "price", "subtotal", "grand_total", "amount"}
 MESSAGES: dict[str, type[Message]] = {
     "product_view": storefront_pb2.ProductView,
     "category_view": storefront_pb2.CategoryView,
@@ -57,18 +62,31 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Undecodable(Exception):
-    """The bytes are no event; `reason` is a stable slug."""
+    """The bytes are no event; `reason` is a stable slug, `detail` says where and what."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, what: str, where: str = "") -> None:
+        super().__init__(reason, what, where)
+        self.reason, self._what, self._where = reason, what, where
+
+    @property
+    def detail(self) -> str:
+        """For people."""
+        return f"{self._where} {self._what}".lstrip()
+
+    def under(self, step: str) -> Undecodable:
+        """The same fault, seen from one level further out."""
+        self._where = f"{step}{'' if self._where.startswith('[') or not self._where else '.'}{self._where}"
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 class Implausible(Undecodable):
     """The event reads well, and cannot be true."""
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     id: str
     source: str
     type: str
@@ -81,94 +99,142 @@ class _Envelope(msgspec.Struct):
 
 def money(amount: int, currency: str) -> float:
     """Minor units as a decimal of the currency."""
-    return float(amount / 10 ** EXPONENT.get(currency, 2))
+    return amount / MINOR_UNITS.get(currency, 100)
 
 
-def _money(value: Any, path: str, currencies: set[str]) -> float:
-    if not isinstance(value, dict) or set(value) - {"amount", "currency"}:
-        raise Undecodable("wrong-type", f"{path} is an amount and a currency")
+def _money(value: Any, currencies: set[str]) -> float:
+    if not isinstance(value, dict) or value.keys() - MONEY:
+        raise Undecodable("wrong-type", "is an amount and a currency")
     currency = value.get("currency", "")
-    if not isinstance(currency, str) or not (len(currency) == 3 and currency.isascii() and currency.isupper()):
-        raise Undecodable("wrong-type", f"{path}.currency is an ISO 4217 code")
-    currencies.add(currency)
-    return money(_int(value.get("amount", 0), f"{path}.amount"), currency)
+    if currency not in currencies:
+        if not isinstance(currency, str) or not (len(currency) == 3 and currency.isascii() and currency.isupper()):
+            raise Undecodable("wrong-type", "is an ISO 4217 code", "currency")
+        currencies.add(currency)
+    try:
+        return money(_int(value.get("amount", 0), currencies), currency)
+    except Undecodable as error:
+        raise error.under("amount") from None
 
 
-def _int(value: Any, path: str) -> int:
+def _int(value: Any, _: set[str]) -> int:
     """An integer, or its decimal digits in a string as canonical proto JSON writes 64-bit ones."""
     if isinstance(value, str) and value.lstrip("-").isdigit():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
-        raise Undecodable("wrong-type", f"{path} is a whole number")
+        raise Undecodable("wrong-type", "is a whole number")
     return value
 
 
-class _Field:
-    """How one field of a message reads from JSON."""
+def _text(value: Any, _: set[str]) -> str:
+    if not isinstance(value, str):
+        raise Undecodable("wrong-type", "is a str")
+    if "\0" in value:
+        raise Implausible("nul-character", "has a NUL character")
+    return value
 
-    __slots__ = ("kind", "name", "repeated", "shape")
 
-    def __init__(self, field: FieldDescriptor) -> None:
-        self.name, self.shape = field.name, None
-        message = field.message_type
-        self.repeated = bool(field.is_repeated)
-        if message is None:
-            self.kind = {FieldDescriptor.CPPTYPE_STRING: "str", FieldDescriptor.CPPTYPE_BOOL: "bool"}.get(
-                field.cpp_type, "int"
-            )
-        elif message is common_pb2.Money.DESCRIPTOR:
-            self.kind = "money"
-        elif message is struct_pb2.Struct.DESCRIPTOR or message.GetOptions().map_entry:
-            self.kind, self.repeated = "object", False
-        else:
-            self.kind, self.shape = "message", shape_of(message)
+def _flag(value: Any, _: set[str]) -> bool:
+    if not isinstance(value, bool):
+        raise Undecodable("wrong-type", "is a bool")
+    return value
 
-    def read(self, value: Any, path: str, currencies: set[str]) -> Any:
-        if self.repeated:
-            if not isinstance(value, list):
-                raise Undecodable("wrong-type", f"{path} is a list")
-            return [self.one(v, f"{path}[{i}]", currencies) for i, v in enumerate(value)]
-        return self.one(value, path, currencies)
 
-    def one(self, value: Any, path: str, currencies: set[str]) -> Any:
-        if self.kind in ("str", "bool"):
-            if not isinstance(value, str if self.kind == "str" else bool):
-                raise Undecodable("wrong-type", f"{path} is a {self.kind}")
-            return value
-        if self.kind == "int":
-            return _int(value, path)
-        if self.kind == "money":
-            return _money(value, path, currencies)
+def _object(value: Any, _: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Undecodable("wrong-type", "is an object")
+    _free(value, 1)
+    return value
+
+
+def _free(value: Any, depth: int) -> None:
+    """What a shop makes up itself is bounded too."""
+    if depth > MOST_DEPTH:
+        raise Implausible("too-deep", f"goes deeper than {MOST_DEPTH} levels")
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _free(item, depth + 1)
+        elif isinstance(item, str):
+            _text(item, set())
+
+
+Read = Callable[[Any, set[str]], Any]
+Shape = dict[str, tuple[str, Read]]
+
+
+def _not_negative(read: Read) -> Read:
+    def checked(value: Any, currencies: set[str]) -> Any:
+        found = read(value, currencies)
+        if found < 0:
+            raise Implausible("negative", "is negative")
+        return found
+
+    return checked
+
+
+def _each(read: Read) -> Read:
+    def listed(value: Any, currencies: set[str]) -> list[Any]:
+        if not isinstance(value, list):
+            raise Undecodable("wrong-type", "is a list")
+        found = []
+        for i, item in enumerate(value):
+            try:
+                found.append(read(item, currencies))
+            except Undecodable as error:
+                raise error.under(f"[{i}]") from None
+        return found
+
+    return listed
+
+
+def _message(shape: Shape) -> Read:
+    """The plain form of a message. Unknown fields are refused: a misspelt one must not be lost."""
+
+    def read(value: Any, currencies: set[str]) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise Undecodable("wrong-type", f"{path} is an object")
-        return read_message(self.shape, value, path, currencies) if self.shape is not None else value
+            raise Undecodable("wrong-type", "is an object")
+        out = {}
+        name = ""
+        try:
+            for name, item in value.items():
+                if item is not None:
+                    field, of = shape[name]
+                    out[field] = of(item, currencies)
+        except KeyError:
+            raise Undecodable("unknown-field", "is not part of the message", name) from None
+        except Undecodable as error:
+            raise error.under(name) from None
+        return out
+
+    return read
 
 
-Shape = dict[str, _Field]
+def _field(field: FieldDescriptor) -> Read:
+    """How one field reads from JSON."""
+    message, repeated = field.message_type, bool(field.is_repeated)
+    if message is None:
+        scalars: dict[int, Read] = {FieldDescriptor.CPPTYPE_STRING: _text, FieldDescriptor.CPPTYPE_BOOL: _flag}
+        read = scalars.get(field.cpp_type, _int)
+    elif message is common_pb2.Money.DESCRIPTOR:
+        read = _money
+    elif message is struct_pb2.Struct.DESCRIPTOR or message.GetOptions().map_entry:
+        return _object
+    else:
+        read = _message(shape_of(message))
+    if field.name in NEVER_NEGATIVE:
+        read = _not_negative(read)
+    return _each(read) if repeated else read
 
 
 def shape_of(message: Any) -> Shape:
-    """JSON name and proto name -> field, of a message descriptor."""
-    return {name: reader for f in message.fields for reader in [_Field(f)] for name in (f.name, f.json_name)}
-
-
-def read_message(shape: Shape, value: dict[str, Any], path: str, currencies: set[str]) -> dict[str, Any]:
-    """The plain form of a message. Unknown fields are refused: a misspelt one must not be lost."""
-    out = {}
-    for name, item in value.items():
-        field = shape.get(name)
-        if field is None:
-            raise Undecodable("unknown-field", f"{path}.{name} is not part of the message")
-        if item is not None:
-            out[field.name] = field.read(item, f"{path}.{name}", currencies)
-    return out
+    """JSON name and proto name -> (proto name, reader), of a message descriptor."""
+    return {name: (f.name, read) for f in message.fields for read in [_field(f)] for name in (f.name, f.json_name)}
 
 
 class Codec:
     """Decoders, built once."""
 
     def __init__(self) -> None:
-        self._shapes = {kind: shape_of(message.DESCRIPTOR) for kind, message in MESSAGES.items()}
+        self._readers = {kind: _message(shape_of(message.DESCRIPTOR)) for kind, message in MESSAGES.items()}
         self._envelope = msgspec.json.Decoder(_Envelope)
 
     def decode(self, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Event:
@@ -207,13 +273,14 @@ class Codec:
         )  # fmt: skip
 
     def _event(self, kind: str, data: Any, *, time: str, **envelope: str) -> Event:
-        shape = self._shapes.get(kind)
-        if shape is None:
+        read = self._readers.get(kind)
+        if read is None:
             raise Undecodable("unknown-type", f"{kind[:60]!r} is not an event type")
-        if not isinstance(data, dict):
-            raise Undecodable("wrong-type", "data is an object")
         currencies: set[str] = set()
-        body = read_message(shape, data, "data", currencies)
+        try:
+            body = read(data, currencies)
+        except Undecodable as error:
+            raise error.under("data") from None
         if len(currencies) > 1:
             raise Implausible("mixed-currency", f"one event in {' and '.join(sorted(currencies))}")
         if currencies:
@@ -247,25 +314,3 @@ def plausible(event: Event, now_ms: int) -> None:
         raise Implausible("time-ahead", "the time is more than a day ahead")
     if event.time_ms < YEAR_2000_MS:
         raise Implausible("time-long-past", "the time is before 2000: seconds instead of milliseconds?")
-    _amounts(event.data, "data", 0)
-
-
-def _amounts(value: Any, path: str, depth: int) -> None:
-    if depth > MOST_DEPTH:
-        raise Implausible("too-deep", f"at most {MOST_DEPTH} levels")
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if (
-                name in ("quantity", "price", "subtotal", "grand_total", "amount")
-                and isinstance(item, int | float)
-                and item < 0
-            ):
-                raise Implausible("negative", f"{path}.{name} is negative")
-            if isinstance(item, dict | list):
-                _amounts(item, f"{path}.{name}", depth + 1)
-            elif isinstance(item, str) and "\0" in item:
-                raise Implausible("nul-character", f"{path}.{name} has a NUL character")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            if isinstance(item, dict | list):
-                _amounts(item, f"{path}[{i}]", depth + 1)

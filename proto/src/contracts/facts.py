@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,19 +13,24 @@ _encode = msgspec.json.Encoder().encode
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 
 
+@lru_cache(maxsize=16)
+def _time(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
 def _envelope(kind: str, source: str, subject: str, *, time_ms: int, data: dict[str, Any]) -> bytes:
     """The id is a digest of the content, so that a fact sent twice can be known as one."""
-    identity = hashlib.blake2b(_encode([kind, source, subject, data]), digest_size=16).hexdigest()
-    time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+    body = _encode(data)
+    identity = hashlib.blake2b(f"{kind}\0{source}\0{subject}\0".encode() + body, digest_size=16).hexdigest()
     return _encode(
         {
             "specversion": "1.0",
             "id": identity,
             "source": source,
             "type": kind,
-            "time": time,
+            "time": _time(time_ms),
             "subject": subject,
-            "data": data,
+            "data": msgspec.Raw(body),
         }
     )
 

@@ -9,9 +9,11 @@ from typing import Any
 import redis.asyncio as aioredis
 
 # Values start with an 8-byte big-endian version: bytes compare as the numbers do.
-PUT = """local old = redis.call('GETRANGE', KEYS[1], 0, 7)
-if old == '' or old <= string.sub(ARGV[1], 1, 8) then redis.call('SET', KEYS[1], ARGV[1]) return 1 end
-return 0"""
+PUT = """for i, key in ipairs(KEYS) do
+    local old = redis.call('GETRANGE', key, 0, 7)
+    if old == '' or old <= string.sub(ARGV[i], 1, 8) then redis.call('SET', key, ARGV[i]) end
+end"""
+MOST_KEYS = 500
 
 
 def open_redis(url: str) -> Any:
@@ -25,17 +27,13 @@ def versioned(version: int, payload: bytes) -> bytes:
 
 
 class VersionedWriter:
-    """Writes (key, version, payload); one round trip for many, one key per script so that a cluster can split them."""
+    """Writes (key, version, payload), hundreds of them per command."""
 
     def __init__(self, redis: Any) -> None:
-        self._redis = redis
         self._put = redis.register_script(PUT)
 
     async def put_many(self, entries: Sequence[tuple[str, int, bytes]]) -> None:
         """Write every entry whose version is not older than the stored one."""
-        if not entries:
-            return
-        pipe = self._redis.pipeline(transaction=False)
-        for key, version, payload in entries:
-            await self._put(keys=[key], args=[versioned(version, payload)], client=pipe)
-        await pipe.execute()
+        for start in range(0, len(entries), MOST_KEYS):
+            part = entries[start : start + MOST_KEYS]
+            await self._put(keys=[key for key, _, _ in part], args=[versioned(v, body) for _, v, body in part])

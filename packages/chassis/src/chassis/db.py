@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,25 +16,47 @@ class Tx:
 
     def __init__(self, sa: AsyncConnection, driver: Any) -> None:
         self.sa, self._driver = sa, driver
+        self._behind: asyncio.Task[None] | None = None
+
+    async def behind(self, statement: Coroutine[Any, Any, None]) -> None:
+        """Send a statement of this transaction and go on while the server works.
+
+        What it raises, the next statement raises, or the end of the transaction.
+        """
+        await self.settle()
+        self._behind = asyncio.create_task(statement)
+        await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        """Wait for the statement sent last."""
+        behind = self._behind
+        if behind is not None and behind is not asyncio.current_task():
+            self._behind = None
+            await behind
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """All rows."""
+        await self.settle()
         return await self._driver.fetch(sql, *args)  # type: ignore[no-any-return]
 
     async def fetchrow(self, sql: str, *args: Any) -> Any:
         """The first row, or None."""
+        await self.settle()
         return await self._driver.fetchrow(sql, *args)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """The first value of the first row, or None."""
+        await self.settle()
         return await self._driver.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; answers PostgreSQL's command tag, such as `UPDATE 3`."""
+        await self.settle()
         return await self._driver.execute(sql, *args)  # type: ignore[no-any-return]
 
     async def copy(self, table: str, records: Iterable[Sequence[Any]], columns: Sequence[str]) -> None:
         """Append rows by COPY."""
+        await self.settle()
         await self._driver.copy_records_to_table(table, records=records, columns=list(columns))
 
 
@@ -72,7 +95,11 @@ class Database:
             raw = await connection.get_raw_connection()
             driver: Any = raw.driver_connection
             async with driver.transaction():
-                yield Tx(connection, driver)
+                tx = Tx(connection, driver)
+                try:
+                    yield tx
+                finally:
+                    await tx.settle()
         finally:
             await connection.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -72,9 +73,16 @@ async def _main(build: Build, settings: HasAddress) -> None:
         loop.add_signal_handler(sig, stopping.set)
     async with build(settings) as service:
         telemetry.configure(service.name)
+        _settle_memory()
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=service.host)
         await serve(service, stopping)
+
+
+def _settle_memory() -> None:
+    """What was built stays, and work makes almost no cycles: looking for them took a fifth of a worker's time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 async def serve(service: Service, stopping: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ from segment_svc import definitions, reads, store, wire
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
+from segment_svc.domain.facts import view
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows.apply_events import apply_events
 from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
@@ -198,7 +199,7 @@ async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
         "version": row.version,
         "next_flip_at": row.next_flip_at,
         "segments": segments,
-        "facts": people.view(row.profile),
+        "facts": view(row.profile),
     }
 
 

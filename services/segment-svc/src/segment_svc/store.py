@@ -125,7 +125,6 @@ def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
 
 async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
     """Write rows whose `version` was already raised by one. Raises Conflict when any of them moved meanwhile."""
-    rows = sorted(rows, key=lambda r: r.key)
     done = await tx.execute(
         SAVE,
         [r.key for r in rows],

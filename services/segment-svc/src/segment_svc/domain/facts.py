@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from segment_svc.domain import profile as people
-from segment_svc.domain.profile import Entry, Profile
+from segment_svc.domain.cart import cart
+from segment_svc.domain.log import Log, unpack
+from segment_svc.domain.profile import NOTHING, Profile
 
 NOT_COUNTED = "cancelled"
-
-
-T = TypeVar("T")
 
 
 class Facts:
     """A profile under evaluation. `bits` are the segments decided so far in this pass.
 
-    What is worked out of the profile is kept, so the profile must not change while its facts are in use.
+    What is worked out of the profile is kept, under a name its maker chose, so the profile must not change meanwhile.
     """
 
-    __slots__ = ("_cart", "_kept", "_orders", "bits", "context", "key", "profile")
+    __slots__ = ("_cart", "_orders", "bits", "context", "kept", "key", "profile")
 
     def __init__(self, profile: Profile, key: str = "") -> None:
         self.profile, self.key, self.bits = profile, key, 0
         self.context: dict[str, Any] = {}
-        self._kept: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}
         self._cart: dict[str, Any] | None = None
         self._orders: list[dict[str, Any]] | None = None
 
-    def once(self, name: str, work_out: Callable[[Facts], T]) -> T:
-        """The result of `work_out`, the first time; the same one for that name from then on."""
-        if name not in self._kept:
-            self._kept[name] = work_out(self)
-        found: T = self._kept[name]
-        return found
+    def instants(self, kind: str, websites: tuple[str, ...]) -> Sequence[int]:
+        """When events of a type happened on the given websites (none given: all), oldest first."""
+        log = self.profile.log.get(kind, NOTHING)
+        return [log.at[i] for i in self._chosen(log, websites)] if websites else log.at
 
-    def entries(self, kind: str, websites: tuple[str, ...]) -> list[Entry]:
-        """Events of a type, oldest first, of the given websites (none given: all)."""
-        found = self.profile.log.get(kind, [])
-        return [e for e in found if e[2] in websites] if websites else found
+    def events(
+        self, kind: str, websites: tuple[str, ...], *, newest_first: bool = False
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(instant, properties) of events of a type on the given websites (none given: all)."""
+        log = self.profile.log.get(kind, NOTHING)
+        places = self._chosen(log, websites)
+        return ((log.at[i], unpack(log.props[i])) for i in (reversed(places) if newest_first else places))
+
+    def _chosen(self, log: Log, websites: tuple[str, ...]) -> Sequence[int]:
+        if not websites:
+            return range(len(log))
+        sites = {number for number, name in enumerate(self.profile.sites) if name in websites}
+        return [i for i, number in enumerate(log.sites) if number in sites]
 
     def cart(self) -> dict[str, Any]:
         """The current cart."""
         if self._cart is None:
-            self._cart = people.cart(self.profile)
+            self._cart = cart(self.profile)
         return self._cart
 
     def orders(self, websites: tuple[str, ...]) -> list[dict[str, Any]]:
         """Orders with their current status and refunds, oldest first."""
+        if "order_placed" not in self.profile.log:
+            return []
         if self._orders is None:
             self._orders = _orders(self.profile)
         return [o for o in self._orders if o["website"] in websites] if websites else self._orders
@@ -56,18 +63,35 @@ class Facts:
 
 def _orders(profile: Profile) -> list[dict[str, Any]]:
     orders: dict[Any, dict[str, Any]] = {}
-    for at, _, website, props in profile.log.get("order_placed", []):
-        base = {"status": "placed", "website": website, **{k: v for k, v in props.items() if v not in (None, "")}}
-        orders.setdefault(props.get("order_id"), {**base, "at": at, "refunds": 0})
-    for _, _, _, props in profile.log.get("order_status_changed", []):
+    placed = profile.log.get("order_placed", NOTHING)
+    for at, _, number, packed in placed.entries():
+        order = unpack(packed)
+        order["at"], order["refunds"], order["website"] = at, 0, profile.sites[number]
+        order["status"] = order.get("status") or "placed"
+        orders.setdefault(order.get("order_id"), order)
+    for props in map(unpack, profile.log.get("order_status_changed", NOTHING).props):
         if props.get("order_id") in orders:
             orders[props["order_id"]]["status"] = props.get("status")
-    for _, _, _, props in profile.log.get("refund_issued", []):
+    for props in map(unpack, profile.log.get("refund_issued", NOTHING).props):
         if props.get("order_id") in orders:
             orders[props["order_id"]]["refunds"] += units(props.get("amount"))
-    return sorted(orders.values(), key=lambda o: o["at"])
+    return list(orders.values())
 
 
 def units(amount: Any) -> int:
     """A decimal amount as a whole number of ten-thousandths, so that sums are exact."""
     return round(float(amount or 0) * 10_000)
+
+
+def view(profile: Profile) -> dict[str, Any]:
+    """What support may look at: counts per event type, attributes, cart and group; no raw history."""
+    return {
+        "kind": profile.kind,
+        "group": profile.group,
+        "cart": cart(profile),
+        "attributes": {
+            n.removeprefix("attributes."): h[-1][2] for n, h in profile.registers.items() if n.startswith("attributes.")
+        },
+        "events": {kind: len(e) + profile.dropped.get(kind, (0, 0))[0] for kind, e in profile.log.items()},
+        "pending": len(profile.pending),
+    }

@@ -7,21 +7,22 @@ duplicate any more, so it is refused (TOO_OLD).
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+import sys
+from bisect import insort
 from enum import Enum
 from typing import Any
 
 import msgspec
 
 from segment_svc.domain.activity import Activity
+from segment_svc.domain.log import Log, Longs, pack, unpack
 
 LIMIT = 200
 REGISTER_LIMIT = 8
-STATE_VERSION = b"\x01"
+# Packed numbers are in the machine's byte order: the other order is another version.
+STATE_VERSION = b"\x02" if sys.byteorder == "little" else b"\x82"
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
 WHOLE = ("cart_update", "wishlist_update")
-
-Entry = tuple[int, int, str, dict[str, Any]]
 
 
 class Outcome(Enum):
@@ -34,17 +35,18 @@ class Outcome(Enum):
 
 
 class Profile(msgspec.Struct, array_like=True):
-    """`log`: type -> entries (at, id, website, props) ascending. `dropped`: type -> (how many, the newest's instant).
+    """`log`: per type, what was done. `dropped`: type -> (how many older ones, the newest's instant).
 
-    `registers`: name -> assignments (at, id, value) ascending. `pending`: dated in the future, folded when due.
-    `ids` is a cache of what was seen, never stored.
+    `registers`: name -> assignments (at, id, value) ascending. `pending`: dated in the future, folded when due. `sites`:
+    names of the websites the logs number. `ids` is a cache of what was seen, never stored.
     """
 
     kind: str
-    log: dict[str, list[Entry]]
+    log: dict[str, Log]
     registers: dict[str, list[tuple[int, int, Any]]]
     dropped: dict[str, tuple[int, int]]
     pending: list[Activity]
+    sites: list[str]
     ids: set[int] | None = None
 
     @property
@@ -53,13 +55,22 @@ class Profile(msgspec.Struct, array_like=True):
         return str(register(self, "group") or "")
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Profile).decode
+def _packed(column: Longs) -> bytes:
+    return column.tobytes()
+
+
+def _column(kind: type[Longs], stored: bytes) -> Longs:
+    return kind(stored)
+
+
+NOTHING = Log.of([])
+_encode = msgspec.msgpack.Encoder(enc_hook=_packed).encode
+_decode = msgspec.msgpack.Decoder(Profile, dec_hook=_column).decode
 
 
 def empty(kind: str) -> Profile:
     """A person of whom nothing is known yet; `kind` is visitor or customer."""
-    return Profile(kind, {}, {}, {}, [])
+    return Profile(kind, {}, {}, {}, [], [])
 
 
 def encode(profile: Profile) -> bytes:
@@ -77,7 +88,7 @@ def decode(state: bytes) -> Profile:
 
 def _ids(profile: Profile) -> set[int]:
     if profile.ids is None:
-        profile.ids = {entry[1] for entries in profile.log.values() for entry in entries}
+        profile.ids = {id_hash for log in profile.log.values() for id_hash in log.ids}
         profile.ids.update(activity.id_hash for activity in profile.pending)
     return profile.ids
 
@@ -99,34 +110,39 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
 
 
 def _insert(profile: Profile, activity: Activity) -> None:
-    entries = profile.log.get(activity.type)
-    if entries is None:
-        entries = profile.log[activity.type] = []
-    entry = (activity.at, activity.id_hash, activity.website, activity.props)
+    log = profile.log.get(activity.type)
+    if log is None:
+        log = profile.log[activity.type] = Log.of([])
+    props = activity.props
     if activity.type in REGISTERS:
-        entry = (activity.at, activity.id_hash, activity.website, {})
         _assign(profile, activity)
-    if not entries or entry[:2] > entries[-1][:2]:
-        if entries and activity.type in WHOLE:
-            entries[-1] = _without_items(entries[-1])
-        entries.append(entry)
-    else:
-        if activity.type in WHOLE:
-            entry = _without_items(entry)
-        entries.insert(bisect_left(entries, entry[:2], key=lambda e: e[:2]), entry)
+        props = {}
+    place = log.insert(activity.at, activity.id_hash, site(profile, activity.website), pack(props))
+    if activity.type in WHOLE:
+        superseded = place - 1 if place == len(log) - 1 else place
+        if superseded >= 0:
+            log.props[superseded] = _without_items(log.props[superseded])
     _bound(profile, activity.type)
 
 
-def _without_items(entry: Entry) -> Entry:
+def site(profile: Profile, website: str) -> int:
+    """The number the logs have for a website."""
+    if website not in profile.sites:
+        profile.sites.append(website)
+    return profile.sites.index(website)
+
+
+def _without_items(props: msgspec.Raw) -> msgspec.Raw:
     """An older whole cart keeps its amounts; its lines will never be looked at again."""
-    return (*entry[:3], {k: v for k, v in entry[3].items() if k != "items"})
+    return pack({k: v for k, v in unpack(props).items() if k != "items"})
 
 
 def _bound(profile: Profile, kind: str) -> None:
-    entries = profile.log[kind]
-    while len(entries) > LIMIT:
-        oldest = entries.pop(0)
-        profile.dropped[kind] = (profile.dropped.get(kind, (0, 0))[0] + 1, oldest[0])
+    log = profile.log[kind]
+    over = len(log) - LIMIT
+    if over > 0:
+        profile.dropped[kind] = (profile.dropped.get(kind, (0, 0))[0] + over, log.at[over - 1])
+        log.trim(over)
 
 
 def _assign(profile: Profile, activity: Activity) -> None:
@@ -150,11 +166,12 @@ def advance(profile: Profile, now: int) -> None:
 def merge(into: Profile, source: Profile, now: int) -> None:
     """Make one person of two: as if every event of `source` had been folded into `into`."""
     ids = _ids(into)
-    for kind, entries in source.log.items():
-        mine = into.log.get(kind, [])
-        joined = sorted([*mine, *(e for e in entries if e[1] not in ids)], key=lambda e: e[:2])
+    sites = [site(into, name) for name in source.sites]
+    for kind, log in source.log.items():
+        theirs = ((at, i, sites[number], props) for at, i, number, props in log.entries() if i not in ids)
+        joined = Log.of(sorted([*into.log.get(kind, NOTHING).entries(), *theirs], key=lambda e: e[:2]))
         if kind in WHOLE:
-            joined[:-1] = [_without_items(e) for e in joined[:-1]]
+            joined.props[:-1] = [_without_items(props) for props in joined.props[:-1]]
         into.log[kind] = joined
         _bound(into, kind)
     for kind, (count, horizon) in source.dropped.items():
@@ -183,64 +200,3 @@ def consent_flags(profile: Profile) -> int:
     """Bit 0: personalisation was denied. Bit 1: analytics was denied."""
     purposes = register(profile, "purposes") or {}
     return sum(1 << i for i, name in enumerate(("personalisation", "analytics")) if purposes.get(name) is False)
-
-
-def cart(profile: Profile) -> dict[str, Any]:
-    """The current cart: the last whole one, changed by later additions and removals; an order empties it."""
-    whole = profile.log.get("cart_update")
-    at, lines, totals = 0, [], {}
-    if whole:
-        at, totals = whole[-1][0], whole[-1][3]
-        lines = [dict(line) for line in totals.get("items") or []]
-    changes = [
-        (entry[0], sign, entry[3].get("item") or {})
-        for kind, sign in (("add_to_cart", 1), ("remove_from_cart", -1))
-        for entry in profile.log.get(kind, [])
-        if entry[0] > at
-    ]
-    ordered = profile.log.get("order_placed")
-    emptied = ordered[-1][0] if ordered else 0
-    if emptied > at:
-        lines, totals = [], {}
-        changes = [c for c in changes if c[0] > emptied]
-    for _, sign, item in sorted(changes, key=lambda c: c[0]):
-        _change_line(lines, item, sign)
-    quantity = sum(line.get("quantity", 1) for line in lines)
-    subtotal = totals.get("subtotal")
-    if changes or subtotal is None:
-        subtotal = round(sum(line.get("price", 0) * line.get("quantity", 1) for line in lines), 4)
-    grand = totals.get("grand_total") if not changes else None
-    return {
-        "items": lines,
-        "line_items": len(lines),
-        "quantity": quantity,
-        "subtotal": subtotal,
-        "grand_total": subtotal if grand is None else grand,
-        "coupon": totals.get("coupon"),
-    }
-
-
-def _change_line(lines: list[dict[str, Any]], item: dict[str, Any], sign: int) -> None:
-    quantity = sign * item.get("quantity", 1)
-    for line in lines:
-        if line.get("sku") == item.get("sku"):
-            line["quantity"] = line.get("quantity", 1) + quantity
-            if line["quantity"] <= 0:
-                lines.remove(line)
-            return
-    if quantity > 0:
-        lines.append({**item, "quantity": quantity})
-
-
-def view(profile: Profile) -> dict[str, Any]:
-    """What support may look at: counts per event type, attributes, cart and group; no raw history."""
-    return {
-        "kind": profile.kind,
-        "group": profile.group,
-        "attributes": {
-            n.removeprefix("attributes."): h[-1][2] for n, h in profile.registers.items() if n.startswith("attributes.")
-        },
-        "cart": cart(profile),
-        "events": {kind: len(e) + profile.dropped.get(kind, (0, 0))[0] for kind, e in profile.log.items()},
-        "pending": len(profile.pending),
-    }

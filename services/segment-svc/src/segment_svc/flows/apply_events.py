@@ -6,6 +6,7 @@ transitions, raw activity, and, through the outbox, audience documents, membersh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from segment_svc.store import Advance, Row, Transition
 from segment_svc.telemetry import EVENTS, TRANSITIONS
 
 ATTEMPTS = 8
+CHUNK = 250
 
 
 @dataclass(slots=True)
@@ -88,8 +90,8 @@ async def _attempt(
             moves = catch_up(touched.rows.values(), rules, now)
             await _fold(tx, touched, incoming, receipt=receipt, now=now)
             live = [row for row in touched.rows.values() if row.key in touched.sources or row.key in touched.merged]
+            await tx.behind(store.keep(tx, touched.kept))
             await settle(tx, live, rules, now=now, moves=moves, touched=touched)
-            await store.keep(tx, touched.kept)
         if dead:
             await outbox.add(tx, FACTS, wire.dead_letters(dead))
     return receipt
@@ -152,33 +154,42 @@ async def settle(
     moves: list[Transition] | None = None,
     touched: Touched | None = None,
 ) -> None:
-    """Evaluate rows whose profile is up to date, then save them with their transitions, documents and facts."""
+    """Evaluate rows whose profile is up to date, and save them with their transitions, documents and facts.
+
+    The server saves a chunk while the next one is evaluated; chunks go in key order, so that workers never wait in a circle.
+    """
     moves = [] if moves is None else moves
     fresh: list[Row] = []
-    for row in rows:
-        row.version += 1
-        if row.merged_into:
-            moves += _moves(row, 0, rules, at=now, cause="merge", source=None)
-            continue
-        coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms, key=row.key)
-        source = touched.sources.get(row.key) if touched else None
-        cause = _cause(row, source, touched, now)
-        moves += _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)
-        row.next_flip_at = _wake(coming, rules, now)
-        written = _document(row, coming)
-        if written != row.document or (touched and row.key in touched.merged):
-            row.document = written
-            fresh.append(row)
-    if rows:
-        await store.save(tx, rows, now=now)
+    rows = sorted(rows, key=lambda r: r.key)
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        for row in chunk:
+            shown = row.document
+            moves += _evaluate(row, rules, now, touched)
+            if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
+                fresh.append(row)
+        await tx.behind(store.save(tx, chunk, now=now))
     if moves:
-        await store.record(tx, moves, now=now)
+        await tx.behind(store.record(tx, moves, now=now))
         await outbox.add(tx, FACTS, wire.membership_facts(moves, rules.keys, now=now))
-        for move in moves:
-            TRANSITIONS.labels(cause=move.cause, entered=str(move.entered).lower()).inc()
+        for (cause, entered), count in Counter((move.cause, move.entered) for move in moves).items():
+            TRANSITIONS.labels(cause=cause, entered=str(entered).lower()).inc(count)
     if fresh:
         names = await store.identities(tx, [r.key for r in fresh])
         await outbox.add(tx, wire.AUDIENCE, wire.audience([(names[r.key], r.version, r.document) for r in fresh]))
+
+
+def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list[Transition]:
+    """Bring a row to what the rules say now; answers what changed."""
+    row.version += 1
+    if row.merged_into:
+        return _moves(row, 0, rules, at=now, cause="merge", source=None)
+    coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms, key=row.key)
+    source = touched.sources.get(row.key) if touched else None
+    row.next_flip_at = _wake(coming, rules, now)
+    row.document = _document(row, coming)
+    cause = _cause(row, source, touched, now)
+    return _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)
 
 
 def _cause(row: Row, source: wire.Incoming | None, touched: Touched | None, now: int) -> str:

@@ -24,21 +24,27 @@ class EventCount(Measure):
         self.key = f"{self._selection} {json.dumps(body.get('window'))}"
         self.temporal = span is not None and span.last is not None
 
-    def _instants(self, facts: Facts) -> list[int]:
-        return facts.once(self._selection, self._select)
+    def _instants(self, facts: Facts) -> Sequence[int]:
+        found: Sequence[int] | None = facts.kept.get(self._selection)
+        if found is None:
+            found = facts.kept[self._selection] = self._select(facts)
+        return found
 
-    def _select(self, facts: Facts) -> list[int]:
-        found, accept = facts.entries(self._kind, self._websites), self._accept
-        return [e[0] for e in found] if accept is None else [e[0] for e in found if accept.holds(e[3])]
+    def _select(self, facts: Facts) -> Sequence[int]:
+        accept = self._accept
+        if accept is None:
+            return facts.instants(self._kind, self._websites)
+        return [at for at, props in facts.events(self._kind, self._websites) if accept.holds(props)]
 
     def read(self, facts: Facts, now: int) -> int:
         """See Measure. Events beyond the kept ones count where nothing needs to be known of them but the type."""
         if self._span is not None:
             first, end = self._span.part(self._instants(facts), now)
             return end - first
+        kept = len(self._instants(facts))
         if self._accept is not None or self._websites:
-            return len(self._instants(facts))
-        return len(facts.entries(self._kind, ())) + facts.profile.dropped.get(self._kind, (0, 0))[0]
+            return kept
+        return kept + facts.profile.dropped.get(self._kind, (0, 0))[0]
 
     def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
         """See Measure: events leave a rolling window one after the other."""
@@ -96,8 +102,8 @@ class LastEvent(LeafType):
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""
-        found = reversed(facts.entries(params[0], self._websites))
-        return next((e[3] for e in found if params[1] is None or params[1].holds(e[3])), None)
+        found = facts.events(params[0], self._websites, newest_first=True)
+        return next((props for _, props in found if params[1] is None or params[1].holds(props)), None)
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
@@ -156,8 +162,8 @@ class ProductList(LeafType):
         """See LeafType."""
         lines = facts.cart()["items"]
         if params[0] == "wishlist":
-            updates = facts.entries("wishlist_update", ())
-            lines = updates[-1][3].get("items") or [] if updates else []
+            _, last = next(facts.events("wishlist_update", (), newest_first=True), (0, {}))
+            lines = last.get("items") or []
         accept: Where = params[2]
         return [line for line in lines if accept.holds(line)]
 

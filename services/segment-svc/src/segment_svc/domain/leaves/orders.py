@@ -31,7 +31,10 @@ class OrderTotal(Measure):
         self.temporal = span is not None and span.last is not None
 
     def _orders(self, facts: Facts) -> tuple[list[int], list[dict[str, Any]]]:
-        return facts.once(self._selection, self._select)
+        found: tuple[list[int], list[dict[str, Any]]] | None = facts.kept.get(self._selection)
+        if found is None:
+            found = facts.kept[self._selection] = self._select(facts)
+        return found
 
     def _select(self, facts: Facts) -> tuple[list[int], list[dict[str, Any]]]:
         accept = self._accept
@@ -109,7 +112,10 @@ class Days(Measure):
         self.key = f"{self._selection} {self._calendar}"
 
     def _since(self, facts: Facts) -> int | None:
-        return facts.once(self._selection, self._find)
+        if self._selection not in facts.kept:
+            facts.kept[self._selection] = self._find(facts)
+        found: int | None = facts.kept[self._selection]
+        return found
 
     def _find(self, facts: Facts) -> int | None:
         if self._of in ("last_order", "first_order"):
@@ -121,7 +127,7 @@ class Days(Measure):
             )
             return next(found, None)
         kinds = ["login"] if self._of == "last_login" else list(facts.profile.log)
-        return max((e[0] for kind in kinds for e in facts.entries(kind, self._websites)[-1:]), default=None)
+        return max((at for kind in kinds for at in facts.instants(kind, self._websites)[-1:]), default=None)
 
     def read(self, facts: Facts, now: int) -> int | None:
         """See Measure."""
