@@ -14,7 +14,7 @@ tour: .venv/ready ## play the seven use cases against the running stack, with th
 	@$(PY) -m devstack.tour
 
 ##@ Check
-.PHONY: check test conformance faults bench
+.PHONY: check test conformance faults bench deploy-test
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
@@ -26,6 +26,8 @@ conformance: .venv/ready ## run language-neutral cases: make conformance CASES=p
 	@$(PY) tools/conformance.py $(CASES)
 faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with a second one joining and dying
 	@FAULT_ROUNDS=200 .venv/bin/pytest -q -s tests/faults
+deploy-test: .venv/ready ## build the images, bring docker-compose.yml up on a real engine (DOCKER_HOST), publish an event
+	@$(PY) -m tests.deploy.live
 bench: .venv/ready ## measure decisions and ingest against their baselines, in one run
 	@$(PY) -m tests.bench
 
@@ -33,11 +35,16 @@ bench: .venv/ready ## measure decisions and ingest against their baselines, in o
 .PHONY: fmt proto lock
 fmt: .venv/ready ## format and mend what can be mended
 	@.venv/bin/ruff format -q . && .venv/bin/ruff check -q --fix .
-proto: .venv/ready ## compile proto/ and rewrite the AsyncAPI document
-	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py
+proto: .venv/ready ## compile proto/, rewrite the AsyncAPI and OpenAPI documents
+	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py && $(PY) tools/openapi.py
 lock: .venv/ready ## pin the requirements again
 	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
 	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done
+
+##@ Deploy
+.PHONY: secrets
+secrets: .venv/ready ## make the secret files docker-compose.yml reads, once; prints the API keys
+	@$(PY) tools/make_secrets.py
 
 ##@ Keep house
 .PHONY: clean help

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 from chassis.settings import load
 from content_svc.settings import Settings as Content
+from gateway.keys import Keys
 from gateway.settings import Settings as Gateway
 from promo_svc.settings import Settings as Promo
 from segment_svc.settings import Settings as Segment
@@ -18,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "deploy" / "k8s" / "base"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = {n: s for n, s in COMPOSE["services"].items() if s["image"].startswith("footfall/")}
+CONFIGURED = [n for n in OURS if n != "varnish"]
 KINDS = {"SEGMENT_": Segment, "CONTENT_": Content, "PROMO_": Promo, "GATEWAY_": Gateway}
 
 
@@ -81,7 +85,7 @@ class TestCompose:
         assert service["mem_limit"]
         assert service["pids_limit"]
 
-    @pytest.mark.parametrize("name", OURS)
+    @pytest.mark.parametrize("name", CONFIGURED)
     def test_its_environment_is_what_the_settings_read(self, name: str, tmp_path: Path) -> None:
         secret = tmp_path / "secret"
         secret.write_text("x")
@@ -97,6 +101,14 @@ class TestCompose:
             for secret in service.get("secrets", []):
                 assert secret in COMPOSE["secrets"]
 
-    def test_only_the_gateway_can_be_reached_and_only_from_this_machine(self) -> None:
+    def test_only_the_edge_and_the_gateway_can_be_reached_and_only_from_this_machine(self) -> None:
         published = {n: s["ports"] for n, s in COMPOSE["services"].items() if "ports" in s}
-        assert published == {"gateway": ["127.0.0.1:8100:8000"]}
+        assert published == {"gateway": ["127.0.0.1:8100:8000"], "varnish": ["127.0.0.1:8180:8080"]}
+
+    def test_the_secrets_it_wants_are_those_that_are_made(self, tmp_path: Path) -> None:
+        subprocess.run(
+            [sys.executable, ROOT / "tools/make_secrets.py", tmp_path / "made"], check=True, capture_output=True
+        )
+        assert {p.name for p in (tmp_path / "made").iterdir()} == set(COMPOSE["secrets"])
+        keys = Keys((tmp_path / "made" / "api_keys").read_text())
+        assert keys.require((tmp_path / "made" / "edge_key").read_text(), ("edge",)).id == "edge"

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+MOST_COPIES = 3
 
 
 class Record(NamedTuple):
@@ -81,23 +83,38 @@ class KafkaProducer:
 
 
 async def ensure_topics(
-    bootstrap: str, partitions: Mapping[str, int], *, compacted: frozenset[str] = frozenset()
+    bootstrap: str, partitions: Mapping[str, int], *, compacted: frozenset[str] = frozenset(), patience_s: float = 30.0
 ) -> None:
-    """Create the topics that are missing; existing ones stay as they are."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        there = set(await admin.list_topics())
-        wanted = [
-            NewTopic(name, count, 1, topic_configs={"cleanup.policy": "compact"} if name in compacted else {})
-            for name, count in partitions.items()
-            if name not in there
-        ]
-        if wanted:
-            answer = await admin.create_topics(wanted)
-            for name, code, *_ in answer.topic_errors:
-                error = for_code(code)
-                if code and error is not TopicAlreadyExistsError:
-                    raise error(name)
-    finally:
-        await admin.close()
+    """Create the topics that are missing, with up to three copies; existing ones stay as they are.
+
+    Waits up to `patience_s` for a broker, then raises aiokafka's KafkaError.
+    """
+    until = asyncio.get_running_loop().time() + patience_s
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        try:
+            await admin.start()
+            await _create(admin, partitions, compacted)
+            return
+        except KafkaError:
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(0.5)
+        finally:
+            await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, partitions: Mapping[str, int], compacted: frozenset[str]) -> None:
+    there = set(await admin.list_topics())
+    copies = min(MOST_COPIES, len((await admin.describe_cluster())["brokers"]))
+    wanted = [
+        NewTopic(name, count, copies, topic_configs={"cleanup.policy": "compact"} if name in compacted else {})
+        for name, count in partitions.items()
+        if name not in there
+    ]
+    if wanted:
+        answer = await admin.create_topics(wanted)
+        for name, code, *_ in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise error(name)

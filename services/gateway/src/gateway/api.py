@@ -5,16 +5,15 @@ from __future__ import annotations
 import secrets as random
 from typing import Annotated, Any
 
-from chassis.clock import Clock
 from chassis.problems import Problem
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from gateway import edge
 from gateway.deps import Deps
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie, visitor_of
 from gateway.flows.cart import price_cart
-from gateway.flows.collect import collect
+from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import audience
 from gateway.flows.explain import explain
 from gateway.keys import ApiKey
@@ -31,6 +30,7 @@ def deps_of(request: Request) -> Deps:
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
 KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
+Backend = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}$")]
 
 
 def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
@@ -84,14 +84,57 @@ async def get_context(
     return response
 
 
-@router.post("/v1/events", status_code=202)
+def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """What OpenAPI says of a body that a flow checks itself."""
+    schema = {"type": "object", "additionalProperties": False, "properties": properties, "required": list(required)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+EVENTS = _object(
+    {
+        "events": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_EVENTS,
+            "items": {"type": "object", "description": "A CloudEvent; see docs/api/asyncapi.json"},
+        }
+    },
+    "events",
+)
+LINE = {
+    "type": "object",
+    "required": ["id", "price"],
+    "properties": {
+        "id": {"type": "string"},
+        "sku": {"type": "string"},
+        "price": {"type": "integer", "description": "minor units of one piece"},
+        "quantity": {"type": "integer", "minimum": 1, "default": 1},
+        "categories": {"type": "array", "items": {"type": "string"}},
+        "attributes": {"type": "object"},
+        "discountable": {"type": "boolean", "default": True},
+    },
+}
+CART = _object(
+    {
+        "lines": {"type": "array", "items": LINE},
+        "currency": {"type": "string", "default": "EUR"},
+        "shipping": {"type": "integer", "description": "minor units"},
+        "coupons": {"type": "array", "items": {"type": "string"}},
+        "slots": {"type": "array", "items": {"type": "string"}},
+        "locale": {"type": "string"},
+    },
+    "lines",
+)
+
+
+@router.post("/v1/events", status_code=202, openapi_extra=EVENTS)
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
     await deps.limiter.take(f"events:{key.id}", deps.settings.events_per_minute)
     return await collect(deps, key, await _json(request), visitor=visitor(request, deps))
 
 
-@router.post("/v1/cart")
+@router.post("/v1/cart", openapi_extra=CART)
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
     """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
     found = await price_cart(deps, key, await _json(request), identity=identity(request, deps))
@@ -108,14 +151,15 @@ async def get_explain(request: Request, deps: DepsDep, profile: str, slots: str,
 
 
 @router.get("/admin/v1/edge/vcl", response_class=PlainTextResponse)
-async def get_vcl(deps: DepsDep, key: KeyHeader = None) -> str:
-    """The edge's configuration for the segments that matter now."""
-    deps.keys.require(key, ("admin",), role="admin")
+async def get_vcl(deps: DepsDep, key: KeyHeader = None, backend: Backend = None) -> str:
+    """The edge's configuration for the segments that matter now; `backend` is how the edge reaches the gateway."""
+    deps.keys.require(key, ("edge", "admin"), role="admin")
+    host, _, port = (backend or f"{deps.settings.host}:{deps.settings.port}").rpartition(":")
     return edge.vcl(
         [ref.id for ref in deps.decider.knowledge.edge],
         empty=deps.hot.segments_of(await audience(deps.decider, None, deps.clock.now_ms())),
-        host=deps.settings.host,
-        port=deps.settings.port,
+        host=host,
+        port=int(port),
         cookie_secret=deps.settings.cookie_secret,
         secret=deps.settings.edge_secret,
     )
@@ -129,25 +173,3 @@ async def _json(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Problem("invalid-request", 422, "The body is a JSON object")
     return body
-
-
-class Limiter:
-    """At most so many per minute and name, over all gateways. While Redis is away nothing is refused."""
-
-    def __init__(self, redis: Any, clock: Clock) -> None:
-        self._redis, self._clock = redis, clock
-
-    async def take(self, name: str, most: int) -> None:
-        """Count one. Raises Problem 429 with Retry-After."""
-        minute = self._clock.now_ms() // 60_000
-        key = f"rate:{name}:{minute}"
-        try:
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.incr(key)
-            pipe.expire(key, 120)
-            count = (await pipe.execute())[0]
-        except OSError:
-            return
-        if count > most:
-            after = 60 - self._clock.now_ms() // 1000 % 60
-            raise Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(after)})

@@ -21,6 +21,7 @@ from gateway.domain.answer import encode
 from gateway.flows.decide import Decider
 from gateway.hot import Hot
 from gateway.keys import Keys
+from gateway.limits import Limiter
 from gateway.settings import Settings
 from gateway.tokens import CustomerTokens
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
@@ -65,7 +66,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     guarded = Limits(app, service=NAME)
     hot = Hot(guarded, decider, keys, secrets=(settings.cookie_secret, settings.edge_secret), tokens=tokens)
     app.state.deps = Deps(
-        settings, clock, keys, tokens, upstreams, decider, hot, api.Limiter(redis, clock), Codec(), producer, encode
+        settings, clock, keys, tokens, upstreams, decider, hot, Limiter(redis, clock), Codec(), producer, encode
     )
     try:
         if producer is not None:

@@ -12,12 +12,12 @@ from contracts.codec import Codec
 
 from gateway.flows.decide import Decider
 from gateway.keys import Keys
+from gateway.limits import Limiter
 from gateway.settings import Settings
 from gateway.tokens import CustomerTokens
 from gateway.upstreams import Upstreams
 
 if TYPE_CHECKING:
-    from gateway.api import Limiter
     from gateway.hot import Hot
 
 

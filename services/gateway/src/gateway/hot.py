@@ -17,6 +17,24 @@ from gateway.tokens import CustomerTokens
 PATH = "/v1/decisions"
 MOST_QUERY, MOST_SLOTS, MOST_REMEMBERED = 2000, 20, 50_000
 
+DESCRIBED: dict[str, Any] = {
+    PATH: {
+        "get": {
+            "summary": "Which blocks for this visitor",
+            "description": "Answers for the visitor cookie or the customer token, in the context the other parameters "
+            "give, with ETag, Vary of the segments that matter, tags and a TTL that ends at the next boundary.",
+            "security": [{"key": []}, {"key": [], "customer": []}],
+            "parameters": [
+                {"name": "slots", "in": "query", "required": True, "schema": {"type": "string"},
+                 "description": f"1 to {MOST_SLOTS} slot keys, with commas between"},
+                {"name": "locale", "in": "query", "schema": {"type": "string", "default": "*", "maxLength": 10}},
+            ],
+            "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded"},
+                          "304": {"description": "As the ETag of If-None-Match"}},
+        }
+    }
+}  # fmt: skip
+
 
 class Hot:
     """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published."""

@@ -70,6 +70,7 @@ class Watcher:
         self._knowledge, self._upstreams, self._redis = knowledge, upstreams, redis
         self._edges, self._secret = edges, secret
         self._changed = asyncio.Event()
+        self._unpurged: dict[str, Mapping[str, Any]] = {}
         self._known: tuple[bytes | None, ...] = ()
         self._latest: tuple[bytes | None, ...] = ()
 
@@ -85,6 +86,7 @@ class Watcher:
             try:
                 if not self._knowledge.loaded or self._latest != self._known:
                     await self.refresh()
+                await self.purge()
             except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
                 log.warning("refresh_failed", error=type(error).__name__)
                 await asyncio.sleep(0.3)
@@ -97,7 +99,7 @@ class Watcher:
                 wait.cancel()
 
     async def refresh(self) -> None:
-        """Load all three, swap, then purge what they say has changed."""
+        """Load all three and swap; what they say has changed is to be purged."""
         latest = self._latest
         definitions, content, promo = await asyncio.gather(
             self._upstreams.json(SEGMENT, "GET", "/v1/definitions"),
@@ -106,12 +108,16 @@ class Watcher:
         )
         self._knowledge.swap(definitions, content, promo)
         self._known = latest
-        for kind, source in zip(KINDS, (definitions, content, promo), strict=True):
-            await self._purge(kind, source)
+        if self._edges:
+            self._unpurged = dict(zip(KINDS, (definitions, content, promo), strict=True))
+
+    async def purge(self) -> None:
+        """Purge what is to be; what an edge did not take stays to be."""
+        for kind in list(self._unpurged):
+            await self._purge(kind, self._unpurged[kind])
+            del self._unpurged[kind]
 
     async def _purge(self, kind: str, source: Mapping[str, Any]) -> None:
-        if not self._edges:
-            return
         name = f"edge:purged:{kind}"
         purged = int(await self._redis.get(name) or 0)
         if purged >= source["version"]:

@@ -1,4 +1,4 @@
-"""python -m segment_svc all|api|worker|migrate"""
+"""python -m segment_svc all|api|worker|migrate|topics"""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from chassis.service import run
 from chassis.settings import load
 
 from segment_svc.app import SCHEMA, build
+from segment_svc.consumer import create_topics
 from segment_svc.settings import Settings
 
 if __name__ == "__main__":
@@ -17,6 +18,8 @@ if __name__ == "__main__":
     settings = load(Settings, "SEGMENT_", os.environ)
     if role == "migrate":
         asyncio.run(upgrade(settings.database_url, schema=SCHEMA, package="segment_svc"))
+    elif role == "topics":
+        asyncio.run(create_topics(settings))
     elif role in {"all", "api", "worker"}:
         run(partial(build, role=role), settings)
     else:

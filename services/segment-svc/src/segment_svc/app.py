@@ -24,7 +24,7 @@ from segment_svc import api, wire
 from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
-from segment_svc.flows import backfill, sweep
+from segment_svc.flows import backfill, project, sweep
 from segment_svc.settings import Settings
 from segment_svc.upstreams import Users
 
@@ -91,6 +91,7 @@ async def build(settings: Settings, *, role: str = "all") -> AsyncIterator[Servi
             loops += [
                 Loop("sweep", lambda stop: sweep.run(deps, stop)),
                 Loop("backfill", lambda stop: backfill.run(deps, stop)),
+                Loop("project", lambda stop: project.run(deps, built.redis, stop)),
             ]
             if settings.kafka_bootstrap:
                 loops.append(Loop("consumer", consumer(deps, settings).run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chassis.bus import ensure_topics
 from chassis.bus_kafka import BatchConsumer, GroupMember, Slice
 from contracts import topics
 
@@ -15,6 +16,11 @@ from segment_svc.store import Advance
 from segment_svc.telemetry import DEAD, FRESHNESS
 
 TOPICS = (topics.STOREFRONT_BROWSE, topics.STOREFRONT_CART, topics.COMMERCE_ORDER, topics.COMMERCE_CUSTOMER)
+
+
+async def create_topics(settings: Settings) -> None:
+    """Every topic of the catalogue that is missing, for installations whose Kafka nobody else looks after."""
+    await ensure_topics(settings.kafka_bootstrap, topics.PARTITIONS)
 
 
 def consumer(deps: Deps, settings: Settings) -> BatchConsumer:

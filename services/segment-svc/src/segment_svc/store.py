@@ -229,6 +229,17 @@ async def due(tx: Tx, now: int, most: int) -> list[str]:
     return [r["profile"] for r in await tx.fetch(DUE, now, most)]
 
 
+async def documents(tx: Tx, after: str, most: int) -> list[tuple[str, int, bytes]]:
+    """(profile, version, document) of the next people in key order who have one."""
+    found = await tx.fetch(
+        """SELECT profile, version, document FROM profile
+           WHERE profile > $1 AND document IS NOT NULL ORDER BY profile LIMIT $2""",
+        after,
+        most,
+    )
+    return [(r["profile"], r["version"], r["document"]) for r in found]
+
+
 async def page(tx: Tx, after: str, most: int) -> list[str]:
     """Keys of the next profiles in key order, merged ones left out."""
     found = await tx.fetch(

@@ -12,3 +12,4 @@ FRESHNESS = Histogram(
 )
 OVERDUE = Gauge("segment_flips_overdue", "Profiles whose next flip passed and was not recorded yet")
 BACKFILL = Gauge("segment_backfill_done_ratio", "Progress of the running backfill, 0 to 1")
+REWRITTEN = Counter("segment_documents_rewritten_total", "Audience documents written again after Redis lost them")

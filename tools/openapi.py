@@ -1,0 +1,114 @@
+"""Writes docs/api/openapi.json: everything behind the one door, the admin routes of the services included.
+
+`--check` only says whether it would change.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from content_svc import api as content
+from fastapi import APIRouter, FastAPI
+from gateway import api as gateway
+from gateway.admin import OWNERS
+from gateway.hot import DESCRIBED
+from promo_svc import api as promo
+from segment_svc import api as segment
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "docs" / "api" / "openapi.json"
+PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457; `type` ends in a stable slug",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}, "code": {"type": "string"}},
+            },
+        },
+    },
+}
+REFUSED = {
+    "description": "Refused",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+def described(name: str, router: APIRouter) -> dict[str, Any]:
+    """The OpenAPI document of one service, its schemas prefixed with the service's name."""
+    app = FastAPI(title="Footfall", version="1")
+    app.include_router(router)
+    return json.loads(json.dumps(app.openapi()).replace("#/components/schemas/", f"#/components/schemas/{name}"))
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, Any] = {**DESCRIBED}
+    schemas: dict[str, Any] = {"Problem": PROBLEM}
+    for name, router in {
+        "": gateway.router,
+        "Segment": segment.router,
+        "Content": content.router,
+        "Promo": promo.router,
+    }.items():
+        one = described(name, router)
+        for path, item in one["paths"].items():
+            if not name:
+                paths[path] = item
+            elif path.split("/")[2] in OWNERS:
+                paths[f"/admin{path}"] = item
+        schemas |= {f"{name}{key}": schema for key, schema in one.get("components", {}).get("schemas", {}).items()}
+    for path, item in paths.items():
+        for method, operation in item.items():
+            operation["operationId"] = f"{method} {path}"
+            operation["tags"] = ["admin" if path.startswith("/admin") else "storefront"]
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = REFUSED
+            passed = [p for p in operation.get("parameters", []) if p["name"] not in ("x-api-key", "x-actor")]
+            operation["parameters"] = passed
+    used = json.dumps(paths)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Footfall", "version": "1"},
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": _reachable(schemas, used),
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+                "customer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+        },
+    }
+
+
+def _reachable(schemas: dict[str, Any], text: str) -> dict[str, Any]:
+    """The schemas that something shown refers to."""
+    found: dict[str, Any] = {}
+    while new := {k: s for k, s in schemas.items() if k not in found and f'"#/components/schemas/{k}"' in text}:
+        found |= new
+        text = json.dumps(found)
+    return found
+
+
+def main() -> int:
+    """Write or check."""
+    text = json.dumps(document(), indent=1, sort_keys=True) + "\n"
+    if "--check" in sys.argv:
+        return 0 if TARGET.exists() and TARGET.read_text() == text else 1
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
