@@ -71,7 +71,7 @@ class Database:
 
     async def event(self, identity: str, activity: Activity, login: tuple[str, str] | None) -> None:
         identities = (identity,) if login is None else (login[1], login[0])
-        await apply_events(self._deps, [Incoming(str(activity.id_hash), identities, activity, login, b"")])
+        await apply_events(self._deps, [Incoming(str(activity.id_hash), identities, activity, login)])
 
     async def members(self, key: str) -> set[str]:
         while await sweep.sweep(self._deps):

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from chassis.db import Tx
 
 from segment_svc.domain import profile as people
+from segment_svc.domain.activity import Activity
 from segment_svc.domain.profile import Profile
+
+_pack = msgspec.msgpack.Encoder().encode
 
 LOAD = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state
     FROM profile WHERE profile = ANY($1::text[]) ORDER BY profile FOR UPDATE"""
@@ -190,9 +194,13 @@ async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
         await tx.execute(LEAVE, [m.profile for m in left], [m.segment_id for m in left])
 
 
-async def keep(tx: Tx, entries: Sequence[tuple[str, int, int, int, bytes]]) -> None:
-    """Append raw activity: (profile, received_at, occurred_at, id_hash, body). It never holds a duplicate."""
-    await tx.copy("activity", entries, ["profile", "received_at", "occurred_at", "id_hash", "body"])
+async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
+    """Append activity: (profile, received_at, what was done). It never holds a duplicate."""
+    await tx.copy(
+        "activity",
+        [(key, received, a.at, a.id_hash, _pack(a)) for key, received, a in entries],
+        ["profile", "received_at", "occurred_at", "id_hash", "body"],
+    )
 
 
 async def fence(tx: Tx, steps: Sequence[Advance]) -> bool:

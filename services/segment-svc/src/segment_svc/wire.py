@@ -28,13 +28,12 @@ _documents = msgspec.msgpack.Decoder(list[tuple[list[str], int, bytes]]).decode
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """An event for the flow: whose it is (first identity), whom it makes one person, and its bytes for the log."""
+    """An event for the flow: whose it is (first identity), and whom it makes one person."""
 
     event_id: str
     identities: tuple[str, ...]
     activity: Activity
     login: tuple[str, str] | None
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,13 @@ def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[I
         try:
             event = codec.decode(record.value or b"", record.headers)
             plausible(event, now)
-            incoming.append(_incoming(event, record.value or b""))
+            incoming.append(_incoming(event))
         except Undecodable as error:
             dead.append(Dead(record, error.reason, error.detail))
     return incoming, dead
 
 
-def _incoming(event: Event, body: bytes) -> Incoming:
+def _incoming(event: Event) -> Incoming:
     kind, _, name = event.subject.partition(":")
     identity = f"{PREFIX[kind]}:{name}"
     visitor, customer = event.data.get("visitor_id"), event.data.get("customer_id")
@@ -79,7 +78,7 @@ def _incoming(event: Event, body: bytes) -> Incoming:
         props=event.data,
     )
     identities = (identity,) if login is None else (login[1], login[0])
-    return Incoming(event.id, identities, activity, login, body)
+    return Incoming(event.id, identities, activity, login)
 
 
 def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> bytes:

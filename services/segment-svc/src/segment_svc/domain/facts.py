@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segment_svc.domain.cart import cart
 from segment_svc.domain.log import Log, unpack
 from segment_svc.domain.profile import NOTHING, Profile
+
+if TYPE_CHECKING:
+    from segment_svc.domain.leaves.shapes import Where
 
 NOT_COUNTED = "cancelled"
 
@@ -39,6 +42,14 @@ class Facts:
         log = self.profile.log.get(kind, NOTHING)
         places = self._chosen(log, websites)
         return ((log.at[i], unpack(log.props[i])) for i in (reversed(places) if newest_first else places))
+
+    def matching(self, kind: str, websites: tuple[str, ...], accept: Where) -> list[int]:
+        """When events of a type that `accept` holds of happened, oldest first."""
+        log = self.profile.log.get(kind, NOTHING)
+        places = self._chosen(log, websites)
+        if accept.needle:
+            places = [i for i in places if accept.needle in bytes(log.props[i])]
+        return [log.at[i] for i in places if accept.holds(unpack(log.props[i]))]
 
     def _chosen(self, log: Log, websites: tuple[str, ...]) -> Sequence[int]:
         if not websites:

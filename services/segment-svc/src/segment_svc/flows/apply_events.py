@@ -1,7 +1,7 @@
 """Called by the consumer and by HTTP ingest per batch. Reads and writes profiles and memberships, emits facts.
 
 Everything a batch does commits in one transaction: read positions (compared and set), profiles, memberships,
-transitions, raw activity, and, through the outbox, audience documents, membership facts and dead letters.
+transitions, activity, and, through the outbox, audience documents, membership facts and dead letters.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain import document
 from segment_svc.domain import profile as people
+from segment_svc.domain.activity import Activity
 from segment_svc.domain.profile import Outcome
 from segment_svc.domain.ruleset import Timeline
 from segment_svc.store import Advance, Row, Transition
@@ -50,7 +51,7 @@ class Touched:
     rows: dict[str, Row]
     sources: dict[str, wire.Incoming] = field(default_factory=dict)
     merged: set[str] = field(default_factory=set)
-    kept: list[tuple[str, int, int, int, bytes]] = field(default_factory=list)
+    kept: list[tuple[str, int, Activity]] = field(default_factory=list)
 
     def resolve(self, identity: str) -> Row:
         """The row an identity belongs to now."""
@@ -125,7 +126,7 @@ async def _fold(tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, 
         receipt.count(outcome, event.event_id)
         if outcome in (Outcome.APPLIED, Outcome.PENDING):
             touched.sources[row.key] = event
-            touched.kept.append((row.key, now, event.activity.at, event.activity.id_hash, event.body))
+            touched.kept.append((row.key, now, event.activity))
 
 
 async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) -> None:

@@ -34,7 +34,7 @@ class EventCount(Measure):
         accept = self._accept
         if accept is None:
             return facts.instants(self._kind, self._websites)
-        return [at for at, props in facts.events(self._kind, self._websites) if accept.holds(props)]
+        return facts.matching(self._kind, self._websites, accept)
 
     def read(self, facts: Facts, now: int) -> int:
         """See Measure. Events beyond the kept ones count where nothing needs to be known of them but the type."""

@@ -34,12 +34,17 @@ class Window:
 
 
 class Where:
-    """Predicates on the properties of one event or line: (field, operator, literal)."""
+    """Predicates on the properties of one event or line: (field, operator, literal).
 
-    __slots__ = ("_matchers", "every", "tests")
+    `needle`: bytes that are in the stored form of whatever satisfies it, so that the rest need not be decoded.
+    """
+
+    __slots__ = ("_matchers", "every", "needle", "tests")
 
     def __init__(self, every: bool, tests: tuple[tuple[str, str, Any], ...]) -> None:
         self.every, self.tests = every, tests
+        texts = (x for _, op, x in tests if op == "eq" and isinstance(x, str) and number(x) is None)
+        self.needle = next(texts, "").encode() if every else b""
         self._matchers = tuple((name, matcher(op, literal)) for name, op, literal in tests)
 
     def holds(self, props: Mapping[str, Any]) -> bool:

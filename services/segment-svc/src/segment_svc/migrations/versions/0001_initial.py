@@ -31,6 +31,7 @@ STATEMENTS = (
         since bigint NOT NULL,
         PRIMARY KEY (profile, identity)
     )""",
+    # What people did, for history beyond what a profile keeps; `body` is segment_svc.domain.activity as MessagePack.
     """CREATE TABLE activity (
         profile text NOT NULL,
         received_at bigint NOT NULL,
