@@ -25,7 +25,7 @@ def main() -> int:
             found["decisions against raw ASGI"] = decisions.bench(state, count=rounds)
         else:
             print("wrk is not installed (Debian package wrk): no decisions row")
-        found["ingest against the prototype"] = asyncio.run(ingest.bench(state, count=rounds))
+        found |= asyncio.run(ingest.bench(state, count=rounds))
     for name, row in found.items():
         print(f"{name:32} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")
     RESULTS.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import msgspec
 from chassis.bus import Record
 from contracts import topics
 
-EVENTS, VISITORS, SEGMENTS, BYTES = 60_000, 20_000, 20, 342
+EVENTS, VISITORS, SEGMENTS, BYTES = 180_000, 20_000, 20, 342
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 KINDS = ("product_view", "product_view", "product_view", "add_to_cart", "order_placed")
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 def _rows() -> Iterator[tuple[str, str, int, int, int]]:
     """(visitor, kind, epoch ms, number, minor units): half of the traffic goes to few of the visitors."""
-    rng, start = random.Random(9), int(time.time() * 1000) - 600_000
+    rng, start = random.Random(9), int(time.time() * 1000) - 10 * EVENTS
     for number in range(EVENTS):
         visitor = int(rng.paretovariate(1.2) * 50) % VISITORS if rng.random() < 0.5 else rng.randrange(VISITORS)
         yield f"v{visitor}", rng.choice(KINDS), start + number * 10, number, rng.randrange(9999)
@@ -44,7 +44,7 @@ def _record(visitor: str, kind: str, at: int, number: int, minor: int) -> Record
     elif kind == "order_placed":
         data = {"order_id": f"o{number}", "status": "placed", "grand_total": money}
     when = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    event = {"id": f"01JD8Z6T0Q4W9YB7R5N3M2{number:05d}", "source": "shop", "type": kind, "time": when}
+    event = {"id": f"01JD8Z6T0Q4W9YB7R5N3M2{number:06d}", "source": "shop", "type": kind, "time": when}
     body = _padded({**event, "subject": f"visitor:{visitor}", "data": data})
     return Record(topics.TOPIC_OF[kind], visitor.encode(), body, HEADERS)
 
@@ -55,7 +55,7 @@ def flat_messages() -> list[bytes]:
     return [
         _padded(
             {
-                "id": f"01JD8Z6T0Q4W9YB7R5N3M2{number:05d}",
+                "id": f"01JD8Z6T0Q4W9YB7R5N3M2{number:06d}",
                 "type": names[kind],
                 "ts": at,
                 "visitor": visitor,

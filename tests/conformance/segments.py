@@ -13,7 +13,7 @@ from chassis.clock import ManualClock
 from chassis.problems import Problem
 from segment_svc import definitions, store
 from segment_svc.domain import profile as people
-from segment_svc.domain.activity import Activity
+from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows import backfill, sweep
 from segment_svc.flows.apply_events import apply_events
@@ -215,7 +215,7 @@ class Case:
         website = str(props.get("website") or "main")
         if event["type"] == "identify":
             props = {"attributes": props}
-        activity = Activity(int.from_bytes(digest, "big", signed=True), event["type"], at, website, props)
+        activity = Activity(int.from_bytes(digest, "big", signed=True), event["type"], at, website, pack(props))
         await self._driver.event(self._key(name), activity, None)
 
     def _body(self, segment: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,7 +271,7 @@ class Case:
         if not visitor.startswith("v:") or not customer.startswith("c:"):
             raise Unsupported("a merge of two profiles of one kind")
         digest = hashlib.blake2b(f"merge {source} {into}".encode(), digest_size=8).digest()
-        activity = Activity(int.from_bytes(digest, "big", signed=True), "login", at, "main", {})
+        activity = Activity(int.from_bytes(digest, "big", signed=True), "login", at, "main", pack({}))
         await self._driver.event(customer, activity, (visitor, customer))
 
     async def _expect(self, step: Mapping[str, Any]) -> str:

@@ -46,6 +46,9 @@ class Least(LeafType):
     def json(self, params: Any) -> dict[str, Any]:
         return {"least": params[0], "value": params[1]}
 
+    def parts(self, params: Any) -> tuple[str, ...]:
+        return (params[0],)
+
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         return facts.values.get(params[0], 0) >= params[1]
 
@@ -61,6 +64,9 @@ class Until(LeafType):
 
     def json(self, params: Any) -> dict[str, Any]:
         return {"until": params}
+
+    def parts(self, params: Any) -> tuple[str, ...]:
+        return ()
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         return now < int(params)
@@ -132,6 +138,25 @@ class TestReadings:
         for i, node in enumerate(nodes):
             assert bool(bits >> i & 1) == holds(node, who, now) == explain(node, who, now)["result"]
         assert change == min((c for n in nodes if (c := next_change_at(n, who, now)) is not None), default=None)
+
+    @given(
+        st.lists(tree, min_size=1, max_size=5),
+        facts,
+        st.lists(
+            st.tuples(st.integers(-2, 9), st.dictionaries(st.sampled_from("abc"), st.integers(0, 30))), max_size=4
+        ),
+    )
+    def test_a_renewed_reading_is_a_fresh_one(
+        self, raws: list[Any], who: Facts, steps: list[tuple[int, dict[str, int]]]
+    ) -> None:
+        program = compile_set([(i, parse(raw, WORDS)) for i, raw in enumerate(raws)])
+        now, reading = 5, program.read(who, 5)
+        for later, changed in steps:
+            now += later
+            who = Facts({**who.values, **changed}, who.context)
+            reading, fresh = program.renew(reading, who, now, changed), program.read(who, now)
+            assert (reading.values, reading.changes, reading.at) == (fresh.values, fresh.changes, now)
+            assert program.decide(reading, who) == program(who, now)[0]
 
     @given(tree, facts, st.integers(0, 30))
     def test_nothing_changes_before_the_next_change(self, raw: Any, who: Facts, now: int) -> None:

@@ -1,14 +1,14 @@
 """Bytes to events and back: CloudEvents in JSON (structured mode) or protobuf (binary mode), one Event from either.
 
 In an Event, amounts are decimals in the currency's unit and names are the proto's; whoever needs minor units has the
-message. Structs for the JSON form are made from the message descriptors, so there is one truth.
+message. How the JSON form is read is made from the message descriptors, so there is one truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from google.protobuf import json_format, struct_pb2
@@ -19,13 +19,14 @@ from contracts.events.v1 import commerce_pb2, common_pb2, storefront_pb2
 
 MOST_BYTES = 256 * 1024
 MOST_DEPTH = 16
+ATTRIBUTES = ("id", "source", "type", "time", "subject")
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
 MINOR_UNITS = {
     **dict.fromkeys(("JPY", "KRW", "CLP", "VND", "ISK"), 1),
     **dict.fromkeys(("BHD", "KWD", "OMR", "TND", "JOD"), 1000),
 }
-MONEY = {"amount", "currency"}
+MONEY = frozenset(("amount", "currency"))
 NEVER_NEGATIVE = {"quantity", "price", "subtotal", "grand_total", "amount"}
 MESSAGES: dict[str, type[Message]] = {
     "product_view": storefront_pb2.ProductView,
@@ -47,6 +48,9 @@ MESSAGES: dict[str, type[Message]] = {
     "group_assigned": commerce_pb2.GroupAssigned,
     "consent_changed": commerce_pb2.ConsentChanged,
 }
+
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -90,9 +94,9 @@ class _Envelope(msgspec.Struct, gc=False):
     id: str
     source: str
     type: str
-    time: str
+    time: Instant
     subject: str
-    data: msgspec.Raw
+    data: Any
     website: str = "main"
     specversion: str = "1.0"
 
@@ -103,15 +107,18 @@ def money(amount: int, currency: str) -> float:
 
 
 def _money(value: Any, currencies: set[str]) -> float:
-    if not isinstance(value, dict) or value.keys() - MONEY:
+    if not isinstance(value, dict) or not MONEY.issuperset(value):
         raise Undecodable("wrong-type", "is an amount and a currency")
     currency = value.get("currency", "")
     if currency not in currencies:
         if not isinstance(currency, str) or not (len(currency) == 3 and currency.isascii() and currency.isupper()):
             raise Undecodable("wrong-type", "is an ISO 4217 code", "currency")
         currencies.add(currency)
+    amount = value.get("amount", 0)
+    if type(amount) is int and -(2**53) < amount < 2**53:
+        return money(amount, currency)
     try:
-        return money(_int(value.get("amount", 0), currencies), currency)
+        return money(_int(amount, currencies), currency)
     except Undecodable as error:
         raise error.under("amount") from None
 
@@ -248,31 +255,28 @@ class Codec:
 
     def _structured(self, value: bytes) -> Event:
         try:
-            envelope = self._envelope.decode(value)
-            data = msgspec.json.decode(envelope.data)
+            e = self._envelope.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Undecodable("not-an-event", str(error)[:300]) from None
-        return self._event(
-            envelope.type, data, id=envelope.id, source=envelope.source, time=envelope.time, subject=envelope.subject,
-            website=envelope.website,
-        )  # fmt: skip
+            reason = "bad-time" if str(error).endswith("`$.time`") else "not-an-event"
+            raise Undecodable(reason, str(error)[:300]) from None
+        kind, data = self._data(e.type, e.data)
+        return Event(e.id, e.source, kind, _milliseconds(e.time), e.subject, e.website, data)
 
     def _binary(self, value: bytes, named: dict[str, bytes]) -> Event:
         try:
-            texts = {n: named[f"ce_{n}"].decode() for n in ("id", "source", "type", "time", "subject")}
+            event_id, source, kind, time, subject = (named[f"ce_{n}"].decode() for n in ATTRIBUTES)
             website = named.get("ce_website", b"main").decode()
-            message = MESSAGES[texts["type"]].FromString(value)
+            message = MESSAGES[kind].FromString(value)
             data = json_format.MessageToDict(message, preserving_proto_field_name=True)
         except KeyError as error:
             raise Undecodable("not-an-event", f"{error} is missing or unknown") from None
         except (DecodeError, UnicodeDecodeError, ValueError) as error:
             raise Undecodable("not-an-event", str(error)[:300]) from None
-        return self._event(
-            texts["type"], data, id=texts["id"], source=texts["source"], time=texts["time"], subject=texts["subject"],
-            website=website,
-        )  # fmt: skip
+        kind, data = self._data(kind, data)
+        return Event(event_id, source, kind, instant(time), subject, website, data)
 
-    def _event(self, kind: str, data: Any, *, time: str, **envelope: str) -> Event:
+    def _data(self, kind: str, data: Any) -> tuple[str, dict[str, Any]]:
+        """The type and the properties of an event: a custom event is known by the name it gives itself."""
         read = self._readers.get(kind)
         if read is None:
             raise Undecodable("unknown-type", f"{kind[:60]!r} is not an event type")
@@ -287,18 +291,19 @@ class Codec:
             body["currency"] = currencies.pop()
         if kind == "custom":
             kind, body = f"custom.{body.get('name', '')}", body.get("props", {})
-        return Event(type=kind, time_ms=instant(time), data=body, **envelope)
+        return kind, body
 
 
 def instant(text: str) -> int:
     """Epoch milliseconds of an RFC 3339 time. Raises Undecodable."""
     try:
-        moment = msgspec.convert(text, datetime)
-        if moment.tzinfo is None:
-            raise ValueError("a time has a zone")
-        return round(moment.timestamp() * 1000)
-    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        return _milliseconds(msgspec.convert(text, Instant))
+    except msgspec.ValidationError as error:
         raise Undecodable("bad-time", str(error)[:100]) from None
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
 
 
 def plausible(event: Event, now_ms: int) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from segment_svc.domain import profile as people
-from segment_svc.domain.activity import Activity
+from segment_svc.domain.activity import Activity, pack
+from segment_svc.domain.definition import Definition
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.profile import Outcome, Profile
-from segment_svc.domain.ruleset import Definition, RuleSet
+from segment_svc.domain.profile import Profile
+from segment_svc.domain.ruleset import RuleSet
 
 NOW, DAY = 1_000_000, 1_000
 HOUR = 3_600_000
@@ -26,7 +27,7 @@ def activity(number: int, kind: str, at: int) -> Activity:
         "refund_issued": {"order_id": f"o{number % 4}", "amount": 1}, "identify": {"attributes": {"tier": number % 3}},
         "group_assigned": {"group": f"g{number % 2}"},
     }.get(kind, {"sku": f"S{number % 3}"})  # fmt: skip
-    return Activity(number, kind, at, "main", props)
+    return Activity(number, kind, at, "main", pack(props))
 
 
 KINDS = [
@@ -79,10 +80,10 @@ class TestFold:
     def test_beyond_the_bound_events_are_counted_and_older_ones_refused(self) -> None:
         person = people.empty("visitor")
         for i in range(people.LIMIT + 50):
-            assert people.fold(person, activity(i, "product_view", i), NOW) is Outcome.APPLIED
+            assert people.fold(person, activity(i, "product_view", i), NOW) == "applied"
         assert len(person.log["product_view"]) == people.LIMIT
         assert person.dropped["product_view"] == (50, 49)
-        assert people.fold(person, activity(9999, "product_view", 3), NOW) is Outcome.TOO_OLD
+        assert people.fold(person, activity(9999, "product_view", 3), NOW) == "too_old"
         views = {"events": {"type": "product_view", "count": {"op": "eq", "value": people.LIMIT + 50}}}
         rules = RuleSet.compile([Definition(1, "s", 1, "both", (), views, (), (0,))])
         assert rules.timeline(person, NOW, horizon_ms=0).bits == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from datetime import UTC
 from typing import Any
 
@@ -66,6 +67,10 @@ async def read(service: Any, identity: str) -> document.Document:
     return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
 
 
+async def failing(*_: Any, **__: Any) -> None:
+    raise OSError("disk")
+
+
 class TestMembership:
     async def test_a_fourth_view_enters_and_the_window_leaves_at_its_exact_instant(
         self, client: httpx.AsyncClient, service: Any, clock: ManualClock
@@ -121,6 +126,45 @@ class TestMembership:
         other = {**login, "id": "l2", "subject": "customer:8", "data": {"visitor_id": "ann", "customer_id": "8"}}
         await send(client, other)
         assert await members(client, "runners") == {"c:7"}
+
+    async def test_a_device_that_changes_hands_shows_the_new_customer_only(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        for i in range(9):  # a batch each: the version of the first customer's document runs ahead
+            await send(client, view(i, START - i, "customer:7"))
+        login = {**view(0, START), "type": "login", "subject": "customer:7"}
+        for number, customer in ((20, "7"), (21, "8")):
+            await send(client, {**login, "id": f"l{number}", "data": {"visitor_id": "ann", "customer_id": customer}})
+            shown = [(await read(service, f"{name}")).bits for name in ("v:ann", f"c:{customer}")]
+            assert shown == ([b"\x01"] * 2 if customer == "7" else [b""] * 2)
+        await send(client, view(30, START, "customer:7"))
+        assert (await read(service, "c:7")).bits == b"\x01"
+        assert (await read(service, "v:ann")).bits == b""
+        assert await members(client, "runners") == {"c:7"}
+
+    async def test_a_row_in_memory_that_another_worker_changed_is_not_used(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, view(0, START), view(1, START - 1))
+        stale = copy.deepcopy(service.deps.recent.take("v:ann"))
+        await send(client, view(2, START - 2))
+        service.deps.recent.put([stale])
+        await send(client, view(3, START - 3))
+        assert await members(client, "runners") == {"v:ann"}
+
+    async def test_what_a_failed_batch_did_in_memory_is_forgotten(
+        self, client: httpx.AsyncClient, service: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - i) for i in range(2)))
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "record", failing)
+            with pytest.raises(OSError, match="disk"):
+                await send(client, *(view(i, START - i) for i in range(2, 5)))
+        assert (await send(client, view(2, START - 2)))["outcomes"] == {"applied": 1}
+        assert await members(client, "runners") == set()
 
     async def test_a_bad_event_is_refused_with_its_reason_and_the_next_one_is_applied(
         self, client: httpx.AsyncClient, service: Any

@@ -1,85 +1,183 @@
-"""A set of checked trees as one generated function: every measure is read once, the answer is a bitset.
+"""A set of checked trees as one program: what its leaves need to know are slots, each looked at once for the whole set.
 
-The source is put together from the checked tree only: names this module makes up, comparisons, `and`, `or`, `not` and
-finite numbers. Measured against the walk in the benchmarks.
+What was seen is kept as a Reading, so that after a change of some facts, or at a later instant, only the slots concerned
+are looked at again. Of a number a slot keeps between which cuts it lies, which is all an answer depends on: as long as
+two readings are alike, so are their answers. The bitset of answers is decided by one generated function over the slots,
+whose source is put together from the checked trees only: names this module makes up, whole numbers, `and`, `or`, `not`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from conditions.measures import SYMBOLS, Compared, Cut, Measure
-from conditions.tree import Leaf, Node, to_json
+from conditions.measures import Compared, Cut, Measure, passed
+from conditions.tree import Group, Leaf, Node, leaves, to_json
 
-Decide = Callable[[Any, int], tuple[int, "int | None"]]
+NEVER = 2**63
+Look = Callable[[Any, int], tuple[Any, int]]
+Decide = Callable[[Sequence[Any], Any, int], int]
 
 
-class _Source:
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-        self.scope: dict[str, Any] = {}
-        self.lines: list[str] = []
-        self.cuts: dict[str, set[Cut]] = {}
+@dataclass(slots=True)
+class Reading:
+    """The slots of a program at the instant `at`; `changes` says when each may change by itself, or NEVER."""
 
-    def leaf(self, leaf: Leaf) -> str:
-        if isinstance(leaf.params, Compared):
-            return self.compared(leaf.params)
-        identity = leaf.type.key + leaf.type.scope + json.dumps(to_json(leaf), sort_keys=True, default=str)
-        name = self.names.get(identity)
-        if name is None:
-            name = self.names[identity] = f"x{len(self.names)}"
-            self.scope[f"t_{name}"], self.scope[f"p_{name}"] = leaf.type.test, leaf.params
-            self.lines.append(f"    {name} = t_{name}(p_{name}, facts, now)")
-            if leaf.type.temporal:
-                self.scope[f"c_{name}"] = leaf.type.change
-                self.change(f"c_{name}(p_{name}, facts, now)")
-        return name
+    program: Program
+    at: int
+    values: list[Any]
+    changes: list[int]
+    first: int = NEVER
 
-    def compared(self, params: Compared) -> str:
-        name = self.measure(params.measure)
-        self.cuts[name].update(params.cuts())
-        return f"({params.if_missing} if {name} is None else {name} {SYMBOLS[params.op]} {params.literal!r})"
+    @property
+    def next_at(self) -> int | None:
+        """The first instant after `at` at which a leaf may flip, or None."""
+        return None if self.first == NEVER else self.first
 
-    def measure(self, measure: Measure) -> str:
-        name = self.names.get(measure.key)
-        if name is None:
-            name = self.names[measure.key] = f"m{len(self.names)}"
-            self.cuts[name] = set()
-            self.scope[f"r_{name}"] = measure.read
-            self.lines.append(f"    {name} = r_{name}(facts, now)")
-            if measure.temporal:
-                self.scope[f"c_{name}"] = measure.change
-                self.change(f"None if {name} is None else c_{name}(facts, now, {name}, k_{name})")
-        return name
+    def alike(self, other: Reading) -> bool:
+        """Whether the answers of both are the same, now and at every instant to come."""
+        return self.values == other.values and self.changes == other.changes
 
-    def change(self, expression: str) -> None:
-        self.lines.append(f"    at = {expression}")
-        self.lines.append("    if at is not None and (first is None or at < first): first = at")
+
+class Program:
+    """Compiled rules. Called with (facts, now) it answers the bits, and when a leaf may next flip by itself."""
+
+    def __init__(self, slots: Sequence[tuple[Look, Collection[str] | None]], decide: Decide) -> None:
+        self._looks, self._decide = [look for look, _ in slots], decide
+        self._always = [i for i, (_, parts) in enumerate(slots) if parts is None]
+        self._made_from: dict[str, list[int]] = {}
+        for i, (_, parts) in enumerate(slots):
+            for part in parts or ():
+                self._made_from.setdefault(part, []).append(i)
+
+    def __call__(self, facts: Any, now: int) -> tuple[int, int | None]:
+        """See the class."""
+        reading = self.read(facts, now)
+        return self.decide(reading, facts), reading.next_at
+
+    def read(self, facts: Any, now: int) -> Reading:
+        """Look at every slot."""
+        count = len(self._looks)
+        return self._fill(Reading(self, now, [None] * count, [NEVER] * count), range(count), facts)
+
+    def renew(self, reading: Reading, facts: Any, now: int, touched: Iterable[str]) -> Reading:
+        """Look again at what the `touched` parts of the facts, or the time since `reading`, may have changed."""
+        if reading.program is not self or now < reading.at:
+            return self.read(facts, now)
+        stale = set(self._always)
+        for part in touched:
+            stale.update(self._made_from.get(part, ()))
+        changes = reading.changes
+        if reading.first <= now:
+            stale.update([i for i, at in enumerate(changes) if at <= now])
+        return self._fill(Reading(self, now, reading.values.copy(), changes.copy()), stale, facts)
+
+    def _fill(self, reading: Reading, stale: Iterable[int], facts: Any) -> Reading:
+        looks, now, values, changes = self._looks, reading.at, reading.values, reading.changes
+        for i in stale:
+            values[i], changes[i] = looks[i](facts, now)
+        reading.first = min(changes, default=NEVER)
+        return reading
+
+    def decide(self, reading: Reading, facts: Any) -> int:
+        """The bits of the rules that hold."""
+        return self._decide(reading.values, facts, reading.at)
+
+
+class _Slots:
+    """What the leaves of a set need to know, each once: measures with the cuts of all their comparisons, and answers."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.needs: dict[str, Measure | Leaf] = {}
+        self.chained: list[Leaf] = []
+        places: dict[str, set[Cut]] = {}
+        for leaf in (leaf for node in nodes for leaf in leaves(node) if not leaf.type.chained):
+            name, params = _identity(leaf), leaf.params
+            if isinstance(params, Compared):
+                self.needs.setdefault(name, params.measure)
+                places.setdefault(name, set()).update(params.cuts())
+            else:
+                self.needs.setdefault(name, leaf)
+        self.cuts = {name: tuple(sorted(cuts)) for name, cuts in places.items()}
+        self.numbers = {name: number for number, name in enumerate(self.needs)}
 
     def expression(self, node: Node) -> str:
-        if isinstance(node, Leaf):
-            return self.leaf(node)
-        parts = [self.expression(child) for child in node.children]
-        if not node.expect:
-            parts = [f"not {part}" for part in parts]
-        return "(" + (" and " if node.every else " or ").join(parts) + ")"
+        """Python for the tree, over v0, v1... (slots) and t0, t1... (chained leaves)."""
+        if isinstance(node, Group):
+            parts = [("" if node.expect else "not ") + self.expression(child) for child in node.children]
+            return "(" + (" and " if node.every else " or ").join(parts) + ")"
+        if node.type.chained:
+            self.chained.append(node)
+            return f"t{len(self.chained) - 1}(facts, now)"
+        name = _identity(node)
+        slot = f"v{self.numbers[name]}"
+        return _comparison(slot, node.params, self.cuts[name]) if name in self.cuts else slot
+
+    def looks(self) -> list[tuple[Look, Collection[str] | None]]:
+        """How each slot is looked at, and of which parts of the facts it is made."""
+        return [
+            (_measured(what, self.cuts[name]), what.parts)
+            if isinstance(what, Measure)
+            else (_answered(what), what.type.parts(what.params))
+            for name, what in self.needs.items()
+        ]
 
 
-def compile_set(rules: Sequence[tuple[int, Node]]) -> Decide:
-    """A function (facts, now) -> (bits, the first instant after now at which a leaf may flip, or None).
+def _identity(leaf: Leaf) -> str:
+    if isinstance(leaf.params, Compared):
+        return f"measure {leaf.params.measure.key}"
+    return leaf.type.key + leaf.type.scope + json.dumps(to_json(leaf), sort_keys=True, default=str)
 
-    `rules` are (bit, tree). A leaf may read bits decided before it as `facts.bits`: the set is decided in order.
-    """
-    source = _Source()
-    body: list[str] = []
+
+def _comparison(slot: str, params: Compared, cuts: Sequence[Cut]) -> str:
+    """A comparison of the number in terms of how many cuts lie below it."""
+    below = bisect_left(cuts, params.cuts()[0])
+    test = {
+        "lt": f"<= {below}", "lte": f"<= {below}", "gte": f"> {below}", "gt": f"> {below}", "eq": f"== {below + 1}",
+        "ne": f"!= {below + 1}",
+    }[params.op]  # fmt: skip
+    return f"({params.if_missing} if {slot} is None else {slot} {test})"
+
+
+def _measured(measure: Measure, cuts: Sequence[Cut]) -> Look:
+    read, change = measure.read, measure.change if measure.temporal else None
+
+    def look(facts: Any, now: int) -> tuple[int | None, int]:
+        value = read(facts, now)
+        if value is None:
+            return None, NEVER
+        at = change(facts, now, value, cuts) if change else None
+        return passed(cuts, value), NEVER if at is None else at
+
+    return look
+
+
+def _answered(leaf: Leaf) -> Look:
+    test, params, change = leaf.type.test, leaf.params, leaf.type.change if leaf.type.temporal else None
+
+    def look(facts: Any, now: int) -> tuple[bool, int]:
+        at = change(params, facts, now) if change else None
+        return test(params, facts, now), NEVER if at is None else at
+
+    return look
+
+
+def compile_set(rules: Sequence[tuple[int, Node]]) -> Program:
+    """The program of rules (bit, tree). Chained leaves read the bits decided before them as `facts.bits`."""
+    slots = _Slots(node for _, node in rules)
+    lines = ["def decide(values, facts, now):", "    bits = 0"]
+    if slots.needs:
+        lines.append(f"    {''.join(f'v{number}, ' for number in slots.numbers.values())}= values")
     for bit, node in rules:
-        expression = source.expression(node)
-        body += [*source.lines, f"    if {expression}: bits |= {1 << bit}", "    facts.bits = bits"]
-        source.lines = []
-    scope = {**source.scope, **{f"k_{name}": tuple(sorted(cuts)) for name, cuts in source.cuts.items()}}
-    text = "\n".join(["def decide(facts, now):", "    bits, first = 0, None", *body, "    return bits, first"])
-    exec(compile(text, "<conditions>", "exec"), scope)  # noqa: S102 - built above from checked parts only
-    decide: Decide = scope["decide"]
-    return decide
+        before = len(slots.chained)
+        expression = slots.expression(node)
+        if len(slots.chained) > before:
+            lines.append("    facts.bits = bits")
+        lines.append(f"    if {expression}: bits |= {1 << bit}")
+    scope: dict[str, Any] = {f"t{n}": partial(leaf.type.test, leaf.params) for n, leaf in enumerate(slots.chained)}
+    exec(compile("\n".join([*lines, "    return bits"]), "<conditions>", "exec"), scope)  # noqa: S102 - see above
+    return Program(slots.looks(), scope["decide"])

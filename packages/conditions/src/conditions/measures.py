@@ -7,7 +7,7 @@ are always ascending.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
@@ -16,15 +16,18 @@ from conditions.operators import TESTS
 from conditions.tree import LeafType
 
 Cut = tuple[float, int]
-SYMBOLS = {"eq": "==", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 SIDES = {"eq": (0, 1), "ne": (0, 1), "lt": (0,), "gte": (0,), "lte": (1,), "gt": (1,)}
 
 
 class Measure:
-    """A number known of the facts. Measures with the same `key` are the same number."""
+    """A number known of the facts. Measures with the same `key` are the same number.
+
+    `parts`: names of the parts of the facts it is made from; None: it must be read every time.
+    """
 
     key: str = ""
     temporal = False
+    parts: Collection[str] | None = None
 
     def read(self, facts: Any, now: int) -> float | None:
         """The number, or None where there is nothing to measure."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,12 +14,14 @@ class LeafType:
 
     `params` is whatever `parse` returns: hashable, JSON-able through `json`. `facts` is the vocabulary's own. Instants
     are epoch milliseconds. A `context` leaf can only be answered while a request is; `temporal` ones may change
-    their answer by time alone. Types of one key that differ in their binding differ in `scope`.
+    their answer by time alone; `chained` ones read what was decided before them, and are never temporal. Types of one
+    key that differ in their binding differ in `scope`.
     """
 
     key: str = ""
     context = False
     temporal = False
+    chained = False
     scope = ""
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
@@ -33,6 +35,10 @@ class LeafType:
     def test(self, params: Any, facts: Any, now: int) -> bool:
         """The answer."""
         raise NotImplementedError
+
+    def parts(self, params: Any) -> Collection[str] | None:
+        """Names of the parts of the facts the answer is made from; None: it must be asked every time."""
+        return None
 
     def change(self, params: Any, facts: Any, now: int) -> int | None:
         """The next instant after `now` at which the answer flips if nothing else happens."""

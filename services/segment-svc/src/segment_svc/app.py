@@ -25,6 +25,7 @@ from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
 from segment_svc.flows import backfill, project, sweep
+from segment_svc.recent import Recent
 from segment_svc.settings import Settings
 from segment_svc.upstreams import Users
 
@@ -56,6 +57,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             relay=Relay(db, _handlers(redis, producer)),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
+            recent=Recent(),
         )
         app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping})
         app.state.deps = deps

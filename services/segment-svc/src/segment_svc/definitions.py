@@ -18,7 +18,8 @@ from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
 
 from segment_svc import wire
-from segment_svc.domain.ruleset import Definition, RuleSet, references, renamed
+from segment_svc.domain.definition import Definition, references, renamed
+from segment_svc.domain.ruleset import RuleSet
 from segment_svc.settings import Settings
 
 HEAD = "SELECT version FROM release_head FOR SHARE"

@@ -12,12 +12,13 @@ from contracts.codec import Codec
 
 if TYPE_CHECKING:
     from segment_svc.definitions import RuleBook
+    from segment_svc.recent import Recent
     from segment_svc.upstreams import Users
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of this service; `users` asks the other services where a segment is in use."""
+    """The adapters of this service; `users` asks the other services where a segment is in use, `recent` is the worker's."""
 
     db: Database
     clock: Clock
@@ -25,3 +26,4 @@ class Deps:
     relay: Relay
     codec: Codec
     users: Users
+    recent: Recent

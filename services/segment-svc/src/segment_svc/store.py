@@ -6,33 +6,36 @@ Each hot statement filters by, or is keyed by, `profile`, so that a distributed 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-import msgspec
 from chassis.db import Tx
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.profile import Profile
+from segment_svc.domain.ruleset import Timeline
+from segment_svc.recent import Recent
 
-_pack = msgspec.msgpack.Encoder().encode
-
-LOAD = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state
-    FROM profile WHERE profile = ANY($1::text[]) ORDER BY profile FOR UPDATE"""
+# What the caller has of a version need not travel.
+LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at,
+    CASE WHEN p.version <> u.version THEN p.atoms END AS atoms,
+    CASE WHEN p.version <> u.version THEN p.document END AS document,
+    CASE WHEN p.version <> u.version THEN p.state END AS state
+    FROM unnest($1::text[], $2::bigint[]) AS u (profile, version) JOIN profile AS p ON p.profile = u.profile
+    ORDER BY p.profile FOR UPDATE OF p"""
 # Loaded rows are locked; a new row that another transaction created first has a version already and is not counted.
 SAVE = """INSERT INTO profile AS p
-    (profile, website, kind, customer, merged_into, version, next_flip_at, updated_at, atoms, document, state)
-    SELECT u.profile, u.website, u.kind, u.customer, u.merged_into, u.version, u.next_flip_at, $11, u.atoms,
-           u.document, u.state
-    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-                $8::bytea[], $9::bytea[], $10::bytea[]) AS u
-         (profile, website, kind, customer, merged_into, version, next_flip_at, atoms, document, state)
-    ON CONFLICT (profile) DO UPDATE SET kind = EXCLUDED.kind, customer = EXCLUDED.customer,
-        merged_into = EXCLUDED.merged_into, version = EXCLUDED.version, next_flip_at = EXCLUDED.next_flip_at,
-        updated_at = EXCLUDED.updated_at, atoms = EXCLUDED.atoms, document = EXCLUDED.document, state = EXCLUDED.state
+    (profile, website, merged_into, version, next_flip_at, updated_at, atoms, document, state)
+    SELECT u.profile, u.website, u.merged_into, u.version, u.next_flip_at, $9, u.atoms, u.document, u.state
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
+         AS u (profile, website, merged_into, version, next_flip_at, atoms, document, state)
+    ON CONFLICT (profile) DO UPDATE SET merged_into = EXCLUDED.merged_into, version = EXCLUDED.version,
+        next_flip_at = EXCLUDED.next_flip_at, updated_at = EXCLUDED.updated_at, atoms = EXCLUDED.atoms,
+        document = EXCLUDED.document, state = EXCLUDED.state
     WHERE p.version < EXCLUDED.version"""
-CLAIM = """INSERT INTO profile (profile, website, kind, version, updated_at, atoms, state)
-    VALUES ($1, $2, $3, 0, 0, '', $4) ON CONFLICT DO NOTHING"""
+CLAIM = """INSERT INTO profile (profile, website, version, updated_at, atoms, state)
+    VALUES ($1, $2, 0, 0, '', $3) ON CONFLICT DO NOTHING"""
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
     ON CONFLICT (profile, segment_id) DO UPDATE SET since = EXCLUDED.since, cause = EXCLUDED.cause,
@@ -48,7 +51,11 @@ FENCE = """UPDATE position AS p SET next_offset = u.next_offset
 
 @dataclass(slots=True)
 class Row:
-    """One profile as stored: `atoms` is the bitset at the last evaluation, `document` what readers were given."""
+    """One profile as stored: `atoms` is the bitset at the last evaluation, `document` what readers were given.
+
+    Kept in memory only: `size`, bytes of stored state; `coming`, what the rules said of the profile before the events
+    of the types `touched`; `names`, every identity of the person, the own key first (none: not looked up).
+    """
 
     key: str
     website: str
@@ -58,10 +65,13 @@ class Row:
     next_flip_at: int | None = None
     document: bytes | None = None
     merged_into: str | None = None
+    size: int = 0
+    coming: Timeline | None = None
+    touched: set[str] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A person entered or left a segment at `at` (epoch ms), for `cause` (event, time, definition, merge, late_data)."""
 
     profile: str
@@ -92,29 +102,26 @@ def to_bytes(bits: int) -> bytes:
     return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
 
 
-def _row(record: Mapping[str, object]) -> Row:
-    state, atoms = record["state"], record["atoms"]
-    assert isinstance(state, bytes)
-    assert isinstance(atoms, bytes)
+def _row(record: Any) -> Row:
+    key, website, merged_into, version, next_flip_at, atoms, document, state = record
     return Row(
-        key=str(record["profile"]),
-        website=str(record["website"]),
-        profile=people.decode(state),
-        version=record["version"],  # type: ignore[arg-type]
-        atoms=int.from_bytes(atoms, "little"),
-        next_flip_at=record["next_flip_at"],  # type: ignore[arg-type]
-        document=record["document"],  # type: ignore[arg-type]
-        merged_into=record["merged_into"],  # type: ignore[arg-type]
-    )
+        key, website, people.decode(state), version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
+        len(state),
+    )  # fmt: skip
 
 
-async def load(tx: Tx, keys: Iterable[str]) -> dict[str, Row]:
-    """Lock and read profiles in key order, following merges; a merged key maps to the row it became part of."""
+async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None) -> dict[str, Row]:
+    """Lock and read profiles in key order, following merges; a merged key maps to the row it became part of.
+
+    Rows of `recent` that are still right are taken out of it instead of being read.
+    """
     rows: dict[str, Row] = {}
     wanted = sorted(set(keys))
     while wanted:
-        for record in await tx.fetch(LOAD, wanted):
-            rows[record["profile"]] = _row(record)
+        had = {key: row for key in wanted if (row := recent.take(key))} if recent else {}
+        for record in await tx.fetch(LOAD, wanted, [had[k].version if k in had else -1 for k in wanted]):
+            key = record["profile"]
+            rows[key] = had[key] if record["state"] is None else _row(record)
         wanted = sorted({r.merged_into for r in rows.values() if r.merged_into and r.merged_into not in rows})
     return rows
 
@@ -129,29 +136,28 @@ def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
 
 async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
     """Write rows whose `version` was already raised by one. Raises Conflict when any of them moved meanwhile."""
+    states = [people.encode(r.profile) for r in rows]
     done = await tx.execute(
         SAVE,
         [r.key for r in rows],
         [r.website for r in rows],
-        [int(r.profile.kind == "customer") for r in rows],
-        [r.key[2:] if r.key.startswith("c:") else None for r in rows],
         [r.merged_into for r in rows],
         [r.version for r in rows],
         [r.next_flip_at for r in rows],
         [to_bytes(r.atoms) for r in rows],
         [r.document for r in rows],
-        [people.encode(r.profile) for r in rows],
+        states,
         now,
     )
     if int(done.rsplit(" ", 1)[1]) != len(rows):
         raise Conflict
+    for row, state in zip(rows, states, strict=True):
+        row.size = len(state)
 
 
 async def claim(tx: Tx, row: Row) -> None:
     """Make a new row ours before its version may jump (a merge does that). Raises Conflict when it exists already."""
-    done = await tx.execute(
-        CLAIM, row.key, row.website, int(row.profile.kind == "customer"), people.encode(row.profile)
-    )
+    done = await tx.execute(CLAIM, row.key, row.website, people.encode(row.profile))
     if done != "INSERT 0 1":
         raise Conflict
 
@@ -165,9 +171,18 @@ async def alias(tx: Tx, profile: str, identity: str, *, since: int) -> None:
 async def identities(tx: Tx, profiles: Sequence[str]) -> dict[str, list[str]]:
     """Every identity of each profile, its own key first: a reader may ask under any of them."""
     found = {key: [key] for key in profiles}
-    for record in await tx.fetch(IDENTITIES, profiles):
-        found[record["profile"]].append(record["identity"])
+    for profile, identity in await tx.fetch(IDENTITIES, profiles):
+        found[profile].append(identity)
     return found
+
+
+async def name(tx: Tx, rows: Sequence[Row]) -> None:
+    """Look up the names of rows that have none yet."""
+    nameless = [r for r in rows if not r.names]
+    if nameless:
+        found = await identities(tx, [r.key for r in nameless])
+        for row in nameless:
+            row.names = found[row.key]
 
 
 async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
@@ -198,8 +213,8 @@ async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
     """Append activity: (profile, received_at, what was done). It never holds a duplicate."""
     await tx.copy(
         "activity",
-        [(key, received, a.at, a.id_hash, _pack(a)) for key, received, a in entries],
-        ["profile", "received_at", "occurred_at", "id_hash", "body"],
+        [(key, received, a.at, a.id_hash, a.type, a.website, a.props) for key, received, a in entries],
+        ["profile", "received_at", "occurred_at", "id_hash", "type", "website", "props"],
     )
 
 

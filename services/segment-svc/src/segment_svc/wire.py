@@ -16,7 +16,7 @@ from chassis.bus import Record
 from contracts import facts, topics
 from contracts.codec import Codec, Event, Undecodable, plausible
 
-from segment_svc.domain.activity import Activity
+from segment_svc.domain.activity import Activity, pack
 from segment_svc.store import Transition
 
 AUDIENCE = "audience"
@@ -26,8 +26,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _documents = msgspec.msgpack.Decoder(list[tuple[list[str], int, bytes]]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """An event for the flow: whose it is (first identity), and whom it makes one person."""
 
     event_id: str
@@ -62,23 +61,21 @@ def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[I
 def _incoming(event: Event) -> Incoming:
     kind, _, name = event.subject.partition(":")
     identity = f"{PREFIX[kind]}:{name}"
-    visitor, customer = event.data.get("visitor_id"), event.data.get("customer_id")
-    login = None
-    if event.type == "login" and visitor and customer:
-        login = (f"v:{visitor}", f"c:{customer}")
-        identity = login[1]
-    elif event.type == "identify" and visitor and kind == "customer":
-        login = (f"v:{visitor}", identity)
+    login = _login(event, identity) if event.type in ("login", "identify") else None
     digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
-    activity = Activity(
-        id_hash=int.from_bytes(digest, "big", signed=True),
-        type=event.type,
-        at=event.time_ms,
-        website=event.website,
-        props=event.data,
-    )
-    identities = (identity,) if login is None else (login[1], login[0])
-    return Incoming(event.id, identities, activity, login)
+    id_hash = int.from_bytes(digest, "big", signed=True)
+    activity = Activity(id_hash, event.type, event.time_ms, event.website, pack(event.data))
+    return Incoming(event.id, (identity,) if login is None else (login[1], login[0]), activity, login)
+
+
+def _login(event: Event, identity: str) -> tuple[str, str] | None:
+    """The visitor and the customer an event makes one person."""
+    visitor, customer = event.data.get("visitor_id"), event.data.get("customer_id")
+    if event.type == "login" and visitor and customer:
+        return f"v:{visitor}", f"c:{customer}"
+    if event.type == "identify" and visitor and identity.startswith("c:"):
+        return f"v:{visitor}", identity
+    return None
 
 
 def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> bytes:

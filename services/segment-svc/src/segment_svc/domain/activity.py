@@ -6,12 +6,20 @@ from typing import Any
 
 import msgspec
 
+pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
-class Activity(msgspec.Struct, frozen=True, array_like=True):
-    """`id_hash`: 64 bits of source and event id. `at`: when it happened, epoch ms. Amounts in `props` are decimals."""
+
+def unpack(props: bytes) -> dict[str, Any]:
+    """Properties as they came."""
+    return _unpack(props)
+
+
+class Activity(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`id_hash`: 64 bits of source and event id. `at`: when it happened, epoch ms. `props`: packed; amounts are decimals."""
 
     id_hash: int
     type: str
     at: int
     website: str
-    props: dict[str, Any]
+    props: bytes

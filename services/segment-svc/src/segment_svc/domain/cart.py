@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
-from segment_svc.domain.log import unpack
+from segment_svc.domain.activity import unpack
 from segment_svc.domain.profile import NOTHING, Profile
 
 Change = tuple[int, int, dict[str, Any]]
 CHANGES_IT = {"cart_update", "add_to_cart", "remove_from_cart"}
+CART_PARTS = (*CHANGES_IT, "order_placed")
 NO_CART = {"line_items": 0, "quantity": 0, "subtotal": 0, "grand_total": 0, "coupon": None}
 
 

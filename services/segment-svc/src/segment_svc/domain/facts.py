@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from segment_svc.domain.activity import unpack
 from segment_svc.domain.cart import cart
-from segment_svc.domain.log import Log, unpack
+from segment_svc.domain.log import Log
 from segment_svc.domain.profile import NOTHING, Profile
 
 if TYPE_CHECKING:
     from segment_svc.domain.leaves.shapes import Where
 
 NOT_COUNTED = "cancelled"
+ORDER_PARTS = ("order_placed", "order_status_changed", "refund_issued")
 
 
 class Facts:
@@ -48,7 +50,7 @@ class Facts:
         log = self.profile.log.get(kind, NOTHING)
         places = self._chosen(log, websites)
         if accept.needle:
-            places = [i for i in places if accept.needle in bytes(log.props[i])]
+            places = [i for i in places if accept.needle in log.props[i]]
         return [log.at[i] for i in places if accept.holds(unpack(log.props[i]))]
 
     def _chosen(self, log: Log, websites: tuple[str, ...]) -> Sequence[int]:

@@ -5,36 +5,36 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(dict[str, Any]).decode
-Entry = tuple[int, int, int, msgspec.Raw]
+if TYPE_CHECKING:
+    Longs = array[int]
+else:
+    Longs = array  # msgspec reads the annotations, and an array cannot be subscripted there
+
+Entry = tuple[int, int, int, bytes]
 
 
-class Longs(array):  # type: ignore[type-arg]
-    """Signed 64-bit numbers."""
-
-    def __new__(cls, initial: bytes | Iterable[int] = b"") -> Longs:
-        """Of packed bytes, or of numbers."""
-        return super().__new__(cls, "q", initial)  # type: ignore[return-value]
+def longs(initial: bytes | Iterable[int] = b"") -> Longs:
+    """Signed 64-bit numbers, of packed bytes or of numbers."""
+    return array("q", initial)
 
 
 class Log(msgspec.Struct, array_like=True):
-    """Entries ascending by (at, id). `at`: epoch ms. `sites`: numbers of websites. `props`: MessagePack, one each."""
+    """Entries ascending by (at, id). `at`: epoch ms. `sites`: numbers of websites. `props`: as in Activity, one each."""
 
     at: Longs
     ids: Longs
-    sites: Longs
-    props: list[msgspec.Raw]
+    sites: list[int]
+    props: list[bytes]
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Log:
         """A log of entries that are in order."""
         at, ids, sites, props = list(zip(*entries, strict=True)) or ((), (), (), ())
-        return cls(Longs(at), Longs(ids), Longs(sites), list(props))
+        return cls(longs(at), longs(ids), list(sites), list(props))
 
     def __len__(self) -> int:
         return len(self.at)
@@ -43,7 +43,7 @@ class Log(msgspec.Struct, array_like=True):
         """Every entry, oldest first."""
         return zip(self.at, self.ids, self.sites, self.props, strict=True)
 
-    def insert(self, at: int, id_hash: int, site: int, props: msgspec.Raw) -> int:
+    def insert(self, at: int, id_hash: int, site: int, props: bytes) -> int:
         """Put an entry in its place; answers where that is."""
         place = len(self.at)
         if place and (at, id_hash) < (self.at[-1], self.ids[-1]):
@@ -60,13 +60,3 @@ class Log(msgspec.Struct, array_like=True):
         """Forget the oldest entries."""
         for column in (self.at, self.ids, self.sites, self.props):
             del column[:count]
-
-
-def pack(props: dict[str, Any]) -> msgspec.Raw:
-    """Properties as a log keeps them."""
-    return msgspec.Raw(_pack(props))
-
-
-def unpack(props: msgspec.Raw) -> dict[str, Any]:
-    """Properties as they came."""
-    return _unpack(props)

@@ -8,30 +8,23 @@ duplicate any more, so it is refused (TOO_OLD).
 from __future__ import annotations
 
 import sys
+from array import array
 from bisect import insort
-from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from segment_svc.domain.activity import Activity
-from segment_svc.domain.log import Log, Longs, pack, unpack
+from segment_svc.domain.activity import Activity, pack, unpack
+from segment_svc.domain.log import Log, Longs, longs
 
 LIMIT = 200
 REGISTER_LIMIT = 8
 # Packed numbers are in the machine's byte order: the other order is another version.
-STATE_VERSION = b"\x02" if sys.byteorder == "little" else b"\x82"
+STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
+PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
-
-
-class Outcome(Enum):
-    """What became of an event."""
-
-    APPLIED = "applied"
-    DUPLICATE = "duplicate"
-    TOO_OLD = "too_old"
-    PENDING = "pending"
+Outcome = Literal["applied", "duplicate", "too_old", "pending"]
 
 
 class Profile(msgspec.Struct, array_like=True):
@@ -55,16 +48,13 @@ class Profile(msgspec.Struct, array_like=True):
         return str(register(self, "group") or "")
 
 
-def _packed(column: Longs) -> bytes:
-    return column.tobytes()
-
-
-def _column(kind: type[Longs], stored: bytes) -> Longs:
-    return kind(stored)
+def _column(_: type, stored: bytes) -> Longs:
+    return longs(stored)
 
 
 NOTHING = Log.of([])
-_encode = msgspec.msgpack.Encoder(enc_hook=_packed).encode
+NO_PROPS = pack({})
+_encode = msgspec.msgpack.Encoder(enc_hook=array.tobytes).encode
 _decode = msgspec.msgpack.Decoder(Profile, dec_hook=_column).decode
 
 
@@ -75,8 +65,10 @@ def empty(kind: str) -> Profile:
 
 def encode(profile: Profile) -> bytes:
     """The state as bytes: a version, then MessagePack."""
-    profile.ids = None
-    return STATE_VERSION + _encode(profile)
+    ids, profile.ids = profile.ids, None
+    state = STATE_VERSION + _encode(profile)
+    profile.ids = ids
+    return state
 
 
 def decode(state: bytes) -> Profile:
@@ -94,35 +86,36 @@ def _ids(profile: Profile) -> set[int]:
 
 
 def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
-    """Take one event in. One dated after `now` waits until it is due."""
+    """Take one event in; answers what became of it. One dated after `now` waits until it is due."""
     ids = _ids(profile)
     if activity.id_hash in ids:
-        return Outcome.DUPLICATE
+        return "duplicate"
     horizon = profile.dropped.get(activity.type)
     if horizon is not None and activity.at <= horizon[1]:
-        return Outcome.TOO_OLD
+        return "too_old"
     ids.add(activity.id_hash)
     if activity.at > now:
         insort(profile.pending, activity, key=lambda a: (a.at, a.id_hash))
-        return Outcome.PENDING
+        return "pending"
     _insert(profile, activity)
-    return Outcome.APPLIED
+    return "applied"
 
 
 def _insert(profile: Profile, activity: Activity) -> None:
-    log = profile.log.get(activity.type)
+    kind, props = activity.type, activity.props
+    log = profile.log.get(kind)
     if log is None:
-        log = profile.log[activity.type] = Log.of([])
-    props = activity.props
-    if activity.type in REGISTERS:
+        log = profile.log[kind] = Log(longs(), longs(), [], [])
+    if kind in REGISTERS:
         _assign(profile, activity)
-        props = {}
-    place = log.insert(activity.at, activity.id_hash, site(profile, activity.website), pack(props))
-    if activity.type in WHOLE:
+        props = NO_PROPS
+    place = log.insert(activity.at, activity.id_hash, site(profile, activity.website), props)
+    if kind in WHOLE:
         superseded = place - 1 if place == len(log) - 1 else place
         if superseded >= 0:
             log.props[superseded] = _without_items(log.props[superseded])
-    _bound(profile, activity.type)
+    if len(log) > LIMIT:
+        _bound(profile, kind)
 
 
 def site(profile: Profile, website: str) -> int:
@@ -132,7 +125,7 @@ def site(profile: Profile, website: str) -> int:
     return profile.sites.index(website)
 
 
-def _without_items(props: msgspec.Raw) -> msgspec.Raw:
+def _without_items(props: bytes) -> bytes:
     """An older whole cart keeps its amounts; its lines will never be looked at again."""
     return pack({k: v for k, v in unpack(props).items() if k != "items"})
 
@@ -142,15 +135,18 @@ def _bound(profile: Profile, kind: str) -> None:
     over = len(log) - LIMIT
     if over > 0:
         profile.dropped[kind] = (profile.dropped.get(kind, (0, 0))[0] + over, log.at[over - 1])
+        if profile.ids is not None:
+            profile.ids.difference_update(log.ids[:over])
         log.trim(over)
 
 
 def _assign(profile: Profile, activity: Activity) -> None:
+    props = unpack(activity.props)
     if activity.type == "identify":
-        values = {f"attributes.{k}": v for k, v in (activity.props.get("attributes") or {}).items()}
+        values = {f"attributes.{k}": v for k, v in (props.get("attributes") or {}).items()}
     else:
         name = REGISTERS[activity.type]
-        values = {name: activity.props.get(name)}
+        values = {name: props.get(name)}
     for name, value in values.items():
         history = profile.registers.setdefault(name, [])
         insort(history, (activity.at, activity.id_hash, value), key=lambda item: item[:2])
@@ -199,4 +195,4 @@ def register(profile: Profile, name: str) -> Any:
 def consent_flags(profile: Profile) -> int:
     """Bit 0: personalisation was denied. Bit 1: analytics was denied."""
     purposes = register(profile, "purposes") or {}
-    return sum(1 << i for i, name in enumerate(("personalisation", "analytics")) if purposes.get(name) is False)
+    return sum(1 << i for i, name in enumerate(PURPOSES) if purposes.get(name) is False) if purposes else 0

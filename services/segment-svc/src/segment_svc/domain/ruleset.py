@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
-from conditions import Fault, Group, Invalid, Leaf, Node, compile_set, explain, leaves, parse, split, to_json
+from conditions import (
+    Fault,
+    Group,
+    Invalid,
+    Leaf,
+    Node,
+    Program,
+    Reading,
+    compile_set,
+    explain,
+    leaves,
+    parse,
+    split,
+    to_json,
+)  # fmt: skip
 from conditions.context import Atom
 
 from segment_svc.domain import profile as people
+from segment_svc.domain.definition import Definition, depends_on_itself, ordered, references
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.vocabulary import GUARDS, vocabulary
@@ -20,26 +34,17 @@ MOST_EVALUATIONS = 32
 UTC = ZoneInfo("UTC")
 
 
-class Definition(msgspec.Struct, frozen=True):
-    """One segment. `overrides`: (profile key, include, until in epoch ms or None). `atoms`: the bits that are its."""
-
-    id: int
-    key: str
-    version: int
-    applies_to: str
-    websites: tuple[str, ...]
-    condition: Any
-    overrides: tuple[tuple[str, bool, int | None], ...]
-    atoms: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Timeline:
-    """`bits` now, `flips` [(epoch ms, bits)...] to come, complete up to `next_at` (None: for good)."""
+    """`bits` now, `flips` [(epoch ms, bits)...] to come, complete up to `next_at` (None: for good).
+
+    `reading` is what the bits now were decided from.
+    """
 
     bits: int
     flips: list[tuple[int, int]]
     next_at: int | None
+    reading: Reading
 
 
 @dataclass(slots=True)
@@ -50,15 +55,16 @@ class RuleSet:
     trees: dict[str, Node]
     bits: dict[str, int]
     residuals: dict[str, Any]
-    decide: Callable[[Any, int], tuple[int, int | None]]
+    decide: Program
     atoms: list[tuple[int, Node]] = field(default_factory=list)
+    blank: dict[str, Timeline] = field(default_factory=dict)
 
     @classmethod
     def compile(cls, definitions: Sequence[Definition], zone: ZoneInfo = UTC) -> RuleSet:
         """Compile checked definitions; each needs as many atoms as plan_atoms gave it."""
         bits: dict[str, int] = {}
         trees, residuals, atoms = {}, {}, []
-        for definition in _ordered(definitions):
+        for definition in ordered(definitions):
             tree = trees[definition.key] = _tree(definition, zone, bits)
             own = iter(definition.atoms)
 
@@ -94,7 +100,7 @@ class RuleSet:
                 faults.append(Fault("", "unknown-segment", f"there is no active segment {name!r}"))
             elif known[name]:
                 faults.append(Fault("", "needs-request", f"{name!r} depends on the request and cannot be referred to"))
-        if any(leaf.type.key == "segment" for leaf in leaves(tree)) and _reaches(by_key, key):
+        if any(leaf.type.key == "segment" for leaf in leaves(tree)) and depends_on_itself(by_key, key):
             faults.append(Fault("", "cycle", "the segment would depend on itself"))
         return faults
 
@@ -107,29 +113,44 @@ class RuleSet:
         """The bits of somebody never seen before."""
         return self.decide(Facts(people.empty("visitor")), 0)[0]
 
-    def timeline(self, profile: Profile, now: int, *, horizon_ms: int, most: int = 8, key: str = "") -> Timeline:
-        """Bits now, and the flips of the next `horizon_ms` as far as nothing else happens; leaves `profile` as it is."""
-        facts = Facts(profile, key)
-        bits, change = self._at(facts, now)
+    def timeline(
+        self, profile: Profile, now: int, *, horizon_ms: int, most: int = 8, key: str = "", known: Timeline | None = None,
+        touched: Iterable[str] = (),
+    ) -> Timeline:  # fmt: skip
+        """Bits now, and the flips of the next `horizon_ms` as far as nothing else happens; leaves `profile` as it is.
+
+        `known` is the profile's before the events of the types `touched` were folded in. Where they change no answer,
+        what comes is what was known to come.
+        """
+        facts, program = Facts(profile, key), self.decide
+        if known is None or known.reading.program is not program:
+            known, touched = self._blank(profile.kind), profile.log
+        first = reading = program.renew(known.reading, facts, now, touched)
+        if reading.alike(known.reading) and not profile.pending:
+            return Timeline(known.bits, known.flips, known.next_at, reading)
+        bits = current = program.decide(reading, facts)
+        change = _change(facts, reading)
         flips: list[tuple[int, int]] = []
-        current, end = bits, now + horizon_ms
+        end = now + horizon_ms
         for _ in range(MOST_EVALUATIONS):
             if change is None or change > end or len(flips) == most:
                 break
-            at = change
-            facts = _advanced(facts, at)
-            after, change = self._at(facts, at)
+            facts, due = _advanced(facts, change)
+            reading = program.renew(reading, facts, change, due)
+            after = program.decide(reading, facts)
             if after != current:
-                flips.append((at, after))
+                flips.append((change, after))
                 current = after
-        return Timeline(bits, flips, change)
+            change = _change(facts, reading)
+        return Timeline(bits, flips, change, first)
 
-    def _at(self, facts: Facts, now: int) -> tuple[int, int | None]:
-        bits, change = self.decide(facts, now)
-        pending = facts.profile.pending
-        if pending and (change is None or pending[0].at < change):
-            change = pending[0].at
-        return bits, change
+    def _blank(self, kind: str) -> Timeline:
+        """Somebody never seen: the start for every profile of which nothing is known yet."""
+        if kind not in self.blank:
+            facts = Facts(people.empty(kind))
+            reading = self.decide.read(facts, 0)
+            self.blank[kind] = Timeline(self.decide.decide(reading, facts), [], reading.next_at, reading)
+        return self.blank[kind]
 
     def explain(
         self, key: str, profile: Profile, now: int, *, who: str = "", context: Mapping[str, Any] | None = None
@@ -141,13 +162,20 @@ class RuleSet:
         return explain(self.trees[key], facts, now)
 
 
-def _advanced(facts: Facts, now: int) -> Facts:
-    pending = facts.profile.pending
-    if not pending or pending[0].at > now:
-        return facts
+def _change(facts: Facts, reading: Reading) -> int | None:
+    """When something may change by itself: a leaf, or an event of the future falls due."""
+    change, pending = reading.next_at, facts.profile.pending
+    return pending[0].at if pending and (change is None or pending[0].at < change) else change
+
+
+def _advanced(facts: Facts, now: int) -> tuple[Facts, set[str]]:
+    """The facts at a later instant, and the types of the events that fell due."""
+    due = {activity.type for activity in facts.profile.pending if activity.at <= now}
+    if not due:
+        return facts, due
     copy = people.decode(people.encode(facts.profile))
     people.advance(copy, now)
-    return Facts(copy, facts.key)
+    return Facts(copy, facts.key), due
 
 
 def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> Node:
@@ -176,51 +204,3 @@ def plan_atoms(definition: Definition, zone: ZoneInfo, allocate: Callable[[], in
 
     split(_tree(definition, zone, {}), keep)
     return tuple(atoms)
-
-
-def references(condition: Any) -> set[str]:
-    """Keys of the segments a stored condition refers to."""
-    if isinstance(condition, list):
-        return {key for item in condition for key in references(item)}
-    if not isinstance(condition, dict):
-        return set()
-    if "segment" in condition and isinstance(condition["segment"], dict):
-        return {k for k in condition["segment"].get("keys") or [] if isinstance(k, str)}
-    return {key for name in ("all", "any", "not") if name in condition for key in references(condition[name])}
-
-
-def renamed(condition: Any, names: Mapping[str, str]) -> Any:
-    """The condition with references to other segments renamed."""
-    if isinstance(condition, list):
-        return [renamed(item, names) for item in condition]
-    if not isinstance(condition, dict):
-        return condition
-    if "segment" in condition:
-        body = condition["segment"]
-        return {"segment": {**body, "keys": [names.get(k, k) for k in body["keys"]]}}
-    return {k: renamed(v, names) if k in ("all", "any", "not") else v for k, v in condition.items()}
-
-
-def _reaches(by_key: Mapping[str, Definition], start: str) -> bool:
-    todo, seen = list(references(by_key[start].condition)), set()
-    while todo:
-        name = todo.pop()
-        if name == start:
-            return True
-        if name in by_key and name not in seen:
-            seen.add(name)
-            todo += references(by_key[name].condition)
-    return False
-
-
-def _ordered(definitions: Sequence[Definition]) -> list[Definition]:
-    """Referred-to segments first. Raises ValueError for a cycle, which check refuses at save."""
-    waiting, done = {d.key: d for d in definitions}, []
-    while waiting:
-        ready = [d for d in waiting.values() if not references(d.condition) & set(waiting)]
-        if not ready:
-            raise ValueError("segments refer to each other in a circle")
-        for definition in ready:
-            done.append(definition)
-            del waiting[definition.key]
-    return done

@@ -21,7 +21,6 @@ from segment_svc.deps import Deps
 from segment_svc.domain import document
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
-from segment_svc.domain.profile import Outcome
 from segment_svc.domain.ruleset import Timeline
 from segment_svc.store import Advance, Row, Transition
 from segment_svc.telemetry import EVENTS, TRANSITIONS
@@ -36,12 +35,6 @@ class Receipt:
 
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
-
-    def count(self, outcome: Outcome, event_id: str) -> None:
-        """Add one event's outcome."""
-        self.outcomes[outcome.name.lower()] = self.outcomes.get(outcome.name.lower(), 0) + 1
-        if outcome is Outcome.TOO_OLD:
-            self.refused.append(event_id)
 
 
 @dataclass(slots=True)
@@ -72,22 +65,23 @@ async def apply_events(
             if attempt == ATTEMPTS - 1:
                 raise
     deps.relay.wake()
-    for name, count in receipt.outcomes.items():
-        EVENTS.labels(outcome=name).inc(count)
+    for outcome, count in receipt.outcomes.items():
+        EVENTS.labels(outcome=outcome).inc(count)
     return receipt
 
 
 async def _attempt(
     deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Advance], dead: Sequence[wire.Dead]
 ) -> Receipt:
-    receipt = Receipt()
+    receipt, touched = Receipt(), None
     async with deps.db.tx() as tx:
         if steps and not await store.fence(tx, steps):
             raise Fenced
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
         if incoming:
-            touched = Touched(await store.load(tx, {key for event in incoming for key in event.identities}))
+            keys = {key for event in incoming for key in event.identities}
+            touched = Touched(await store.load(tx, keys, deps.recent))
             moves = catch_up(touched.rows.values(), rules, now)
             await _fold(tx, touched, incoming, receipt=receipt, now=now)
             live = [row for row in touched.rows.values() if row.key in touched.sources or row.key in touched.merged]
@@ -95,6 +89,8 @@ async def _attempt(
             await settle(tx, live, rules, now=now, moves=moves, touched=touched)
         if dead:
             await outbox.add(tx, FACTS, wire.dead_letters(dead))
+    if touched is not None:
+        deps.recent.put(touched.rows.values())
     return receipt
 
 
@@ -109,24 +105,32 @@ def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
             for at, bits in [(row.next_flip_at, coming.bits), *coming.flips]:
                 moves += _moves(row, bits, rules, at=at, cause="time", source=None)
             people.advance(row.profile, now)
+            row.coming = None
     return moves
 
 
 async def _fold(tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int) -> None:
     """Fold every event into the row of its person, merging people at login."""
+    rows, outcomes = touched.rows, receipt.outcomes
     for event in incoming:
+        activity = event.activity
         for identity in event.identities:
-            if identity not in touched.rows:
+            if identity not in rows:
                 kind = "customer" if identity.startswith("c:") else "visitor"
-                touched.rows[identity] = Row(identity, event.activity.website, people.empty(kind))
+                rows[identity] = Row(identity, activity.website, people.empty(kind))
         if event.login is not None:
             await _merge(tx, touched, event.login, now=now)
-        row = touched.resolve(event.identities[0])
-        outcome = people.fold(row.profile, event.activity, now)
-        receipt.count(outcome, event.event_id)
-        if outcome in (Outcome.APPLIED, Outcome.PENDING):
+        row = rows[event.identities[0]]
+        if row.merged_into:
+            row = touched.resolve(row.key)
+        outcome = people.fold(row.profile, activity, now)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        if outcome == "too_old":
+            receipt.refused.append(event.event_id)
+        elif outcome != "duplicate":
+            row.touched.add(activity.type)
             touched.sources[row.key] = event
-            touched.kept.append((row.key, now, event.activity))
+            touched.kept.append((row.key, now, activity))
 
 
 async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) -> None:
@@ -134,15 +138,19 @@ async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) 
     visitor, customer = touched.rows[login[0]], touched.resolve(login[1])
     if visitor.merged_into == customer.key or visitor is customer:
         return
-    if visitor.merged_into is None:
+    before = touched.resolve(visitor.key)
+    if before is visitor:
         people.merge(customer.profile, visitor.profile, now)
-        visitor.profile, visitor.next_flip_at = people.empty("visitor"), None
+        visitor.profile, visitor.next_flip_at, visitor.coming = people.empty("visitor"), None, None
     if customer.version == 0:
         await store.claim(tx, customer)
-    # Readers may hold the visitor's document under a higher version than the customer's: the next one must win.
-    customer.version = max(customer.version, visitor.version)
+    # Readers may hold the document of the visitor, or of whose the visitor was, under a higher version: the next must win.
+    customer.version = max(customer.version, visitor.version, before.version)
     visitor.merged_into, visitor.document = customer.key, None
-    touched.merged |= {visitor.key, customer.key}
+    for row in (visitor, customer, before):
+        row.names = []
+        touched.merged.add(row.key)
+    customer.coming = None
     await store.alias(tx, customer.key, visitor.key, since=now)
 
 
@@ -176,8 +184,8 @@ async def settle(
         for (cause, entered), count in Counter((move.cause, move.entered) for move in moves).items():
             TRANSITIONS.labels(cause=cause, entered=str(entered).lower()).inc(count)
     if fresh:
-        names = await store.identities(tx, [r.key for r in fresh])
-        await outbox.add(tx, wire.AUDIENCE, wire.audience([(names[r.key], r.version, r.document) for r in fresh]))
+        await store.name(tx, fresh)
+        await outbox.add(tx, wire.AUDIENCE, wire.audience([(r.names, r.version, r.document) for r in fresh]))
 
 
 def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list[Transition]:
@@ -185,10 +193,18 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     row.version += 1
     if row.merged_into:
         return _moves(row, 0, rules, at=now, cause="merge", source=None)
-    coming = rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms, key=row.key)
+    coming = rules.ruleset.timeline(
+        row.profile, now, horizon_ms=rules.horizon_ms, key=row.key, known=row.coming, touched=row.touched
+    )
+    before, row.coming = row.coming, coming
+    if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):
+        row.next_flip_at = _wake(coming, rules, now)
+        row.document = _document(row, coming)
+    row.touched.clear()
+    if not (row.atoms ^ coming.bits) & rules.live_mask:
+        row.atoms = coming.bits
+        return []
     source = touched.sources.get(row.key) if touched else None
-    row.next_flip_at = _wake(coming, rules, now)
-    row.document = _document(row, coming)
     cause = _cause(row, source, touched, now)
     return _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)
 

@@ -18,7 +18,8 @@ from conditions import Fault
 from segment_svc import definitions
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
-from segment_svc.domain.ruleset import Definition, RuleSet, plan_atoms
+from segment_svc.domain.definition import Definition
+from segment_svc.domain.ruleset import RuleSet, plan_atoms
 
 MOST_ATOMS = 4096
 

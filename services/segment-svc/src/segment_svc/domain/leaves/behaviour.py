@@ -9,6 +9,7 @@ from typing import Any
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall
 from conditions.tree import Fail, LeafType
 
+from segment_svc.domain.cart import CART_PARTS
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.leaves.shapes import Where, Window, amount, only, where, window
 
@@ -23,6 +24,7 @@ class EventCount(Measure):
         self._selection = f"events {json.dumps([self._kind, websites, body.get('where')])}"
         self.key = f"{self._selection} {json.dumps(body.get('window'))}"
         self.temporal = span is not None and span.last is not None
+        self.parts = (self._kind,)
 
     def _instants(self, facts: Facts) -> Sequence[int]:
         found: Sequence[int] | None = facts.kept.get(self._selection)
@@ -100,6 +102,10 @@ class LastEvent(LeafType):
         """See LeafType."""
         return {"last_event": params[-1].value}
 
+    def parts(self, params: Any) -> tuple[str, ...]:
+        """See LeafType."""
+        return (params[0],)
+
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""
         found = facts.events(params[0], self._websites, newest_first=True)
@@ -113,6 +119,8 @@ class LastEvent(LeafType):
 
 class CartAmount(Measure):
     """An amount or a count of the current cart."""
+
+    parts = CART_PARTS
 
     def __init__(self, field: str) -> None:
         self._field, self.key = field, f"cart {field}"
@@ -157,6 +165,10 @@ class ProductList(LeafType):
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
         return {"list": params[-1].value}
+
+    def parts(self, params: Any) -> tuple[str, ...]:
+        """See LeafType."""
+        return CART_PARTS if params[0] == "cart" else ("wishlist_update",)
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""

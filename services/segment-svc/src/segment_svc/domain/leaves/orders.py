@@ -12,11 +12,11 @@ from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, first_pass
 from conditions.read import nearest
 from conditions.tree import Fail
 
-from segment_svc.domain.facts import NOT_COUNTED, Facts, units
+from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts, units
 from segment_svc.domain.leaves.shapes import DAY_MS, Where, Window, amount, only, where, window
 
 MEASURES = ("count", "sum", "avg", "net", "refunds", "avg_gap_days")
-SINCE = ("last_order", "first_order", "last_login", "last_activity")
+SINCE = {"last_order": ORDER_PARTS, "first_order": ORDER_PARTS, "last_login": ("login",), "last_activity": None}
 
 
 class OrderTotal(Measure):
@@ -29,6 +29,7 @@ class OrderTotal(Measure):
         self._selection = f"orders {json.dumps([websites, body.get('where')])}"
         self.key = f"{self._selection} {json.dumps([self._measure, self._field, body.get('window')])}"
         self.temporal = span is not None and span.last is not None
+        self.parts = ORDER_PARTS
 
     def _orders(self, facts: Facts) -> tuple[list[int], list[dict[str, Any]]]:
         found: tuple[list[int], list[dict[str, Any]]] | None = facts.kept.get(self._selection)
@@ -110,6 +111,7 @@ class Days(Measure):
         self._websites, self._zone, self._accept = websites, zone, accept
         self._selection = f"since {json.dumps([self._of, websites, body.get('where')])}"
         self.key = f"{self._selection} {self._calendar}"
+        self.parts = SINCE[self._of]
 
     def _since(self, facts: Facts) -> int | None:
         if self._selection not in facts.kept:
@@ -162,7 +164,7 @@ class DaysSince(MeasuredLeaf):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         body = raw["days_since"]
-        if not isinstance(body, Mapping) or body.get("of") not in SINCE:
+        if not isinstance(body, Mapping) or body.get("of") not in list(SINCE):
             given = body.get("of") if isinstance(body, Mapping) else body
             fail("/days_since/of", "unknown-field", f"{given!r} is not known{nearest(str(given), SINCE)}")
             return None

@@ -29,6 +29,10 @@ class Attribute(LeafType):
         """See LeafType."""
         return comparison_json("attribute", params)
 
+    def parts(self, params: Any) -> tuple[str, ...]:
+        """See LeafType."""
+        return ("identify",)
+
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
         name, op, literal = params
@@ -61,6 +65,10 @@ class CustomerGroup(LeafType):
         """See LeafType."""
         return {"group": {"op": params[0], "values": list(params[1])}}
 
+    def parts(self, params: Any) -> tuple[str, ...]:
+        """See LeafType."""
+        return ("group_assigned",)
+
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
         return (facts.profile.group in params[1]) is (params[0] == "in")
@@ -82,6 +90,10 @@ class Kind(LeafType):
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
         return {"kind": params}
+
+    def parts(self, params: Any) -> tuple[str, ...]:
+        """See LeafType: a person's kind is for life."""
+        return ()
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
@@ -124,6 +136,7 @@ class Segment(LeafType):
     """{"segment": {"op": "in" | "not_in" | "all", "keys": [...]}}: bits decided earlier in the same pass."""
 
     key = "segment"
+    chained = True
 
     def __init__(self, bits: Mapping[str, int]) -> None:
         self._bits = bits

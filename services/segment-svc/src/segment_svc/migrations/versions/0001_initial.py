@@ -14,15 +14,15 @@ STATEMENTS = (
     """CREATE TABLE profile (
         profile text PRIMARY KEY,
         website text NOT NULL,
-        kind smallint NOT NULL,
-        customer text,
+        kind smallint NOT NULL GENERATED ALWAYS AS ((profile LIKE 'c:%')::int) STORED,
+        customer text GENERATED ALWAYS AS (CASE WHEN profile LIKE 'c:%' THEN substr(profile, 3) END) STORED,
         merged_into text,
         version bigint NOT NULL,
         next_flip_at bigint,
         updated_at bigint NOT NULL,
         atoms bytea NOT NULL,
         document bytea,
-        state bytea NOT NULL
+        state bytea COMPRESSION lz4 NOT NULL
     ) WITH (fillfactor = 70)""",
     "CREATE INDEX profile_next_flip_at ON profile (next_flip_at) WHERE next_flip_at IS NOT NULL",
     """CREATE TABLE identity (
@@ -31,16 +31,18 @@ STATEMENTS = (
         since bigint NOT NULL,
         PRIMARY KEY (profile, identity)
     )""",
-    # What people did, for history beyond what a profile keeps; `body` is segment_svc.domain.activity as MessagePack.
+    # What people did, for history beyond what a profile keeps: the columns of segment_svc.domain.activity. It is read
+    # whole, by backfills, and appending is all a batch does to it: so no index.
     """CREATE TABLE activity (
         profile text NOT NULL,
         received_at bigint NOT NULL,
         occurred_at bigint NOT NULL,
         id_hash bigint NOT NULL,
-        body bytea NOT NULL
+        type text NOT NULL,
+        website text NOT NULL,
+        props bytea NOT NULL
     ) PARTITION BY RANGE (received_at)""",
     "CREATE TABLE activity_default PARTITION OF activity DEFAULT",
-    "CREATE INDEX activity_profile ON activity (profile)",
     """CREATE TABLE membership (
         profile text NOT NULL,
         segment_id smallint NOT NULL,

@@ -1,0 +1,70 @@
+"""A segment as saved, and how segments refer to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """One segment. `overrides`: (profile key, include, until in epoch ms or None). `atoms`: the bits that are its."""
+
+    id: int
+    key: str
+    version: int
+    applies_to: str
+    websites: tuple[str, ...]
+    condition: Any
+    overrides: tuple[tuple[str, bool, int | None], ...]
+    atoms: tuple[int, ...] = ()
+
+
+def references(condition: Any) -> set[str]:
+    """Keys of the segments a stored condition refers to."""
+    if isinstance(condition, list):
+        return {key for item in condition for key in references(item)}
+    if not isinstance(condition, dict):
+        return set()
+    if "segment" in condition and isinstance(condition["segment"], dict):
+        return {k for k in condition["segment"].get("keys") or [] if isinstance(k, str)}
+    return {key for name in ("all", "any", "not") if name in condition for key in references(condition[name])}
+
+
+def renamed(condition: Any, names: Mapping[str, str]) -> Any:
+    """The condition with references to other segments renamed."""
+    if isinstance(condition, list):
+        return [renamed(item, names) for item in condition]
+    if not isinstance(condition, dict):
+        return condition
+    if "segment" in condition:
+        body = condition["segment"]
+        return {"segment": {**body, "keys": [names.get(k, k) for k in body["keys"]]}}
+    return {k: renamed(v, names) if k in ("all", "any", "not") else v for k, v in condition.items()}
+
+
+def depends_on_itself(by_key: Mapping[str, Definition], start: str) -> bool:
+    """Whether following the references of a definition leads back to it."""
+    todo, seen = list(references(by_key[start].condition)), set()
+    while todo:
+        name = todo.pop()
+        if name == start:
+            return True
+        if name in by_key and name not in seen:
+            seen.add(name)
+            todo += references(by_key[name].condition)
+    return False
+
+
+def ordered(definitions: Sequence[Definition]) -> list[Definition]:
+    """Referred-to segments first. Raises ValueError for a cycle, which check refuses at save."""
+    waiting, done = {d.key: d for d in definitions}, []
+    while waiting:
+        ready = [d for d in waiting.values() if not references(d.condition) & set(waiting)]
+        if not ready:
+            raise ValueError("segments refer to each other in a circle")
+        for definition in ready:
+            done.append(definition)
+            del waiting[definition.key]
+    return done
