@@ -88,6 +88,12 @@ class TestFold:
         rules = RuleSet.compile([Definition(1, "s", 1, "both", (), views, (), (0,))])
         assert rules.timeline(person, NOW, horizon_ms=0).bits == 1
 
+    def test_only_so_many_events_wait_for_their_time(self) -> None:
+        person = people.empty("visitor")
+        outcomes = [people.fold(person, activity(i, "product_view", NOW + 1 + i), NOW) for i in range(people.LIMIT + 3)]
+        assert outcomes == ["pending"] * people.LIMIT + ["too_many_ahead"] * 3
+        assert people.fold(person, activity(people.LIMIT + 1, "product_view", NOW), NOW) == "applied"
+
 
 class TestTimeline:
     @given(

@@ -95,6 +95,8 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
         loop="uvloop",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         log_level="warning",
         timeout_graceful_shutdown=5,
         backlog=2048,

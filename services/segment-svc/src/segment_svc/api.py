@@ -243,4 +243,4 @@ async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
     incoming, dead = wire.decode(deps.codec, records, now=deps.clock.now_ms())
     receipt = await apply_events(deps, incoming)
     rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in dead]
-    return {"outcomes": receipt.outcomes, "too_old": receipt.refused, "rejected": rejected}
+    return {"outcomes": receipt.outcomes, "refused": receipt.refused, "rejected": rejected}

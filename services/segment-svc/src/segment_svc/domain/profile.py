@@ -2,7 +2,7 @@
 
 The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. At most
 LIMIT events of a type are kept; older ones are only counted, and an event older than those cannot be told from a
-duplicate any more, so it is refused (TOO_OLD).
+duplicate any more, so it is refused (too_old). At most LIMIT events wait for their time; one more is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
 PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
-Outcome = Literal["applied", "duplicate", "too_old", "pending"]
+Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead"]
 
 
 class Profile(msgspec.Struct, array_like=True):
@@ -93,6 +93,8 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
     horizon = profile.dropped.get(activity.type)
     if horizon is not None and activity.at <= horizon[1]:
         return "too_old"
+    if activity.at > now and len(profile.pending) >= LIMIT:
+        return "too_many_ahead"
     ids.add(activity.id_hash)
     if activity.at > now:
         insort(profile.pending, activity, key=lambda a: (a.at, a.id_hash))

@@ -31,7 +31,7 @@ CHUNK = 250
 
 @dataclass(slots=True)
 class Receipt:
-    """What became of a batch: outcome counts, and the event ids that were refused as too old to deduplicate."""
+    """What became of a batch: outcome counts, and the ids of events refused at a bound of what is kept of a person."""
 
     outcomes: dict[str, int] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ async def _fold(tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, 
             row = touched.resolve(row.key)
         outcome = people.fold(row.profile, activity, now)
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        if outcome == "too_old":
+        if outcome in ("too_old", "too_many_ahead"):
             receipt.refused.append(event.event_id)
         elif outcome != "duplicate":
             row.touched.add(activity.type)
