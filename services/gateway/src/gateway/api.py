@@ -137,7 +137,8 @@ async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[
 @router.post("/v1/cart", openapi_extra=CART)
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
     """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
-    found = await price_cart(deps, key, await _json(request), identity=identity(request, deps))
+    context = deps.hot.context(request.scope)
+    found = await price_cart(deps, key, await _json(request), identity=identity(request, deps), context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 

@@ -70,7 +70,7 @@ class Hot:
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return
-        answer, who = await decide(self._decider, plan, identity, lambda: self._context(scope))
+        answer, who = await decide(self._decider, plan, identity, lambda: self.context(scope))
         extra = [(b"x-ctx", self.segments_of(who).encode())] if edge and edge == self._edge_secret else []
         await respond(send, answer, etag=etag, extra=extra)
 
@@ -118,7 +118,8 @@ class Hot:
             self._identities[cookie] = found
         return found  # type: ignore[return-value]
 
-    def _context(self, scope: Any) -> Mapping[str, Any]:
+    def context(self, scope: Any) -> Mapping[str, Any]:
+        """What a request says of itself, for segments that depend on it."""
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=40))
         if "authorization" in headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -18,8 +19,13 @@ FIELDS = ("lines", "currency", "shipping", "coupons")
 _decode = msgspec.json.Decoder().decode
 
 
-async def price_cart(deps: Deps, key: ApiKey, body: dict[str, Any], *, identity: str | None) -> dict[str, Any]:
-    """The evaluated cart; prices without promotions, marked degraded, while promo-svc is away. Raises Problem 422."""
+async def price_cart(
+    deps: Deps, key: ApiKey, body: dict[str, Any], *, identity: str | None, context: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The evaluated cart; prices without promotions, marked degraded, while promo-svc is away. Raises Problem 422.
+
+    `context` is what the request says: segments may depend on it.
+    """
     unknown = [name for name in body if name not in (*FIELDS, "slots", "locale")]
     if unknown:
         errors = [{"pointer": f"/{name}", "detail": "does not belong here"} for name in unknown]
@@ -28,7 +34,8 @@ async def price_cart(deps: Deps, key: ApiKey, body: dict[str, Any], *, identity:
     who = await audience(deps.decider, identity.encode() if identity else None, now_ms)
     definitions = deps.decider.knowledge.definitions
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
-    segments = [r.key for r in targeting.members(refs, who.atoms, 0)]
+    late = targeting.late_bits(definitions, [r for r in refs if r.atom is None], who.atoms, context, now_ms)
+    segments = [r.key for r in targeting.members(refs, who.atoms, late)]
     asked = {name: body[name] for name in FIELDS if name in body}
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
     asked["membership_version"] = definitions.version
@@ -44,6 +51,6 @@ async def price_cart(deps: Deps, key: ApiKey, body: dict[str, Any], *, identity:
     slots = body.get("slots") or []
     if slots:
         plan = deps.decider.knowledge.plan(key.website, sorted(set(map(str, slots))), str(body.get("locale", "*")))
-        decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, dict)
+        decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, lambda: context)
         found["slots"] = _decode(decided.body)["slots"]
     return found

@@ -35,8 +35,7 @@ async def collect(deps: Deps, key: ApiKey, body: dict[str, Any], *, visitor: str
     for i, raw in enumerate(events):
         try:
             event = _own(key, raw, visitor)
-            decoded = deps.codec.decode(_encode(event), HEADERS)
-            plausible(decoded, deps.clock.now_ms())
+            plausible(deps.codec.decode(_bytes(event), HEADERS), deps.clock.now_ms())
             accepted.append((topics.TOPIC_OF[event["type"]], event))
         except Undecodable as error:
             rejected.append({"pointer": f"/events/{i}", "reason": error.reason, "detail": error.detail})
@@ -52,7 +51,7 @@ def _own(key: ApiKey, raw: Any, visitor: str | None) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise Undecodable("not-an-event", "an event is an object")
     event = {"specversion": "1.0", **raw, "website": key.website}
-    if event.get("type") not in topics.TOPIC_OF:
+    if not isinstance(event.get("type"), str) or event["type"] not in topics.TOPIC_OF:
         raise Undecodable("unknown-type", f"{str(event.get('type'))[:60]!r} is not an event type")
     if key.kind == "secret":
         return event
@@ -62,6 +61,14 @@ def _own(key: ApiKey, raw: Any, visitor: str | None) -> dict[str, Any]:
         raise Undecodable("no-visitor", "there is no visitor id: call GET /v1/context first")
     now = datetime.now(UTC).isoformat()
     return {"time": now, **event, "subject": f"visitor:{visitor}", "source": f"browser/{visitor}"}
+
+
+def _bytes(event: dict[str, Any]) -> bytes:
+    """What will travel. JSON can spell half a character, which no bytes can stand for."""
+    try:
+        return _encode(event)
+    except UnicodeEncodeError:
+        raise Undecodable("not-an-event", "a text is not Unicode") from None
 
 
 async def _hand_over(deps: Deps, events: list[tuple[str, dict[str, Any]]]) -> None:

@@ -1,0 +1,211 @@
+"""The only door, on real servers: who may say what, what bad input gets, and what is answered while parts are away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from devstack.servers import Postgres, Valkey
+from devstack.stack import Stack
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+PER_MINUTE = 40
+VIEW = {"id": "1", "type": "product_view", "data": {"sku": "A"}}
+ORDER = {"id": "2", "type": "order_placed", "data": {"order_id": "1", "grand_total": {"amount": 1, "currency": "EUR"}}}
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+@pytest.fixture(scope="module")
+def redis(state: Path) -> Iterator[Valkey]:
+    server = Valkey(state / "door")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(postgres: Postgres, redis: Valkey, state: Path) -> Iterator[Stack]:
+    """Services of their own, without Kafka, whose parts the tests may end."""
+    import asyncio
+
+    import asyncpg
+
+    async def prepare() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute("CREATE DATABASE door")
+        await connection.close()
+
+    asyncio.run(prepare())
+    database = postgres.url.removesuffix("postgres") + "door"
+    stack = Stack(state / "door", database, redis.url, extra={"gateway": {"EVENTS_PER_MINUTE": str(PER_MINUTE)}})
+    try:
+        stack.start()
+        with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
+            publish(admin)
+        yield stack
+    finally:
+        stack.stop()
+
+
+def publish(admin: httpx.Client) -> None:
+    """Viewers and Bavarians see a block of their own; a cart rule is for Bavarians."""
+    viewers = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
+    for key, condition in (("viewers", viewers), ("bavaria", {"context": "region", "op": "eq", "value": "BY"})):
+        body = {"key": key, "name": key, "status": "active", "condition": condition}
+        assert admin.post("/segments", json=body).status_code == 201
+        block = {"key": f"for-{key}", "title": key, "status": "live", "slots": ["top"], "content": words(key)}
+        if key == "viewers":
+            assert admin.post("/slots", json={"key": "top", "title": "Top", "default": words("all")}).status_code == 201
+        answer = admin.post("/blocks", json={**block, "audience": {"any_of": [key]}})
+        assert answer.status_code == 201, answer.text
+    rule = {
+        "key": "ten", "name": "Ten", "status": "live", "all_groups": True, "segments": {"any_of": ["bavaria"]},
+        "action": {"type": "percent", "value": 10},
+    }  # fmt: skip
+    answer = admin.post("/cart-rules", json=rule)
+    assert answer.status_code == 201, answer.text
+
+
+def until(check: Callable[[], bool], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def visitor(shop: Stack) -> dict[str, str]:
+    """Headers of somebody with a fresh visitor cookie."""
+    key = {"x-api-key": shop.secrets.publishable}
+    answer = httpx.get(f"{shop.url}/v1/context", headers=key)
+    cookie = next(c for c in answer.headers.get_list("set-cookie") if c.startswith("__Host-ff_vid"))
+    return {**key, "cookie": cookie.split(";")[0]}
+
+
+def shown(shop: Stack, headers: dict[str, str]) -> dict[str, Any]:
+    answer = httpx.get(f"{shop.url}/v1/decisions?slots=top", headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+class TestDoor:
+    @pytest.mark.parametrize(
+        ("method", "path", "who", "status"),
+        [
+            ("GET", "/v1/decisions?slots=top", "", 401),
+            ("GET", "/v1/decisions?slots=top", "made-up", 401),
+            ("GET", "/v1/decisions?slots=top", "admin", 403),
+            ("GET", "/admin/v1/segments", "publishable", 403),
+            ("GET", "/admin/v1/segments", "secret", 403),
+            ("GET", "/admin/v1/%2e%2e/v1/segments", "admin", 404),
+            ("GET", "/admin/v1/nonsense", "admin", 404),
+            ("GET", "/v1/explain?profile=v:a&slots=top", "publishable", 403),
+            ("GET", "/v1/decisions/", "publishable", 404),
+            ("GET", "/v1%2fdecisions?slots=top", "publishable", 404),
+            ("GET", "/v1/select-many", "publishable", 404),
+            ("POST", "/v1/decisions?slots=top", "publishable", 405),
+            ("GET", "/v1/decisions", "publishable", 400),
+            ("GET", "/v1/decisions?slots=top&x=" + "y" * 3000, "publishable", 414),
+        ],
+    )
+    def test_a_stranger_and_an_odd_path_get_a_status_and_no_hint(
+        self, shop: Stack, method: str, path: str, who: str, status: int
+    ) -> None:
+        key = getattr(shop.secrets, who, who)
+        url = httpx.URL(shop.url).copy_with(raw_path=path.encode())
+        answer = httpx.request(method, url, headers={"x-api-key": key})
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert set(answer.json()) <= {"type", "title", "status", "errors"}
+        assert "server" not in answer.headers
+
+    def test_a_browser_speaks_for_its_own_cookie_and_never_of_orders(self, shop: Stack) -> None:
+        me, other = visitor(shop), visitor(shop)
+        lies = [{**VIEW, "subject": "customer:7", "source": "shop", "website": "elsewhere"}, ORDER]
+        answer = httpx.post(f"{shop.url}/v1/events", json={"events": lies}, headers=me).json()
+        assert answer["accepted"] == 1
+        assert [(r["pointer"], r["reason"]) for r in answer["rejected"]] == [("/events/1", "not-allowed")]
+        until(lambda: shown(shop, me)["slots"]["top"]["blocks"][0]["key"] == "for-viewers")
+        assert shown(shop, other)["slots"]["top"]["blocks"][0]["key"] == "top:default"
+        admin = {"x-api-key": shop.secrets.admin}
+        assert httpx.get(f"{shop.url}/admin/v1/profiles/c:7", headers=admin).status_code == 404
+        forged = {**me, "cookie": me["cookie"][:-4] + "0000"}
+        answer = httpx.post(f"{shop.url}/v1/events", json={"events": [VIEW]}, headers=forged).json()
+        assert [r["reason"] for r in answer["rejected"]] == ["no-visitor"]
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (b"{", 400),
+            (b"[" * 100_000, 400),
+            (b"[]", 422),
+            (b'{"events": 3}', 422),
+            (b'{"events": []}', 422),
+            (b'{"events": [' + b"1," * 600 + b"1]}", 422),
+            (b" " * 1_100_000, 413),
+            (b'{"events": [{"id": "\\ud800", "type": "product_view", "data": {"sku": "\\ud800"}}]}', 202),
+            (b'{"events": [{"id": "n", "type": "custom", "data": {"name": "x", "props": {"v": NaN}}}]}', 202),
+            (b'{"events": [{"id": "d", "type": "custom", "data": {"name": "x", "props": ' + b'{"a":' * 600, 400),
+            (b'{"events": [{"id": [], "type": [], "data": []}, {"type": {}}, null, 1, "x", []]}', 202),
+        ],
+    )
+    def test_a_bad_batch_gets_a_problem_or_names_what_is_wrong(self, shop: Stack, body: bytes, status: int) -> None:
+        headers = {"x-api-key": shop.secrets.secret, "content-type": "application/json"}
+        answer = httpx.post(f"{shop.url}/v1/events", content=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        if status == 202:
+            assert answer.json()["accepted"] + len(answer.json()["rejected"]) == body.count(b'"data"') + (
+                5 if b"null" in body else 0
+            )
+
+    def test_what_depends_on_the_request_counts_in_the_cart_too(self, shop: Stack) -> None:
+        cart = {"lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}], "slots": ["top"]}
+        for region, total, block in (("BY", 1800, "for-bavaria"), ("HH", 2000, "top:default")):
+            headers = {**visitor(shop), "x-geo-region": region}
+            found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
+            assert sum(line["final"] for line in found["lines"]) == total, found
+            assert found["slots"]["top"]["blocks"][0]["key"] == block
+
+    def test_more_than_a_key_may_send_is_refused_for_a_while(self, shop: Stack) -> None:
+        me = visitor(shop)
+        answers = [
+            httpx.post(f"{shop.url}/v1/events", json={"events": [VIEW]}, headers=me) for _ in range(2 * PER_MINUTE + 2)
+        ]
+        refused = [a for a in answers if a.status_code == 429]
+        assert refused
+        assert {a.status_code for a in answers} == {202, 429}
+        assert 0 < int(refused[0].headers["retry-after"]) <= 60
+
+
+class TestDegraded:
+    """In this order: each ends one more part."""
+
+    def test_without_promotions_a_cart_keeps_its_prices_and_says_so(self, shop: Stack) -> None:
+        shop.children["promo_svc"].kill()
+        cart = {"lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}]}
+        headers = {**visitor(shop), "x-geo-region": "BY"}
+        found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
+        assert found == {"degraded": ["promotions"], "lines": cart["lines"]}
+
+    def test_without_content_what_was_known_is_shown_and_the_rest_falls_back(self, shop: Stack) -> None:
+        shown(shop, visitor(shop))
+        shop.children["content_svc"].kill()
+        assert shown(shop, visitor(shop))["slots"]["top"]["blocks"][0]["key"] == "top:default"
+        answer = httpx.get(f"{shop.url}/v1/decisions?slots=other", headers=visitor(shop))
+        assert answer.json()["degraded"] == ["content", "promotions"]
+        assert answer.json()["slots"]["other"] == {"fallback": True, "blocks": []}
+
+    def test_without_redis_everybody_is_a_stranger_and_still_answered(self, shop: Stack, redis: Valkey) -> None:
+        me = visitor(shop)
+        redis.stop()
+        began = time.monotonic()
+        found = shown(shop, me)
+        assert "audience" in found["degraded"]
+        assert time.monotonic() - began < 30  # an answer at all, not a hang
+        assert httpx.get(f"{shop.url}/healthz").status_code == 200
