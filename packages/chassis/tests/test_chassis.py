@@ -17,6 +17,7 @@ from chassis.db import Database
 from chassis.http import Limits, service_app
 from chassis.outbox import OUTBOX_DDL, Relay
 from chassis.pipe import Pipe, PipeUnavailable
+from chassis.service import repeat
 from chassis.settings import SettingsError, load
 from devstack.servers import Postgres, Valkey
 
@@ -29,6 +30,22 @@ class Sample:
     port: int = 1
     names: tuple[str, ...] = ()
     loud: bool = False
+
+
+class TestLoops:
+    async def test_a_loop_that_fails_is_tried_again_until_it_is_told_to_stop(self) -> None:
+        stop, seen = asyncio.Event(), []
+
+        async def work() -> bool:
+            seen.append(len(seen))
+            if len(seen) == 2:
+                raise OSError("away")
+            if len(seen) == 4:
+                stop.set()
+            return len(seen) == 1
+
+        await repeat(work, stop, name="test", idle_s=0.01)
+        assert seen == [0, 1, 2, 3]
 
 
 class TestSettings:

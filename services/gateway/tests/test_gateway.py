@@ -112,6 +112,9 @@ class TestDoor:
             ("POST", "/v1/decisions?slots=top", "publishable", 405),
             ("GET", "/v1/decisions", "publishable", 400),
             ("GET", "/v1/decisions?slots=top&x=" + "y" * 3000, "publishable", 414),
+            ("GET", "/v1/decisions?slots=top" + "&a=1" * 60, "publishable", 400),
+            ("GET", "/admin/v1/segments/%00", "admin", 404),
+            ("GET", "/v1/explain?profile=%00&slots=top", "secret", 400),
         ],
     )
     def test_a_stranger_and_an_odd_path_get_a_status_and_no_hint(
@@ -149,8 +152,9 @@ class TestDoor:
             (b'{"events": []}', 422),
             (b'{"events": [' + b"1," * 600 + b"1]}", 422),
             (b" " * 1_100_000, 413),
-            (b'{"events": [{"id": "\\ud800", "type": "product_view", "data": {"sku": "\\ud800"}}]}', 202),
-            (b'{"events": [{"id": "n", "type": "custom", "data": {"name": "x", "props": {"v": NaN}}}]}', 202),
+            (b'{"events": [{"id": "\\ud800", "type": "product_view", "data": {"sku": "\\ud800"}}]}', 400),
+            (b'{"events": [{"id": "z", "type": "product_view", "data": {"sku": "\\u0000"}}]}', 202),
+            (b'{"events": [{"id": "n", "type": "custom", "data": {"name": "x", "props": {"v": NaN}}}]}', 400),
             (b'{"events": [{"id": "d", "type": "custom", "data": {"name": "x", "props": ' + b'{"a":' * 600, 400),
             (b'{"events": [{"id": [], "type": [], "data": []}, {"type": {}}, null, 1, "x", []]}', 202),
         ],
@@ -163,6 +167,26 @@ class TestDoor:
             assert answer.json()["accepted"] + len(answer.json()["rejected"]) == body.count(b'"data"') + (
                 5 if b"null" in body else 0
             )
+
+    @pytest.mark.parametrize(
+        ("value", "status"), [("NaN", 400), ("1e400", 400), ('"\\ud800"', 400), ('"\\u0000"', 422), ("[" * 900, 400)]
+    )
+    def test_what_cannot_be_stored_is_refused_for_a_merchant_too(self, shop: Stack, value: str, status: int) -> None:
+        body = f'{{"key": "x", "name": "x", "condition": {{"attribute": "a", "op": "eq", "value": {value}}}}}'
+        for path, key in (("/admin/v1/segments", shop.secrets.admin), ("/v1/cart", shop.secrets.publishable)):
+            headers = {"x-api-key": key, "content-type": "application/json"}
+            answer = httpx.post(shop.url + path, content=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            if status == 422:
+                assert answer.json()["errors"] == [{"pointer": "/condition/value", "detail": "has a NUL character"}]
+
+    @pytest.mark.parametrize("slots", ["3", "-1", "true", '"top"', "[1]", "{}"])
+    def test_slots_of_a_cart_are_a_list_of_keys(self, shop: Stack, slots: str) -> None:
+        body = f'{{"lines": [{{"id": "1", "price": 100}}], "slots": {slots}}}'
+        headers = {"x-api-key": shop.secrets.publishable, "content-type": "application/json"}
+        answer = httpx.post(f"{shop.url}/v1/cart", content=body, headers=headers)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "/slots"
 
     def test_what_depends_on_the_request_counts_in_the_cart_too(self, shop: Stack) -> None:
         cart = {"lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}], "slots": ["top"]}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from segment_svc.domain import profile as people
@@ -93,6 +96,69 @@ class TestFold:
         outcomes = [people.fold(person, activity(i, "product_view", NOW + 1 + i), NOW) for i in range(people.LIMIT + 3)]
         assert outcomes == ["pending"] * people.LIMIT + ["too_many_ahead"] * 3
         assert people.fold(person, activity(people.LIMIT + 1, "product_view", NOW), NOW) == "applied"
+
+
+ODD: list[Any] = [
+    None, True, -1, 0.5, 10**20, "", "x", "placed", "P3D", "sum", "count", "-inf", "2026-01-01", "all", [], ["x"], [[]],
+    {}, {"field": "sku", "value": ["S1"]}, {"op": "gt", "value": "1"}, [{"field": "at", "op": "in", "value": [1, [2]]}],
+]  # fmt: skip
+WHERE = {"field": "sku", "op": "eq", "value": "S1"}
+NOT_LOST = {"field": "status", "op": "ne", "value": "lost"}
+SHAPES: list[dict[str, Any]] = [
+    {"attribute": "tier", "op": "gte", "value": 1},
+    {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "window": {"last": "P1D"}, "where": WHERE}},
+    {"last_event": {"type": "product_view", "where": WHERE, "has": WHERE}},
+    {"orders": {"measure": "sum", "op": "gt", "value": 1, "field": "grand_total", "where": NOT_LOST, "window": {"last": "P1D"}}},
+    {"days_since": {"of": "last_order", "mode": "calendar", "op": "gt", "value": 1, "if_never": True, "where": NOT_LOST}},
+    {"cart": {"field": "subtotal", "op": "gt", "value": 1}},
+    {"list": {"name": "cart", "found": True, "where": WHERE}},
+    {"group": {"op": "in", "values": ["g1"]}},
+    {"segment": {"op": "in", "keys": ["other"]}},
+]  # fmt: skip
+
+
+class TestRules:
+    @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: next(iter(shape)))
+    def test_a_rule_is_refused_with_a_pointer_or_can_be_decided_for_anybody(self, shape: dict[str, Any]) -> None:
+        person = folded([activity(i, kind, NOW - 9 + i % 9) for i, kind in enumerate(KINDS * 2)])
+        other = Definition(2, "other", 1, "both", (), SHAPES[0], (), (1,))
+        decided = 0
+        for number in range(len(list(_places(shape)))):
+            for odd in ODD:  # put something odd in one of the places of the rule
+                condition = copy.deepcopy(shape)
+                holder, name = list(_places(condition))[number]
+                holder[name] = copy.deepcopy(odd)
+                definition = Definition(1, "s", 1, "both", (), condition, (), (0,))
+                if not RuleSet.check([definition, other], "s"):
+                    rules = RuleSet.compile([definition, other])
+                    seen = rules.timeline(person, NOW, horizon_ms=3 * DAY)
+                    assert rules.explain("s", person, NOW)["result"] is bool(seen.bits & 1)
+                    decided += 1
+        assert decided
+
+    @given(log, log, st.integers(0, 9))
+    def test_what_was_known_and_what_is_new_give_what_all_of_it_gives(
+        self, before: list[Activity], after: list[Activity], later: int
+    ) -> None:
+        definitions = [Definition(i, f"s{i}", 1, "both", (), shape, (), (i,)) for i, shape in enumerate(SHAPES[:-1])]
+        rules, person, now = RuleSet.compile(definitions), folded(before), NOW
+        known = rules.timeline(person, now, horizon_ms=3 * DAY)
+        renamed = [Activity(a.id_hash + 1000, a.type, a.at, a.website, a.props) for a in after]
+        now += later * DAY
+        due = {a.type for a in person.pending if a.at <= now}
+        people.advance(person, now)
+        fresh = {a.type for a in renamed if people.fold(person, a, now) == "applied"}
+        seen = rules.timeline(person, now, horizon_ms=3 * DAY, known=known, touched=due | fresh)
+        whole = RuleSet.compile(definitions).timeline(person, now, horizon_ms=3 * DAY)
+        assert (seen.bits, seen.flips, seen.next_at) == (whole.bits, whole.flips, whole.next_at)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    for name, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield value, name
+        yield from _places(inner)
 
 
 class TestTimeline:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from chassis.clock import ManualClock
-from segment_svc import store
+from segment_svc import definitions, store
 from segment_svc.domain import document
 from segment_svc.flows import backfill, project, sweep
 
@@ -195,6 +195,21 @@ class TestDefinitions:
         assert await members(client, "runners") == {"v:ann", "v:bob"}
         why = (await client.get("/v1/segments/runners/explain", params={"profile": "v:bob"})).json()
         assert why["transitions"][0]["cause"] == "definition"
+
+    async def test_a_stored_rule_that_cannot_be_read_has_no_members_and_stops_nobody(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await save(client, service, "broken", VIEWS)
+        await send(client, *(view(i, START - i) for i in range(4)))
+        assert await members(client, "broken") == {"v:ann"}
+        async with service.deps.db.tx() as tx:
+            await tx.execute("""UPDATE segment_version v SET body = jsonb_set(body, '{condition}', '{"gone": 1}')
+                FROM segment s WHERE s.id = v.segment_id AND s.key = 'broken'""")
+            await definitions.publish(tx, [], now=START)
+        await send(client, *(view(i, START - i, "visitor:bob") for i in range(10, 14)))
+        assert await members(client, "runners") == {"v:ann", "v:bob"}
+        assert "v:bob" not in await members(client, "broken")
 
     async def test_a_bad_rule_is_refused_with_a_pointer_and_the_nearest_word(self, client: httpx.AsyncClient) -> None:
         condition = {"all": [{"evnts": {"type": "x"}}]}

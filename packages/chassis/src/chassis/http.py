@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 
@@ -61,6 +62,35 @@ def require_service(tokens: ServiceTokens, audience: str) -> Any:
     return Depends(check)
 
 
+def read_json(body: bytes, *, nul: bool = False) -> Any:
+    """A body as JSON: Unicode, finite numbers, bounded depth. Raises Problem 400 for anything else.
+
+    A NUL character, which PostgreSQL cannot store, is a Problem 422 with its pointer unless `nul` allows it.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        pointer = None if nul else _nul(value, "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem("invalid-request", 400, "The body is not JSON") from None
+    if pointer is not None:
+        errors = [{"pointer": pointer, "detail": "has a NUL character"}]
+        raise Problem("invalid-request", 422, "The request is not valid", errors=errors)
+    return value
+
+
+def _nul(value: Any, pointer: str) -> str | None:
+    """Where a text or a name has a NUL character."""
+    if isinstance(value, str):
+        return pointer if "\0" in value else None
+    if not isinstance(value, dict | list):
+        return None
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        found = pointer if isinstance(step, str) and "\0" in step else _nul(item, f"{pointer}/{step}")
+        if found is not None:
+            return found
+    return None
+
+
 class _Broken(Exception):
     pass
 
@@ -107,6 +137,10 @@ class Limits:
         HTTP_SECONDS.labels(*labels).observe(time.perf_counter() - started)
 
     def _refusal(self, scope: Any) -> Problem | None:
+        if "\0" in scope["path"]:
+            return Problem("not-found", 404, "Not found")
+        if b"%00" in scope["query_string"]:
+            return Problem("invalid-request", 400, "The query has a NUL character")
         if len(scope["headers"]) > self._max_headers:
             return Problem("too-many-headers", 431, "Too many headers")
         for name, value in scope["headers"]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -77,6 +77,26 @@ async def _main(build: Build, settings: HasAddress) -> None:
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=service.host)
         await serve(service, stopping)
+
+
+async def repeat(work: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, name: str, idle_s: float) -> None:
+    """Do `work` until `stop` is set: at once again while it answers True, after a pause otherwise.
+
+    What it raises is logged as `loop_failed` and tried again, ever more slowly: one loop's trouble is not the process's.
+    """
+    failures = 0
+    while not stop.is_set():
+        pause = idle_s
+        try:
+            if await work():
+                continue
+            failures = 0
+        except Exception as error:
+            failures += 1
+            pause = min(10.0, max(idle_s, 0.1) * 2**failures)
+            log.error("loop_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
 
 
 def _settle_memory() -> None:

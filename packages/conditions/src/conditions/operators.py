@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from conditions.tree import Fail
@@ -15,15 +16,16 @@ NESTED_REPEAT = re.compile(r"\([^)]*[*+][^)]*\)[*+{]")
 
 
 def number(value: Any) -> float | None:
-    """The value as a number when it reads as one."""
+    """The value as a number when it reads as a finite one."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
         return value
     try:
-        return float(value) if isinstance(value, str) and value.strip() and not value.strip().isalpha() else None
+        found = float(value) if isinstance(value, str) and value.strip() and not value.strip().isalpha() else None
     except ValueError:
         return None
+    return found if found is None or isfinite(found) else None
 
 
 def missing(value: Any) -> bool:

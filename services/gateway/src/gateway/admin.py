@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import httpx
+from chassis.http import read_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 
@@ -38,13 +39,14 @@ async def forward(
     owner = OWNERS.get(parts[0])
     if owner is None or any(part in ("", ".", "..") for part in parts):
         raise Problem("not-found", 404, "Not found")
+    body = await request.body()
+    if body:
+        read_json(body)
     names = ("content-type", "if-match", "idempotency-key")
     headers = {n: request.headers[n] for n in names if n in request.headers} | {"x-actor": who.id}
     url = httpx.URL(f"/v1/{path}", query=request.url.query.encode())
     try:
-        answer = await deps.upstreams.send(
-            owner, request.method, str(url), headers=headers, content=await request.body()
-        )
+        answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=body)
     except httpx.HTTPError:
         raise Problem(
             "service-unavailable", 503, "The service cannot be reached", headers={"retry-after": "2"}

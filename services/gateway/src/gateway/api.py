@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets as random
 from typing import Annotated, Any
 
+from chassis.http import read_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -131,14 +132,14 @@ CART = _object(
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
     await deps.limiter.take(f"events:{key.id}", deps.settings.events_per_minute)
-    return await collect(deps, key, await _json(request), visitor=visitor(request, deps))
+    return await collect(deps, key, await _object_of(request, nul=True), visitor=visitor(request, deps))
 
 
 @router.post("/v1/cart", openapi_extra=CART)
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
     """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
     context = deps.hot.context(request.scope)
-    found = await price_cart(deps, key, await _json(request), identity=identity(request, deps), context=context)
+    found = await price_cart(deps, key, await _object_of(request), identity=identity(request, deps), context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 
@@ -166,11 +167,8 @@ async def get_vcl(deps: DepsDep, key: KeyHeader = None, backend: Backend = None)
     )
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        raise Problem("invalid-request", 400, "The body is not JSON") from None
+async def _object_of(request: Request, *, nul: bool = False) -> dict[str, Any]:
+    body = read_json(await request.body(), nul=nul)
     if not isinstance(body, dict):
         raise Problem("invalid-request", 422, "The body is a JSON object")
     return body

@@ -15,7 +15,7 @@ from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
-MOST_QUERY, MOST_SLOTS, MOST_REMEMBERED = 2000, 20, 50_000
+MOST_QUERY, MOST_FIELDS, MOST_SLOTS, MOST_REMEMBERED = 2000, 40, 20, 50_000
 
 DESCRIBED: dict[str, Any] = {
     PATH: {
@@ -34,6 +34,13 @@ DESCRIBED: dict[str, Any] = {
         }
     }
 }  # fmt: skip
+
+
+def _fields(query: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(query.decode("latin-1"), max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields") from None
 
 
 class Hot:
@@ -95,7 +102,7 @@ class Hot:
         who = self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
         if len(query) > MOST_QUERY:
             raise Problem("query-too-long", 414, "The query is too long")
-        asked = dict(parse_qsl(query.decode("latin-1"), max_num_fields=40))
+        asked = _fields(query)
         slots = [s for s in asked.get("slots", "").split(",") if s]
         if not slots or len(slots) > MOST_SLOTS:
             detail = f"slots names 1 to {MOST_SLOTS} slots"
@@ -121,7 +128,7 @@ class Hot:
     def context(self, scope: Any) -> Mapping[str, Any]:
         """What a request says of itself, for segments that depend on it."""
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), max_num_fields=40))
+        query = _fields(scope["query_string"])
         if "authorization" in headers:
             query["logged_in"] = "1"
         return request_context(headers, query, now_ms=self._decider.clock.now_ms(), zone=self._decider.zone)

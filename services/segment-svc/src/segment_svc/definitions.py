@@ -16,6 +16,7 @@ import msgspec
 from chassis import outbox
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
+from chassis.telemetry import get_logger
 
 from segment_svc import wire
 from segment_svc.domain.definition import Definition, references, renamed
@@ -26,6 +27,7 @@ HEAD = "SELECT version FROM release_head FOR SHARE"
 PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body::text FROM plan p JOIN segment s ON s.id = p.segment_id
     JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
 SHADOW_MARK = "@shadow"
+log = get_logger("definitions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,21 @@ class Rules:
 
 
 def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:
-    """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key."""
+    """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key.
+
+    What cannot be read has no members, and does not keep the others from being evaluated.
+    """
+    zone = ZoneInfo(settings.time_zone)
     shadows = {p["key"] for p in plans if not p["live"]}
     rename = {key: key + SHADOW_MARK for key in shadows}
     live = tuple(_definition(p, p["key"], p["body"]["condition"]) for p in plans if p["live"])
     shadow = tuple(
         _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
     )
-    ruleset = RuleSet.compile([*live, *shadow], ZoneInfo(settings.time_zone))
+    for broken in [d.key for d in (*live, *shadow) if not RuleSet.readable(d, zone)]:
+        log.error("definition_unreadable", segment=broken)
+    live, shadow = (tuple(d for d in some if RuleSet.readable(d, zone)) for some in (live, shadow))
+    ruleset = RuleSet.compile([*live, *shadow], zone)
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
         version=version,

@@ -16,6 +16,7 @@ from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
 FIELDS = ("lines", "currency", "shipping", "coupons")
+MOST_SLOTS, MOST_LOCALE = 20, 10
 _decode = msgspec.json.Decoder().decode
 
 
@@ -26,10 +27,7 @@ async def price_cart(
 
     `context` is what the request says: segments may depend on it.
     """
-    unknown = [name for name in body if name not in (*FIELDS, "slots", "locale")]
-    if unknown:
-        errors = [{"pointer": f"/{name}", "detail": "does not belong here"} for name in unknown]
-        raise Problem("invalid-request", 422, "The cart is not valid", errors=errors)
+    slots, locale = _asked(body)
     now_ms = deps.clock.now_ms()
     who = await audience(deps.decider, identity.encode() if identity else None, now_ms)
     definitions = deps.decider.knowledge.definitions
@@ -48,9 +46,25 @@ async def price_cart(
         raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
     if answer.status_code != 200:
         return {"degraded": ["promotions"], "lines": body.get("lines", [])}
-    slots = body.get("slots") or []
     if slots:
-        plan = deps.decider.knowledge.plan(key.website, sorted(set(map(str, slots))), str(body.get("locale", "*")))
+        plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
         decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, lambda: context)
         found["slots"] = _decode(decided.body)["slots"]
     return found
+
+
+def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The slots and the locale asked for along with the cart; what is in the cart is promo-svc's to check."""
+    slots, locale = body.get("slots", []), body.get("locale", "*")
+    errors = [
+        {"pointer": f"/{name}", "detail": "does not belong here"}
+        for name in body
+        if name not in (*FIELDS, "slots", "locale")
+    ]
+    if not isinstance(slots, list) or len(slots) > MOST_SLOTS or not all(isinstance(s, str) for s in slots):
+        errors.append({"pointer": "/slots", "detail": f"slots is a list of up to {MOST_SLOTS} slot keys"})
+    if not isinstance(locale, str) or len(locale) > MOST_LOCALE:
+        errors.append({"pointer": "/locale", "detail": f"a locale has up to {MOST_LOCALE} characters"})
+    if errors:
+        raise Problem("invalid-request", 422, "The cart is not valid", errors=errors)
+    return slots, locale

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from conditions.operators import number
+
 from segment_svc.domain.activity import unpack
 from segment_svc.domain.cart import cart
 from segment_svc.domain.log import Log
@@ -77,9 +79,9 @@ class Facts:
 def _orders(profile: Profile) -> list[dict[str, Any]]:
     orders: dict[Any, dict[str, Any]] = {}
     placed = profile.log.get("order_placed", NOTHING)
-    for at, _, number, packed in placed.entries():
+    for at, _, site, packed in placed.entries():
         order = unpack(packed)
-        order["at"], order["refunds"], order["website"] = at, 0, profile.sites[number]
+        order["at"], order["refunds"], order["website"] = at, 0, profile.sites[site]
         order["status"] = order.get("status") or "placed"
         orders.setdefault(order.get("order_id"), order)
     for props in map(unpack, profile.log.get("order_status_changed", NOTHING).props):
@@ -92,8 +94,8 @@ def _orders(profile: Profile) -> list[dict[str, Any]]:
 
 
 def units(amount: Any) -> int:
-    """A decimal amount as a whole number of ten-thousandths, so that sums are exact."""
-    return round(float(amount or 0) * 10_000)
+    """A decimal amount as a whole number of ten-thousandths, so that sums are exact; what is no number is 0."""
+    return round((number(amount) or 0) * 10_000)
 
 
 def view(profile: Profile) -> dict[str, Any]:

@@ -80,6 +80,15 @@ class RuleSet:
         return cls(zone, trees, bits, residuals, compile_set(atoms), atoms)
 
     @staticmethod
+    def readable(definition: Definition, zone: ZoneInfo = UTC) -> bool:
+        """Whether the condition, saved by whatever version of this code, can be compiled by this one."""
+        try:
+            parse(definition.condition, vocabulary(definition.websites, zone, {}))
+        except Invalid:
+            return False
+        return True
+
+    @staticmethod
     def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
         """What is wrong with the definition `key` among the others; nothing when it can be saved."""
         by_key = {d.key: d for d in definitions}
@@ -126,7 +135,8 @@ class RuleSet:
         if known is None or known.reading.program is not program:
             known, touched = self._blank(profile.kind), profile.log
         first = reading = program.renew(known.reading, facts, now, touched)
-        if reading.alike(known.reading) and not profile.pending:
+        nearest = known.flips[0][0] if known.flips else known.next_at
+        if reading.alike(known.reading) and not profile.pending and (nearest is None or nearest > now):
             return Timeline(known.bits, known.flips, known.next_at, reading)
         bits = current = program.decide(reading, facts)
         change = _change(facts, reading)

@@ -12,6 +12,7 @@ from typing import Any
 from chassis import outbox
 from chassis.db import Tx
 from chassis.documents import FACTS
+from chassis.service import repeat
 
 from segment_svc import definitions, store, wire
 from segment_svc.deps import Deps
@@ -109,9 +110,4 @@ async def _move_members(tx: Tx, shadow: Any, *, durable: bool, now: int) -> list
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
     """Work on backfills until `stop` is set."""
-    while not stop.is_set():
-        if not await step(deps):
-            try:
-                await asyncio.wait_for(stop.wait(), IDLE_S)
-            except TimeoutError:
-                continue
+    await repeat(lambda: step(deps), stop, name="backfill", idle_s=IDLE_S)

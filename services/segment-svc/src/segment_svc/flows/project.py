@@ -11,8 +11,8 @@ import uuid
 from typing import Any
 
 from chassis.cache import VersionedWriter
+from chassis.service import repeat
 from chassis.telemetry import get_logger
-from redis.exceptions import RedisError
 
 from segment_svc import store
 from segment_svc.deps import Deps
@@ -45,13 +45,10 @@ async def project(deps: Deps, redis: Any) -> int:
 
 
 async def run(deps: Deps, redis: Any, stop: asyncio.Event) -> None:
-    """Look once a second until `stop` is set; what cannot be reached now is looked at again."""
-    while not stop.is_set():
-        try:
-            await project(deps, redis)
-        except (RedisError, OSError) as error:
-            log.warning("project_failed", error=type(error).__name__)
-        try:
-            await asyncio.wait_for(stop.wait(), IDLE_S)
-        except TimeoutError:
-            continue
+    """Look once a second until `stop` is set."""
+
+    async def work() -> bool:
+        await project(deps, redis)
+        return False
+
+    await repeat(work, stop, name="project", idle_s=IDLE_S)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from chassis.service import repeat
+
 from segment_svc import store
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle
@@ -34,9 +36,8 @@ async def sweep(deps: Deps) -> int:
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
     """Sweep until `stop` is set; waits a moment whenever nothing is due."""
-    while not stop.is_set():
-        if await sweep(deps) < BATCH:
-            try:
-                await asyncio.wait_for(stop.wait(), IDLE_S)
-            except TimeoutError:
-                continue
+
+    async def work() -> bool:
+        return await sweep(deps) == BATCH
+
+    await repeat(work, stop, name="sweep", idle_s=IDLE_S)

@@ -91,7 +91,7 @@ class LastEvent(LeafType):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         body = raw["last_event"]
-        if not isinstance(body, Mapping) or not isinstance(body.get("type"), str) or "has" not in body:
+        if not isinstance(body, Mapping) or not isinstance(body.get("type"), str) or body.get("has") is None:
             fail("/last_event", "wrong-type", "last_event needs type and has")
             return None
         only(body, ("type", "where", "has"), "/last_event", fail)

@@ -15,6 +15,7 @@ from conditions.tree import Fail
 from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts, units
 from segment_svc.domain.leaves.shapes import DAY_MS, Where, Window, amount, only, where, window
 
+MOST_DAYS = 36_600
 MEASURES = ("count", "sum", "avg", "net", "refunds", "avg_gap_days")
 SINCE = {"last_order": ORDER_PARTS, "first_order": ORDER_PARTS, "last_login": ("login",), "last_activity": None}
 
@@ -95,6 +96,8 @@ class Orders(MeasuredLeaf):
             fail("/orders/measure", "unknown-field", f"{given!r} is not a measure{nearest(str(given), MEASURES)}")
             return None
         only(body, ("measure", "op", "value", "field", "where", "window"), "/orders", fail)
+        if not isinstance(body.get("field", ""), str):
+            fail("/orders/field", "wrong-type", "a field has a name")
         accept = where(body.get("where"), "/orders/where", fail)
         op, value = amount(body, "/orders", fail)
         span = window(body.get("window"), "/orders/window", fail)
@@ -172,5 +175,8 @@ class DaysSince(MeasuredLeaf):
         if body.get("mode", "elapsed") not in ("elapsed", "calendar"):
             fail("/days_since/mode", "unknown-field", "mode is elapsed or calendar")
         accept = where(body.get("where"), "/days_since/where", fail)
+        op, value = amount(body, "/days_since", fail)
+        if abs(value) > MOST_DAYS:
+            fail("/days_since/value", "out-of-range", f"{MOST_DAYS} days at most")
         days = Days(body, self._websites, self._zone, accept)
-        return Compared(days, *amount(body, "/days_since", fail), dict(body), bool(body.get("if_never", False)))
+        return Compared(days, op, value, dict(body), bool(body.get("if_never", False)))
