@@ -25,8 +25,8 @@ from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
 from segment_svc.flows import backfill, project, sweep
-from segment_svc.recent import Recent
 from segment_svc.settings import Settings
+from segment_svc.store import Recent
 from segment_svc.upstreams import Users
 
 SCHEMA = "segment"

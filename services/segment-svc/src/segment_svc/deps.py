@@ -12,7 +12,7 @@ from contracts.codec import Codec
 
 if TYPE_CHECKING:
     from segment_svc.definitions import RuleBook
-    from segment_svc.recent import Recent
+    from segment_svc.store import Recent
     from segment_svc.upstreams import Users
 
 

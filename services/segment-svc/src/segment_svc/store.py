@@ -15,7 +15,6 @@ from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import Timeline
-from segment_svc.recent import Recent
 
 # What the caller has of a version need not travel.
 LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at,
@@ -69,6 +68,35 @@ class Row:
     coming: Timeline | None = None
     touched: set[str] = field(default_factory=set)
     names: list[str] = field(default_factory=list)
+
+
+class Recent:
+    """Rows as last committed, of the people who were active last: they need not be read, decoded and evaluated again whole.
+
+    A row is right as long as its version is the one in PostgreSQL, which `load` compares under the lock. It is taken out to
+    be worked on and put back after the commit, so what a failed transaction did to it is gone with it. At most
+    `most_bytes` of stored state are kept (in memory a few times that), the longest untouched going first.
+    """
+
+    def __init__(self, most_bytes: int = 32 * 1024 * 1024) -> None:
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._rows: dict[str, Row] = {}
+
+    def take(self, key: str) -> Row | None:
+        """The row of a key, which is the caller's from now on."""
+        row = self._rows.pop(key, None)
+        if row is not None:
+            self._bytes -= row.size
+        return row
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Keep rows as they were committed."""
+        for row in rows:
+            self.take(row.key)
+            self._rows[row.key] = row
+            self._bytes += row.size
+        while self._bytes > self._most_bytes:
+            self.take(next(iter(self._rows)))
 
 
 class Transition(NamedTuple):

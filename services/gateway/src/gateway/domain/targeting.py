@@ -121,7 +121,10 @@ def bits_at(person: Person, now_ms: int) -> int:
 
 def next_flip(person: Person, now_ms: int) -> int | None:
     """The next instant at which the document itself says that something changes."""
-    return next((at for at, _ in person.flips if at > now_ms), person.covered_until)
+    for at, _ in person.flips:
+        if at > now_ms:
+            return at
+    return person.covered_until
 
 
 def late_bits(
