@@ -19,7 +19,7 @@ check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
 test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka and Varnish (T=path for a part)
-	@$(PY) -m devstack.install
+	@$(PY) -m devstack.install tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest $(T)
 conformance: .venv/ready ## run language-neutral cases: make conformance CASES=path/to/file.json
@@ -29,7 +29,7 @@ faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with 
 deploy-test: .venv/ready ## build the images, bring docker-compose.yml up on a real engine (DOCKER_HOST), publish an event
 	@$(PY) -m tests.deploy.live
 bench: .venv/ready ## measure decisions and ingest against their baselines, in one run
-	@$(PY) -m tests.bench
+	@$(PY) -m devstack.install bench && $(PY) -m tests.bench
 
 ##@ Generate
 .PHONY: fmt proto lock

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.bench import decisions, ingest
 
@@ -17,14 +17,11 @@ RESULTS = Path("bench-results")
 def main() -> int:
     """Measure, print, write."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    found = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="footfall-bench-", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
         state.chmod(0o755)
-        if shutil.which("wrk"):
-            found["decisions against raw ASGI"] = decisions.bench(state, count=rounds)
-        else:
-            print("wrk is not installed (Debian package wrk): no decisions row")
+        found["decisions against raw ASGI"] = decisions.bench(state, count=rounds)
         found |= asyncio.run(ingest.bench(state, count=rounds))
     for name, row in found.items():
         print(f"{name:32} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")

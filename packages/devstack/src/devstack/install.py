@@ -1,4 +1,4 @@
-"""python -m devstack.install: installs what the tests need from the system, where it may (root on Debian)."""
+"""python -m devstack.install tests|bench: installs what they need from the system, where it may (root on Debian)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,40 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from devstack import kafka, varnish
 
 
-def main() -> int:
+def _packages(names: Sequence[str]) -> None:
+    """Debian packages; without the right to install them, nothing happens."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    print(f"Installing {' '.join(names)} from the system's packages", flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for argv in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *names]):
+        subprocess.run(["apt-get", *argv], check=False, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _tests() -> int:
     """Say what is missing and cannot be installed; under CI=true that is an error."""
-    if varnish.available() and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing Varnish and its modules from the system's packages", flush=True)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)  # type: ignore[call-overload]
-        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *varnish.PACKAGES]
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(argv, check=False, env=env, **quiet)  # type: ignore[call-overload]
+    if varnish.available():
+        _packages(varnish.PACKAGES)
     missing = [m for m in (varnish.available(), kafka.available()) if m]
     for what in missing:
         print(f"{what}: the suites that need it will not run")
     return 1 if missing and os.environ.get("CI") == "true" else 0
 
 
+def _bench() -> int:
+    """The load generator, and Kafka."""
+    if not shutil.which("wrk"):
+        _packages(["wrk"])
+    missing = [m for m in (None if shutil.which("wrk") else "wrk is not installed", kafka.available()) if m]
+    for what in missing:
+        print(f"{what}: make bench needs it")
+    return 1 if missing else 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_bench() if "bench" in sys.argv[1:] else _tests())

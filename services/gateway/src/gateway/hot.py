@@ -9,13 +9,13 @@ from urllib.parse import parse_qsl
 from chassis.problems import Problem
 
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
-from gateway.domain.targeting import Plan, members, request_context
+from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS, Plan, members, request_context
 from gateway.flows.decide import Audience, Decider, decide, respond
 from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
-MOST_QUERY, MOST_FIELDS, MOST_SLOTS, MOST_REMEMBERED = 2000, 40, 20, 50_000
+MOST_QUERY, MOST_FIELDS, MOST_REMEMBERED = 2000, 40, 50_000
 
 DESCRIBED: dict[str, Any] = {
     PATH: {
@@ -27,7 +27,7 @@ DESCRIBED: dict[str, Any] = {
             "parameters": [
                 {"name": "slots", "in": "query", "required": True, "schema": {"type": "string"},
                  "description": f"1 to {MOST_SLOTS} slot keys, with commas between"},
-                {"name": "locale", "in": "query", "schema": {"type": "string", "default": "*", "maxLength": 10}},
+                {"name": "locale", "in": "query", "schema": {"type": "string", "default": "*", "maxLength": MOST_LOCALE}},
             ],
             "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded"},
                           "304": {"description": "As the ETag of If-None-Match"}},
@@ -109,7 +109,7 @@ class Hot:
             raise Problem(
                 "invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}]
             )
-        return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:10])
+        return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:MOST_LOCALE])
 
     def _identity(self, cookie: bytes, bearer: bytes) -> bytes | None:
         if bearer:

@@ -14,6 +14,7 @@ from conditions.context import Atom, Context
 
 VOCABULARY = Vocabulary([Atom(), Context()])
 MOST_VARY = 32
+MOST_SLOTS, MOST_LOCALE = 20, 10
 
 
 class Person(msgspec.Struct, array_like=True, frozen=True):

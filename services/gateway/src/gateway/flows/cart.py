@@ -11,12 +11,12 @@ from chassis.problems import Problem
 
 from gateway.deps import Deps
 from gateway.domain import targeting
+from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS
 from gateway.flows.decide import audience, decide
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
 FIELDS = ("lines", "currency", "shipping", "coupons")
-MOST_SLOTS, MOST_LOCALE = 20, 10
 _decode = msgspec.json.Decoder().decode
 
 
