@@ -106,6 +106,18 @@ class TestMembership:
         assert receipt["outcomes"] == {"applied": 1, "duplicate": 4}
         assert await members(client, "runners") == set()
 
+    async def test_a_flip_that_a_duplicate_meets_first_is_recorded_once(
+        self, client: httpx.AsyncClient, service: Any, clock: ManualClock
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, *(view(i, START - i) for i in range(4)))
+        clock.advance(7 * DAY)
+        assert (await send(client, view(1, START - 1)))["outcomes"] == {"duplicate": 1}
+        assert await members(client, "runners") == set()
+        await sweep.sweep(service.deps)
+        why = (await client.get("/v1/segments/runners/explain", params={"profile": "v:ann"})).json()
+        assert [(t["cause"], t["entered"]) for t in why["transitions"]] == [("time", False), ("event", True)]
+
     async def test_login_brings_the_visitors_history_to_the_customer_and_both_identities_read_it(
         self, client: httpx.AsyncClient, service: Any
     ) -> None:

@@ -82,9 +82,11 @@ async def _attempt(
         if incoming:
             keys = {key for event in incoming for key in event.identities}
             touched = Touched(await store.load(tx, keys, deps.recent))
-            moves = catch_up(touched.rows.values(), rules, now)
+            late = overdue(touched.rows.values(), now)
+            moves = catch_up(late, rules, now)
             await _fold(tx, touched, incoming, receipt=receipt, now=now)
-            live = [row for row in touched.rows.values() if row.key in touched.sources or row.key in touched.merged]
+            changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
+            live = [row for row in touched.rows.values() if row.key in changed]
             await tx.behind(store.keep(tx, touched.kept))
             await settle(tx, live, rules, now=now, moves=moves, touched=touched)
         if dead:
@@ -94,18 +96,22 @@ async def _attempt(
     return receipt
 
 
+def overdue(rows: Iterable[Row], now: int) -> list[Row]:
+    """Rows with flips that fell due and were not swept yet. Who catches them up must save them."""
+    return [r for r in rows if r.next_flip_at is not None and r.next_flip_at <= now and not r.merged_into]
+
+
 def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
-    """Flips that fell due before this batch and were not swept yet: they happened at their own instant, by time."""
+    """The flips of overdue rows: they happened at their own instant, by time."""
     moves: list[Transition] = []
-    for row in rows:
-        if row.next_flip_at is not None and row.next_flip_at <= now and not row.merged_into:
-            coming = rules.ruleset.timeline(
-                row.profile, row.next_flip_at, horizon_ms=now - row.next_flip_at, most=64, key=row.key
-            )
-            for at, bits in [(row.next_flip_at, coming.bits), *coming.flips]:
-                moves += _moves(row, bits, rules, at=at, cause="time", source=None)
-            people.advance(row.profile, now)
-            row.coming = None
+    for row in overdue(rows, now):
+        since = row.next_flip_at
+        assert since is not None
+        coming = rules.ruleset.timeline(row.profile, since, horizon_ms=now - since, most=64, key=row.key)
+        for at, bits in [(since, coming.bits), *coming.flips]:
+            moves += _moves(row, bits, rules, at=at, cause="time", source=None)
+        people.advance(row.profile, now)
+        row.coming = None
     return moves
 
 
