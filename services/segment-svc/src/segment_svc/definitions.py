@@ -75,9 +75,10 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     shadow = tuple(
         _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
     )
-    for broken in [d.key for d in (*live, *shadow) if not RuleSet.readable(d, zone)]:
-        log.error("definition_unreadable", segment=broken)
-    live, shadow = (tuple(d for d in some if RuleSet.readable(d, zone)) for some in (live, shadow))
+    broken = {d.key for d in (*live, *shadow) if not RuleSet.readable(d, zone)}
+    if broken:
+        log.error("definition_unreadable", segments=sorted(broken))
+    live, shadow = (tuple(d for d in some if d.key not in broken) for some in (live, shadow))
     ruleset = RuleSet.compile([*live, *shadow], zone)
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
