@@ -9,20 +9,18 @@ import msgspec
 from chassis import documents
 from chassis.documents import expected_version
 from chassis.http import Actor, IfMatch
-from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from promo_svc.deps import Deps
 from promo_svc.domain import cart
-from promo_svc.domain.evaluate import evaluate, out_of_scope
 from promo_svc.flows.redeem import Wish, finish, reserve
-from promo_svc.flows.save_rule import disable_rule, save_rule
+from promo_svc.flows.save_rule import delete_rule, disable_rule, save_rule
+from promo_svc.reading import read_cart, storable
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
-from promo_svc.snapshot import KIND
+from promo_svc.snapshot import KIND, named_segments
 
-MOST_LINES = 500
+STORABLE = [Depends(storable)]
 router = APIRouter(prefix="/v1")
-_request = msgspec.json.Decoder(cart.Request).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,13 +40,11 @@ async def list_rules(deps: DepsDep) -> dict[str, Any]:
         return {"rules": [d.view() for d in await documents.read_all(tx, KIND)]}
 
 
-@router.post("/cart-rules", status_code=201)
+@router.post("/cart-rules", status_code=201, dependencies=STORABLE)
 async def create_rule(body: NewCartRule, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a rule."""
     content = body.model_dump(mode="json", exclude={"key"})
-    saved = await save_rule(deps, body.key, content, expected=None, actor=actor)
-    assert saved is not None
-    return saved.view()
+    return (await save_rule(deps, body.key, content, expected=None, actor=actor)).view()
 
 
 @router.get("/cart-rules/{key}")
@@ -60,29 +56,25 @@ async def get_rule(key: str, deps: DepsDep, response: Response) -> dict[str, Any
     return found.view()
 
 
-@router.put("/cart-rules/{key}")
+@router.put("/cart-rules/{key}", dependencies=STORABLE)
 async def put_rule(
     key: str, body: CartRule, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
     """Save a new version of a rule."""
     expected = expected_version(if_match)
-    saved = await save_rule(deps, key, body.model_dump(mode="json"), expected=expected, actor=actor)
-    assert saved is not None
-    return saved.view()
+    return (await save_rule(deps, key, body.model_dump(mode="json"), expected=expected, actor=actor)).view()
 
 
 @router.delete("/cart-rules/{key}", status_code=204)
-async def delete_rule(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+async def remove_rule(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
     """Delete a rule."""
-    await save_rule(deps, key, None, expected=expected_version(if_match), actor=actor)
+    await delete_rule(deps, key, expected=expected_version(if_match), actor=actor)
 
 
 @router.post("/cart-rules/{key}/disable")
 async def post_disable(key: str, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Switch a rule off at once."""
-    saved = await disable_rule(deps, key, actor=actor)
-    assert saved is not None
-    return saved.view()
+    return (await disable_rule(deps, key, actor=actor)).view()
 
 
 @router.get("/cart-rules/{key}/versions")
@@ -95,33 +87,8 @@ async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
 @router.post("/evaluate")
 async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     """Apply the published rules to a cart. The answer names the version of the rules it was made with."""
-    try:
-        asked = _request(await request.body())
-    except msgspec.ValidationError as error:
-        detail, _, where = str(error).partition(" - at `$")
-        pointer = where.rstrip("`").replace("[", "/").replace("]", "").replace(".", "/")
-        raise Problem(
-            "invalid-request", 422, "The cart is not valid", errors=[{"pointer": pointer, "detail": detail}]
-        ) from None
-    except msgspec.DecodeError:
-        raise Problem("invalid-request", 400, "The body is not JSON") from None
-    _plausible(asked)
-    return Response(_encode(evaluate(deps.snapshot.value.rules, asked)), media_type="application/json")
-
-
-def _plausible(asked: cart.Request) -> None:
-    errors = []
-    if len(asked.lines) > MOST_LINES:
-        errors.append({"pointer": "/lines", "detail": f"at most {MOST_LINES} lines"})
-    for i, line in enumerate(asked.lines[:MOST_LINES]):
-        if not 0 < line.quantity <= 1_000_000:
-            errors.append({"pointer": f"/lines/{i}/quantity", "detail": "a quantity is 1 to 1,000,000"})
-        if not 0 <= line.price <= 10**12:
-            errors.append({"pointer": f"/lines/{i}/price", "detail": "a price is not negative"})
-    if asked.shipping < 0:
-        errors.append({"pointer": "/shipping", "detail": "shipping is not negative"})
-    if errors:
-        raise Problem("invalid-request", 422, "The cart is not valid", errors=errors)
+    asked = read_cart(await request.body())
+    return Response(_encode(deps.snapshot.value.evaluate(asked)), media_type="application/json")
 
 
 @router.post("/messages")
@@ -129,11 +96,10 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
     """Labels of the rules without coupon that are for this visitor, and until when that is true."""
     published = deps.snapshot.value
     asked = cart.Request(body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments))
-    rules = [r for r in published.rules.candidates(asked) if not r.coupon and out_of_scope(r, asked) is None]
     bounds = [b for r in published.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
     return {
         "version": published.version,
-        "messages": [{"rule": r.key, "label": r.label} for r in rules],
+        "messages": published.messages(asked),
         "tags": ["promo"],
         "next_change_at": min(bounds, default=None),
     }
@@ -164,11 +130,11 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
     """Which rules, live or not, name a segment."""
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, KIND)
-    users = [d.key for d in found if any(segment in keys for keys in d.body["segments"].values())]
+    users = [d.key for d in found if segment in named_segments(d)]
     return {"users": [f"cart rule {key}" for key in users]}
 
 
-@router.post("/redemptions", status_code=201)
+@router.post("/redemptions", status_code=201, dependencies=STORABLE)
 async def post_redemption(
     body: Redemption, deps: DepsDep, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> dict[str, Any]:

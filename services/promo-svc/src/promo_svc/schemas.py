@@ -1,13 +1,70 @@
-"""Request bodies of the API. Unknown fields are refused."""
+"""Request bodies of the API. Unknown fields are refused, and everything is bounded."""
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+
+MOST_AMOUNT = 10**12
+DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+EXACT_DIGITS, MOST_DIGITS = 15, 30
+
+
+def _exact(value: Any) -> Decimal:
+    """A decimal as it was written: a text, or a JSON number short enough that nothing of it was lost in reading."""
+    written = repr(value) if type(value) in (int, float) else value if isinstance(value, str) else ""
+    most = EXACT_DIGITS if isinstance(value, float) else MOST_DIGITS
+    if len(written) > most + 2 or not DECIMAL.fullmatch(written) or sum(c.isdigit() for c in written) > most:
+        raise ValueError(
+            f"a number, or a text, of up to {MOST_DIGITS} digits is needed, without an exponent; "
+            f"with more than {EXACT_DIGITS} digits send it as a text"
+        )
+    return Decimal(written)
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _zone(value: str) -> str:
+    if value not in _zones():
+        raise ValueError("not a time zone; they are called like Europe/Berlin")
+    return value
+
+
+def strict_int(least: int, most: int) -> Any:
+    """The field of a whole number; a text, a fraction or a truth value is none."""
+    return Field(strict=True, ge=least, le=most)
+
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Keys = Annotated[list[Key], Field(max_length=200)]
+Group = Annotated[str, Field(min_length=1, max_length=100)]
+Text = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, strict_int(0, 2**31 - 1)]
+Flag = Annotated[bool, Field(strict=True)]
+Instant = Annotated[int, strict_int(946_684_800_000, 253_402_300_799_999)]
+Exact = Annotated[
+    Decimal,
+    BeforeValidator(_exact),
+    PlainSerializer(lambda value: format(value, "f"), return_type=str, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": DECIMAL.pattern}]}),
+]
 
 
 class Strict(BaseModel):
@@ -19,26 +76,41 @@ class Strict(BaseModel):
 class Segments(Strict):
     """Which segments a visitor must be in (any of, all of) or must not be in."""
 
-    any_of: list[Key] = []
-    all_of: list[Key] = []
-    none_of: list[Key] = []
+    any_of: Keys = []
+    all_of: Keys = []
+    none_of: Keys = []
 
 
 class Action(Strict):
-    """What a rule gives: a percentage, minor units off each unit, minor units off the cart, or the shipping."""
+    """What a rule gives: a percentage, minor units off each unit, minor units off the cart, or the shipping.
+
+    `max_quantity`: most units of a line it touches. `step`: only whole multiples of it. 0 is without.
+    """
 
     type: Literal["percent", "fixed_unit", "fixed_cart", "free_shipping"]
-    value: Annotated[Decimal, Field(ge=0, le=1_000_000_000)] = Decimal(0)
-    max_quantity: Annotated[int, Field(ge=0)] = 0
-    step: Annotated[int, Field(ge=0)] = 0
+    value: Annotated[Exact, Field(ge=0, le=MOST_AMOUNT)] = Decimal(0)
+    max_quantity: Count = 0
+    step: Count = 0
 
-    @model_validator(mode="after")
-    def _sane(self) -> Action:
-        if self.type == "percent" and self.value > 100:
+    @field_validator("value")
+    @classmethod
+    def _suits(cls, value: Decimal, info: ValidationInfo) -> Decimal:
+        kind = info.data.get("type")
+        if kind == "percent" and value > 100:
             raise ValueError("a percentage is at most 100")
-        if self.type in ("fixed_unit", "fixed_cart") and self.value != self.value.to_integral_value():
+        if kind in ("fixed_unit", "fixed_cart") and value != value.to_integral_value():
             raise ValueError("an amount is whole minor units")
-        return self
+        if kind == "free_shipping" and value:
+            raise ValueError("free shipping has no value")
+        return value
+
+    @field_validator("max_quantity", "step")
+    @classmethod
+    def _counts(cls, value: int, info: ValidationInfo) -> int:
+        kind = info.data.get("type")
+        if value and (kind == "free_shipping" or (kind == "fixed_cart" and info.field_name == "step")):
+            raise ValueError(f"{kind} has no {info.field_name}")
+        return value
 
 
 class CartRule(Strict):
@@ -47,27 +119,31 @@ class CartRule(Strict):
     name: Annotated[str, Field(min_length=1, max_length=120)]
     label: Annotated[str, Field(max_length=200)] = ""
     status: Literal["draft", "live", "disabled"] = "draft"
-    websites: list[Key] = []
-    groups: Annotated[list[str], Field(max_length=200)] = []
-    all_groups: bool = False
+    websites: Keys = []
+    groups: Annotated[list[Group], Field(max_length=200)] = []
+    all_groups: Flag = False
     segments: Segments = Segments()
-    starts_at: int | None = None
-    ends_at: int | None = None
-    zone: str = "UTC"
-    coupon: Annotated[str, Field(max_length=64)] = ""
-    uses_total: Annotated[int, Field(ge=0)] = 0
-    uses_per_customer: Annotated[int, Field(ge=0)] = 0
-    priority: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    stop: bool = False
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    zone: Annotated[str, Field(max_length=60)] = "UTC"
+    coupon: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
+    uses_total: Count = 0
+    uses_per_customer: Count = 0
+    priority: Annotated[int, strict_int(0, 1_000_000)] = 0
+    stop: Flag = False
     condition: dict[str, Any] | None = None
     filter: dict[str, Any] | None = None
     action: Action
 
-    @model_validator(mode="after")
-    def _window(self) -> CartRule:
-        if self.starts_at is not None and self.ends_at is not None and self.starts_at >= self.ends_at:
+    _known_zone = field_validator("zone")(_zone)
+
+    @field_validator("ends_at")
+    @classmethod
+    def _window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        starts_at = info.data.get("starts_at")
+        if value is not None and starts_at is not None and starts_at >= value:
             raise ValueError("a rule ends after it starts")
-        return self
+        return value
 
 
 class NewCartRule(CartRule):
@@ -79,17 +155,17 @@ class NewCartRule(CartRule):
 class Redemption(Strict):
     """A wish to use a coupon; `customer` is an opaque id, or a keyed hash of a guest's e-mail."""
 
-    coupon: Annotated[str, Field(min_length=1, max_length=64)]
+    coupon: Text
     customer: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class MessagesRequest(Strict):
     """Whose promotion messages to give."""
 
-    website: str
-    segments: list[str] = []
-    group: str = "guest"
-    at_ms: int
+    website: Text
+    segments: list[Text] = []
+    group: Text = "guest"
+    at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
 
 
 class ManyMessages(Strict):

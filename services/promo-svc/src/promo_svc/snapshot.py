@@ -1,26 +1,24 @@
-"""The published rules in memory, compiled once per version."""
+"""The published rules in memory, compiled once per version; one that is broken is left out alone, and said so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.documents import Document
+from chassis.telemetry import get_logger
+from prometheus_client import Counter
 
-from promo_svc.domain.evaluate import RuleSet
-from promo_svc.domain.rule import coupon_code, rule_of
+from promo_svc.domain.cart import Request
+from promo_svc.domain.evaluate import RuleSet, evaluate, messages
+from promo_svc.domain.rule import Rule, coupon_code, rule_of
 
-KIND = "cart-rule"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How often the coupon of a rule may be used; 0 is without limit."""
-
-    key: str
-    uses_total: int
-    uses_per_customer: int
+KIND, LIVE = "cart-rule", "live"
+BROKEN = Counter(
+    "promo_rule_broken_total", "Times a rule was left out because it cannot be read or evaluated", ["rule"]
+)
+log = get_logger("promo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +27,54 @@ class Published:
 
     version: int
     rules: RuleSet
-    bodies: dict[str, dict[str, Any]]
     changes: list[dict[str, Any]]
+    told: set[str] = field(default_factory=set)
 
-    def coupon(self, code: str, at_ms: int) -> Limits | None:
-        """The limits of the live rule that owns a code now."""
+    def coupon(self, code: str, at_ms: int) -> Rule | None:
+        """The live rule that owns a code now."""
         for rule in self.rules.by_coupon.get(coupon_code(code), ()):
             if (rule.starts_at or 0) <= at_ms and (rule.ends_at is None or at_ms < rule.ends_at):
-                body = self.bodies[rule.key]
-                return Limits(rule.key, body["uses_total"], body["uses_per_customer"])
+                return rule
         return None
+
+    def evaluate(self, asked: Request) -> dict[str, Any]:
+        """See `evaluate`."""
+        return evaluate(self.rules, asked, self._report)
+
+    def messages(self, asked: Request) -> list[dict[str, Any]]:
+        """See `messages`."""
+        return messages(self.rules, asked, self._report)
+
+    def _report(self, rule: Rule, error: Exception) -> None:
+        """Counted every time, told once per release: a busy shop must not drown in it."""
+        BROKEN.labels(rule.key).inc()
+        if rule.key not in self.told:
+            self.told.add(rule.key)
+            log.error("rule_broken", rule=rule.key, version=rule.version, error=type(error).__name__)
 
 
 def build(version: int, documents: Sequence[Document], changes: list[dict[str, Any]]) -> Published:
-    """Compile the live rules."""
-    live = [d for d in documents if d.kind == KIND and d.body["status"] == "live"]
-    rules = RuleSet.compile(version, [rule_of(d.id, d.key, d.version, d.body) for d in live])
-    return Published(version, rules, {d.key: d.body for d in live}, changes)
+    """Compile the live rules; one that this version of the code cannot read stops no other."""
+    rules, unreadable = [], []
+    for document in documents:
+        if document.kind != KIND or not is_live(document):
+            continue
+        try:
+            rules.append(rule_of(document.id, document.key, document.version, document.body))
+        except Exception as error:
+            unreadable.append((document.key, document.version))
+            BROKEN.labels(document.key).inc()
+            log.error("rule_unreadable", rule=document.key, version=document.version, error=type(error).__name__)
+    return Published(version, RuleSet.compile(version, rules, unreadable), changes)
+
+
+def is_live(document: Document) -> bool:
+    """Whether a stored rule is switched on."""
+    return isinstance(document.body, dict) and document.body.get("status") == LIVE
+
+
+def named_segments(document: Document) -> set[str]:
+    """Every segment that a stored rule, live or not, readable or not, names."""
+    segments = document.body.get("segments")
+    lists = segments.values() if isinstance(segments, dict) else ()
+    return {key for keys in lists if isinstance(keys, list) for key in keys if isinstance(key, str)}

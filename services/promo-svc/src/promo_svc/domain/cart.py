@@ -1,25 +1,41 @@
-"""What is evaluated: a cart, and the facts that come with the request. Amounts in minor units of one currency."""
+"""What is evaluated: a cart, and the facts that come with the request. Amounts in minor units of one currency.
+
+All that is asked is bounded, so that every amount of an answer is exact, in JavaScript too: a line costs at most MOST_PRICE
+apiece, and the whole, shipping included, at most MOST_TOTAL.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from promo_svc.domain.money import half_up
+
+MOST_PRICE = 10**12
+MOST_TOTAL = 9 * 10**15
+MOST_QUANTITY = 1_000_000
+MOST_LINES = 500
+MOST_DEPTH, MOST_ITEMS, MOST_TEXT = 4, 50, 1000
+LAST_INSTANT = 253_402_300_799_999
+
+Text = Annotated[str, Meta(max_length=200)]
+Amount = Annotated[int, Meta(ge=0, le=MOST_PRICE)]
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`price` per unit; `categories` are paths such as shoes/running; `discountable` False keeps every rule away."""
 
-    id: str
-    price: int
-    quantity: int = 1
-    sku: str = ""
-    categories: tuple[str, ...] = ()
-    attributes: dict[str, Any] = {}
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    price: Amount
+    quantity: Annotated[int, Meta(ge=1, le=MOST_QUANTITY)] = 1
+    sku: Text = ""
+    categories: Annotated[tuple[Text, ...], Meta(max_length=MOST_ITEMS)] = ()
+    attributes: Annotated[dict[Text, Any], Meta(max_length=MOST_ITEMS)] = {}
     discountable: bool = True
 
     @property
@@ -31,15 +47,54 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cart and who asks. `segments` are keys, `group` is guest for visitors, `at_ms` the instant that counts."""
 
-    website: str
-    at_ms: int
-    lines: tuple[Line, ...]
-    currency: str = "EUR"
-    group: str = "guest"
-    segments: frozenset[str] = frozenset()
-    coupons: tuple[str, ...] = ()
-    shipping: int = 0
-    membership_version: int = 0
+    website: Text
+    at_ms: Annotated[int, Meta(ge=0, le=LAST_INSTANT)]
+    lines: Annotated[tuple[Line, ...], Meta(max_length=MOST_LINES)]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "EUR"
+    group: Text = "guest"
+    segments: frozenset[Text] = frozenset()
+    coupons: Annotated[tuple[Text, ...], Meta(max_length=MOST_ITEMS)] = ()
+    shipping: Amount = 0
+    membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0
+
+    @property
+    def subtotal(self) -> int:
+        """What the lines cost before any discount."""
+        return sum(line.row for line in self.lines)
+
+
+def faults(request: Request) -> list[tuple[str, str]]:
+    """(pointer, detail) of all that is wrong with a cart and cannot be told from one field alone."""
+    found: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    total = request.shipping
+    for i, line in enumerate(request.lines):
+        if line.id in seen:
+            found.append((f"/lines/{i}/id", "another line has this id"))
+        seen.add(line.id)
+        if total <= MOST_TOTAL < total + line.row:
+            found.append((f"/lines/{i}", f"a cart with its shipping comes to at most {MOST_TOTAL:,} minor units"))
+        total += line.row
+        found += _odd(line.attributes, f"/lines/{i}/attributes", 0)
+    return found
+
+
+def _odd(value: Any, at: str, depth: int) -> Iterable[tuple[str, str]]:
+    """What of an attribute is too deep, too long or too many."""
+    if isinstance(value, str) and len(value) > MOST_TEXT:
+        yield at, f"a text has at most {MOST_TEXT} characters"
+    if not isinstance(value, dict | list):
+        return
+    if depth > MOST_DEPTH or len(value) > MOST_ITEMS:
+        yield at, f"at most {MOST_ITEMS} values, {MOST_DEPTH} levels deep"
+        return
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _odd(item, f"{at}/{escaped(str(step))}", depth + 1)
+
+
+def escaped(step: str) -> str:
+    """A name as one step of a JSON pointer, cut."""
+    return step[:100].replace("~", "~0").replace("/", "~1")
 
 
 @dataclass(slots=True)
@@ -47,21 +102,27 @@ class Running:
     """The cart while rules are applied: what each line and the shipment have been given so far."""
 
     request: Request
-    given: list[int] = field(default_factory=list)
+    given: list[int]
+    subtotal: int
     stopped: set[int] = field(default_factory=set)
     shipping_given: int = 0
+
+    @classmethod
+    def start(cls, request: Request) -> Running:
+        """Nothing given yet."""
+        return cls(request, [0] * len(request.lines), request.subtotal)
 
     def left(self, index: int) -> int:
         """What is left of a line's row total."""
         return self.request.lines[index].row - self.given[index]
 
-    def subtotal(self, accept: Any = None) -> int:
-        """The running subtotal of the lines `accept` takes (None: all)."""
-        lines = enumerate(self.request.lines)
-        return sum(self.left(i) for i, line in lines if accept is None or accept(line))
+    def most(self, index: int, amount: Fraction) -> int:
+        """What a line can be given of an amount: it never goes below zero."""
+        return max(0, min(half_up(amount), self.left(index)))
 
-    def give(self, index: int, amount: Fraction) -> int:
-        """Discount a line, never below zero; answers what was given."""
-        given = max(0, min(half_up(amount), self.left(index)))
-        self.given[index] += given
-        return given
+    def give(self, lines: Mapping[int, int], shipping: int) -> None:
+        """Discount lines (index: amount that `most` allowed) and the shipment."""
+        for index, amount in lines.items():
+            self.given[index] += amount
+        self.subtotal -= sum(lines.values())
+        self.shipping_given += shipping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,14 +10,20 @@ from typing import Any
 
 from conditions import Fault, Invalid, Node, parse
 
-from promo_svc.domain.vocabulary import CART, LINES
+from promo_svc.domain.vocabulary import CART, LINES, size
 
 ACTIONS = ("percent", "fixed_unit", "fixed_cart", "free_shipping")
+MOST_CONDITIONS = 100
+CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TREES = (("condition", CART), ("filter", LINES))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """`value` is percent, or minor units; `max_quantity` and `step` limit the units of a line. Empty `groups`: nobody."""
+    """`value` is percent, or minor units; `max_quantity` and `step` limit the units of a line. Empty `groups`: nobody.
+
+    `uses_total` and `uses_per_customer`: how often its coupon may be used, 0 without limit. Rules differ by `id`.
+    """
 
     id: int
     key: str
@@ -31,6 +38,8 @@ class Rule:
     starts_at: int | None
     ends_at: int | None
     coupon: str
+    uses_total: int
+    uses_per_customer: int
     priority: int
     stop: bool
     condition: Node | None
@@ -41,46 +50,66 @@ class Rule:
     step: int
 
 
-def coupon_code(text: str) -> str:
-    """How codes are compared: without surrounding space, and in upper case."""
-    return text.strip().upper()
+def coupon_code(typed: str) -> str:
+    """How codes are compared: without regard to case. Empty for what cannot be one, so that nothing else looks like one."""
+    return typed.upper() if CODE.fullmatch(typed) else ""
 
 
 def check(body: Mapping[str, Any]) -> list[Fault]:
     """What is wrong with the trees of a rule, pointers relative to the body."""
-    faults = []
-    for name, vocabulary in (("condition", CART), ("filter", LINES)):
-        if body.get(name) is not None:
-            try:
-                parse(body[name], vocabulary)
-            except Invalid as error:
-                faults += [Fault(f"/{name}{f.pointer}", f.code, f.detail) for f in error.faults]
+    faults, conditions = [], 0
+    for name, vocabulary in TREES:
+        if body.get(name) is None:
+            continue
+        try:
+            conditions += size(parse(body[name], vocabulary))
+        except Invalid as error:
+            faults += [Fault(f"/{name}{f.pointer}", f.code, f.detail) for f in error.faults]
+    if conditions > MOST_CONDITIONS:
+        faults.append(Fault("/condition", "too-large", f"a rule has at most {MOST_CONDITIONS} conditions in all"))
     return faults
 
 
 def rule_of(number: int, key: str, version: int, body: Mapping[str, Any]) -> Rule:
-    """The typed rule of a checked body."""
-    segments = body.get("segments") or {}
+    """The typed rule of a checked body. Raises whatever it meets in one that this version cannot read."""
+    segments, action = body.get("segments") or {}, body["action"]
+    if action["type"] not in ACTIONS:
+        raise ValueError("unknown action")
+    trees = {name: None if body.get(name) is None else parse(body[name], known) for name, known in TREES}
     return Rule(
         id=number,
         key=key,
         version=version,
         label=body.get("label") or body["name"],
-        websites=frozenset(body.get("websites") or ()),
-        groups=frozenset(body.get("groups") or ()),
+        websites=_texts(body.get("websites")),
+        groups=_texts(body.get("groups")),
         all_groups=bool(body.get("all_groups")),
-        any_of=frozenset(segments.get("any_of") or ()),
-        all_of=frozenset(segments.get("all_of") or ()),
-        none_of=frozenset(segments.get("none_of") or ()),
-        starts_at=body.get("starts_at"),
-        ends_at=body.get("ends_at"),
+        any_of=_texts(segments.get("any_of")),
+        all_of=_texts(segments.get("all_of")),
+        none_of=_texts(segments.get("none_of")),
+        starts_at=_whole(body.get("starts_at")),
+        ends_at=_whole(body.get("ends_at")),
         coupon=coupon_code(body.get("coupon") or ""),
-        priority=body.get("priority", 0),
+        uses_total=_whole(body.get("uses_total")) or 0,
+        uses_per_customer=_whole(body.get("uses_per_customer")) or 0,
+        priority=_whole(body.get("priority")) or 0,
         stop=bool(body.get("stop")),
-        condition=parse(body["condition"], CART) if body.get("condition") else None,
-        filter=parse(body["filter"], LINES) if body.get("filter") else None,
-        action=body["action"]["type"],
-        value=Fraction(str(body["action"].get("value", 0))),
-        max_quantity=body["action"].get("max_quantity") or 0,
-        step=body["action"].get("step") or 0,
+        condition=trees["condition"],
+        filter=trees["filter"],
+        action=action["type"],
+        value=Fraction(str(action.get("value", 0))),
+        max_quantity=_whole(action.get("max_quantity")) or 0,
+        step=_whole(action.get("step")) or 0,
     )
+
+
+def _texts(value: Any) -> frozenset[str]:
+    if not all(isinstance(item, str) for item in value or ()) or isinstance(value, str):
+        raise TypeError("not a list of texts")
+    return frozenset(value or ())
+
+
+def _whole(value: Any) -> int | None:
+    if value is not None and type(value) is not int:
+        raise TypeError("not a whole number")
+    return value

@@ -1,139 +1,189 @@
-"""Conditions on a cart, and on a line: two vocabularies over the same tree."""
+"""Conditions on a cart, and on a line: two vocabularies over the same tree. Amounts are minor units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import ceil, floor
 from typing import Any
 
-from conditions import Group, Leaf, LeafType, Node, Vocabulary, holds, parse
-from conditions.context import comparison, comparison_json
-from conditions.operators import NUMERIC, compare, number
+from conditions import Group, Invalid, Leaf, LeafType, Node, Vocabulary, holds, leaves, parse, to_json
+from conditions.context import comparison_json
 from conditions.read import nearest
 from conditions.tree import Fail
 
-from promo_svc.domain.cart import Line, Running
+from promo_svc.domain.cart import MOST_TOTAL, Line, Running
+from promo_svc.domain.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind, comparison, matcher_for
 
-CART_FIELDS = ("subtotal", "quantity", "shipping", "line_items")
-LINE_FIELDS = ("sku", "category", "price", "quantity", "row_total")
+MOST_NAME = 100
+ATTRIBUTE = "attributes."
+LINE_FIELDS: dict[str, Kind] = {
+    "sku": CODE, "category": CATEGORY, "price": NUMBER, "quantity": NUMBER, "row_total": NUMBER,
+}  # fmt: skip
+CART_FIELDS: dict[str, Callable[[Running], int]] = {
+    "subtotal": lambda facts: facts.subtotal,
+    "initial_subtotal": lambda facts: facts.request.subtotal,
+    "quantity": lambda facts: sum(line.quantity for line in facts.request.lines),
+    "line_items": lambda facts: len(facts.request.lines),
+    "shipping": lambda facts: facts.request.shipping,
+}
+MEASURES: dict[str, Callable[[Running, int], int]] = {
+    "found": lambda facts, index: 1,
+    "quantity": lambda facts, index: facts.request.lines[index].quantity,
+    "amount": lambda facts, index: facts.left(index),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A field (or a measure of the lines `where` holds for; None: all) compared with a literal."""
+
+    name: str
+    op: str
+    literal: Any
+    matches: Callable[[Any], bool] = field(compare=False)
+    where: Node | None = None
+
+
+def _compared(raw: Mapping[str, Any], key: str, kind: Kind, fail: Fail, where: Node | None = None) -> Comparison | None:
+    faults: list[str] = []
+
+    def failing(pointer: str, code: str, detail: str) -> None:
+        faults.append(code)
+        fail(pointer, code, detail)
+
+    found = comparison(raw, key, failing, kind=kind)
+    return None if found is None or faults else Comparison(*found, matcher_for(kind, *found[1:]), where)
+
+
+def _unknown(word: Any, what: str, known: Mapping[str, Any]) -> str:
+    name = word[:60] if isinstance(word, str) else "this"
+    return f"{name!r} is not known of {what}{nearest(name, known)}"
 
 
 class LineField(LeafType):
-    """{"line": field, op, value}: sku, category (a path matches everything below it), price, quantity, attributes.x."""
+    """{"line": field, op, value}: sku, category (holds for what is below the path), price, quantity, row_total, attributes.x."""
 
     key = "line"
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        name = str(raw["line"])
-        if name not in LINE_FIELDS and not name.startswith("attributes."):
-            fail("/line", "unknown-field", f"{name!r} is not known of a line{nearest(name, LINE_FIELDS)}")
-        return comparison(raw, "line", fail)
+        name = raw["line"]
+        if isinstance(name, str) and len(ATTRIBUTE) < len(name) <= MOST_NAME and name.startswith(ATTRIBUTE):
+            return _compared(raw, "line", OPEN, fail)
+        if not isinstance(name, str) or name not in LINE_FIELDS:
+            fail("/line", "unknown-field", _unknown(name, "a line", LINE_FIELDS))
+            return None
+        return _compared(raw, "line", LINE_FIELDS[name], fail)
 
-    def json(self, params: Any) -> dict[str, Any]:
+    def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""
-        return comparison_json("line", params)
+        return comparison_json("line", (params.name, params.op, params.literal))
 
-    def test(self, params: Any, facts: Line, now: int) -> bool:
-        """See LeafType. Amounts are minor units."""
-        name, op, literal = params
+    def seen(self, params: Comparison, facts: Line, now: int) -> Any:
+        """See LeafType."""
+        name = params.name
         if name == "category":
-            return _in_category(op, facts.categories, literal)
+            return facts.categories
         if name == "row_total":
-            return compare(op, facts.row, literal)
-        if name.startswith("attributes."):
-            return compare(op, facts.attributes.get(name.removeprefix("attributes.")), literal)
-        return compare(op, getattr(facts, name), literal)
+            return facts.row
+        return facts.attributes.get(name.removeprefix(ATTRIBUTE)) if "." in name else getattr(facts, name)
 
-
-def _in_category(op: str, paths: tuple[str, ...], literal: Any) -> bool:
-    wanted = literal if isinstance(literal, tuple) else (literal,)
-    inside = any(path == want or path.startswith(f"{want}/") for path in paths for want in wanted)
-    return not inside if op in ("ne", "not_in") else inside
+    def test(self, params: Comparison, facts: Line, now: int) -> bool:
+        """See LeafType."""
+        return params.matches(self.seen(params, facts, now))
 
 
 LINES = Vocabulary([LineField()])
 
 
 class CartField(LeafType):
-    """{"cart": field, op, value}: running amounts in minor units, with what stronger rules took already taken off."""
+    """{"cart": field, op, value}: subtotal (running: what stronger rules took is off), initial_subtotal (before any
+    discount), quantity (units), line_items, shipping."""
 
     key = "cart"
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        if raw["cart"] not in CART_FIELDS:
-            fail(
-                "/cart",
-                "unknown-field",
-                f"{raw['cart']!r} is not known of a cart{nearest(str(raw['cart']), CART_FIELDS)}",
-            )
-        params = comparison(raw, "cart", fail)
-        if params[1] not in NUMERIC or number(params[2]) is None:
-            fail("/value", "wrong-type", "a number is needed")
-        return params
+        if not isinstance(raw["cart"], str) or raw["cart"] not in CART_FIELDS:
+            fail("/cart", "unknown-field", _unknown(raw["cart"], "a cart", CART_FIELDS))
+            return None
+        return _compared(raw, "cart", NUMBER, fail)
 
-    def json(self, params: Any) -> dict[str, Any]:
+    def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""
-        return comparison_json("cart", params)
+        return comparison_json("cart", (params.name, params.op, params.literal))
 
-    def seen(self, params: Any, facts: Running, now: int) -> int:
+    def seen(self, params: Comparison, facts: Running, now: int) -> int:
         """See LeafType."""
-        lines = facts.request.lines
-        if params[0] == "subtotal":
-            return facts.subtotal()
-        if params[0] == "quantity":
-            return sum(line.quantity for line in lines)
-        return facts.request.shipping if params[0] == "shipping" else len(lines)
+        return CART_FIELDS[params.name](facts)
 
-    def test(self, params: Any, facts: Running, now: int) -> bool:
+    def test(self, params: Comparison, facts: Running, now: int) -> bool:
         """See LeafType."""
-        return compare(params[1], self.seen(params, facts, now), params[2])
+        return params.matches(self.seen(params, facts, now))
 
 
 class Products(LeafType):
-    """{"products": {measure: found | quantity | amount, op, value, where: line tree}} over the matching lines."""
+    """{"products": {measure: found | quantity | amount, op, value, where: line tree}}: how many lines, how many units or
+    what is left of their amount, over the lines `where` holds for. Without it: all; the measure is found, op and value gte 1."""
 
     key = "products"
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["products"]
-        if not isinstance(body, Mapping) or body.get("measure", "found") not in ("found", "quantity", "amount"):
-            fail("/products/measure", "unknown-field", "measure is found, quantity or amount")
+        body, outside = raw["products"], sorted(set(raw) - {"products"})
+        if outside:
+            fail(f"/{outside[0]}", "unknown-field", f"{outside[0][:60]!r} does not belong here")
+        if not isinstance(body, Mapping):
+            fail("/products", "wrong-type", "products is an object: measure, op, value, where")
             return None
-        measure = body.get("measure", "found")
-        op, value = body.get("op", "gte"), number(body.get("value", 1))
-        if op not in NUMERIC or value is None:
-            fail("/products/value", "wrong-type", "products are compared with a number")
-        tree = parse(body.get("where", {}), LINES)
-        return measure, op, value, tree, dict(body)
+        measure, where = body.get("measure", "found"), None
+        if not isinstance(measure, str) or measure not in MEASURES:
+            fail("/products/measure", "unknown-field", _unknown(measure, "products", MEASURES))
+            return None
+        if "where" in body:
+            try:
+                where = parse(body["where"], LINES)
+            except Invalid as error:
+                for fault in error.faults:
+                    fail(f"/products/where{fault.pointer}", fault.code, fault.detail)
+        rest = {"measure": measure, "op": "gte", "value": 1, **{k: v for k, v in body.items() if k != "where"}}
+        return _compared(rest, "measure", NUMBER, lambda at, *why: fail(f"/products{at}", *why), where)
 
-    def json(self, params: Any) -> dict[str, Any]:
+    def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""
-        return {"products": params[-1]}
+        body = comparison_json("measure", (params.name, params.op, params.literal))
+        return {"products": body if params.where is None else {**body, "where": to_json(params.where)}}
 
-    def seen(self, params: Any, facts: Running, now: int) -> int:
+    def seen(self, params: Comparison, facts: Running, now: int) -> int:
         """See LeafType."""
-        lines = [(i, line) for i, line in enumerate(facts.request.lines) if holds(params[3], line, now)]
-        if params[0] == "found":
-            return len(lines)
-        return sum(line.quantity if params[0] == "quantity" else facts.left(i) for i, line in lines)
+        measure, where = MEASURES[params.name], params.where
+        lines = enumerate(facts.request.lines)
+        return sum(measure(facts, i) for i, line in lines if where is None or holds(where, line, now))
 
-    def test(self, params: Any, facts: Running, now: int) -> bool:
+    def test(self, params: Comparison, facts: Running, now: int) -> bool:
         """See LeafType."""
-        return compare(params[1], self.seen(params, facts, now), params[2])
+        return params.matches(self.seen(params, facts, now))
 
 
 CART = Vocabulary([CartField(), Products()])
 
 
+def size(node: Node) -> int:
+    """How many conditions a tree has, those of its `where` trees included."""
+    found = list(leaves(node))
+    inner = (leaf.params.where for leaf in found if isinstance(leaf.type, Products))
+    return len(found) + sum(size(where) for where in inner if where is not None)
+
+
 def missing_amount(node: Node, facts: Running, now: int) -> int | None:
-    """What more the subtotal needs for the tree to hold, when that is all it lacks; None otherwise."""
+    """What more the subtotal needs for the tree to hold, when that is all it lacks and a cart may have it; else None."""
     parts = node.children if isinstance(node, Group) and node.every and node.expect else (node,)
     failing = [p for p in parts if not holds(p, facts, now)]
     if len(failing) != 1 or not isinstance(failing[0], Leaf) or not isinstance(failing[0].type, CartField):
         return None
-    name, op, literal = failing[0].params
-    if name != "subtotal" or op not in ("gte", "gt"):
+    params = failing[0].params
+    if params.name not in ("subtotal", "initial_subtotal") or params.op not in ("gte", "gt"):
         return None
-    return int(literal) - facts.subtotal() + (1 if op == "gt" else 0)
+    wanted = ceil(params.literal) if params.op == "gte" else floor(params.literal) + 1
+    return wanted - CART_FIELDS[params.name](facts) if wanted <= MOST_TOTAL else None

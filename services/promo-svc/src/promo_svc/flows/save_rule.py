@@ -1,37 +1,90 @@
-"""Called by the API when a merchant saves, disables or deletes a rule. Publishes the next version of everything."""
+"""Called by the API when a merchant saves, disables or deletes a rule. Publishes the next version of everything.
+
+What is saved has been run: the rule is compiled and evaluated on made-up carts before its transaction commits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chassis import documents
 from chassis.documents import Document, Edit
 from chassis.problems import Problem
+from chassis.telemetry import get_logger
 
 from promo_svc import wire
 from promo_svc.deps import Deps
-from promo_svc.domain.rule import check
-from promo_svc.snapshot import KIND
+from promo_svc.domain.evaluate import RuleSet
+from promo_svc.domain.probe import Unsound, prove
+from promo_svc.domain.rule import Rule, check, coupon_code, rule_of
+from promo_svc.snapshot import KIND, is_live
+
+log = get_logger("promo")
 
 
-async def save_rule(
-    deps: Deps, key: str, body: dict[str, Any] | None, *, expected: int | None, actor: str
-) -> Document | None:
-    """Save (or, without a body, delete) a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
-    faults = check(body) if body is not None else []
-    if faults:
-        errors = [{"pointer": f.pointer, "detail": f.detail} for f in faults]
-        raise Problem("rule-invalid", 422, "The rule cannot be used", errors=errors)
-    edit = Edit(KIND, key, body, expected, actor, (f"rule:{key}", "promo"))
+async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: str) -> Document:
+    """Save a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
+    verify(body)
+    saved = await _publish(deps, Edit(KIND, key, body, expected, actor))
+    assert saved is not None
+    return saved
+
+
+async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: str) -> None:
+    """Delete a rule. Raises Problem 404, 412."""
+    await _publish(deps, Edit(KIND, key, None, expected, actor), proven=False)
+
+
+async def disable_rule(deps: Deps, key: str, *, actor: str) -> Document:
+    """Switch a rule off at once, whatever version it is at, readable or not. Raises Problem 404."""
+    async with deps.db.tx() as tx:
+        found = await documents.read(tx, KIND, key)
+    body = {**found.body, "status": "disabled"}
+    saved = await _publish(deps, Edit(KIND, key, body, found.version, actor), proven=False)
+    assert saved is not None
+    return saved
+
+
+async def _publish(deps: Deps, edit: Edit, *, proven: bool = True) -> Document | None:
+    edit = Edit(edit.kind, edit.key, edit.body, edit.expected, edit.actor, (f"rule:{edit.key}", "promo"))
     async with deps.db.tx() as tx:
         saved = await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+        if proven and saved is not None:
+            if is_live(saved) and saved.body["coupon"]:
+                own_code(saved, await documents.read_all(tx, KIND))
+            run(saved, deps.snapshot.value.rules.rules)
     await deps.snapshot.refresh()
     deps.relay.wake()
     return saved
 
 
-async def disable_rule(deps: Deps, key: str, *, actor: str) -> Document | None:
-    """Switch a rule off at once, whatever version it is at."""
-    async with deps.db.tx() as tx:
-        found = await documents.read(tx, KIND, key)
-    return await save_rule(deps, key, {**found.body, "status": "disabled"}, expected=found.version, actor=actor)
+def verify(body: dict[str, Any]) -> None:
+    """Check the trees of a body. Raises Problem 422 rule-invalid."""
+    faults = check(body)
+    if faults:
+        errors = [{"pointer": f.pointer, "detail": f.detail} for f in faults]
+        raise Problem("rule-invalid", 422, "The rule cannot be used", errors=errors)
+
+
+def own_code(saved: Document, everything: Sequence[Document]) -> None:
+    """No other live rule has the code of this one. Raises Problem 422 rule-invalid."""
+    code = coupon_code(saved.body["coupon"])
+    for other in everything:
+        if other.key != saved.key and is_live(other) and coupon_code(str(other.body.get("coupon"))) == code:
+            raise _invalid("/coupon", f"the live rule {other.key} has this code")
+
+
+def run(saved: Document, others: Sequence[Rule]) -> None:
+    """Run a rule alone and beside the others on made-up carts. Raises Problem 422 rule-invalid."""
+    try:
+        rule = rule_of(saved.id, saved.key, saved.version, saved.body)
+        prove(rule, RuleSet.compile(0, [*(r for r in others if r.id != rule.id), rule]))
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, Unsound) else error
+        log.error("rule_refused_by_probe", rule=saved.key, error=type(cause).__name__)
+        raise _invalid("", "the rule cannot be evaluated") from None
+
+
+def _invalid(pointer: str, detail: str) -> Problem:
+    return Problem("rule-invalid", 422, "The rule cannot be used", errors=[{"pointer": pointer, "detail": detail}])
