@@ -14,6 +14,7 @@ from content_svc.settings import Settings
 
 pytestmark = pytest.mark.servers
 SECRET = "s" * 32
+T = 1_800_000_000_000
 
 
 def words(text: str) -> dict[str, Any]:
@@ -63,10 +64,12 @@ class TestSelection:
         self, client: httpx.AsyncClient
     ) -> None:
         await client.post("/v1/slots", json=SLOT)
-        await client.post("/v1/blocks", json={**VIP, "audience": {}, "starts_at": 2_000, "ends_at": 3_000})
-        found = [(await ask(client, at_ms=at))["slots"]["home.hero"]["fallback"] for at in (1_999, 2_000, 2_999, 3_000)]
+        await client.post("/v1/blocks", json={**VIP, "audience": {}, "starts_at": T, "ends_at": T + 1_000})
+        found = [
+            (await ask(client, at_ms=at))["slots"]["home.hero"]["fallback"] for at in (T - 1, T, T + 999, T + 1_000)
+        ]
         assert found == [True, False, False, True]
-        assert (await ask(client, at_ms=1_999))["next_change_at"] == 2_000
+        assert (await ask(client, at_ms=T - 1))["next_change_at"] == T
 
     async def test_disabling_takes_a_block_off_at_once(self, client: httpx.AsyncClient) -> None:
         await client.post("/v1/slots", json=SLOT)

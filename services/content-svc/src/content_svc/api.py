@@ -6,16 +6,24 @@ from typing import Annotated, Any
 
 from chassis import documents
 from chassis.documents import Edit, expected_version
-from chassis.http import Actor, IfMatch
+from chassis.http import Actor, IfMatch, read_json
 from fastapi import APIRouter, Depends, Request, Response
 
 from content_svc.deps import Deps
-from content_svc.domain.select import Visitor, boundaries, explain, relevant, select, tags_of
+from content_svc.domain.select import Visitor, boundaries, relevant, tags_of
 from content_svc.flows.save_content import disable_block, save_content
 from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, Selections, SlotBody
-from content_svc.snapshot import BLOCK, SLOT
+from content_svc.snapshot import BLOCK, SLOT, named_segments
 
 router = APIRouter(prefix="/v1")
+
+
+async def storable(request: Request) -> None:
+    """Raises Problem 400, 422 for a body that cannot be stored; see `read_json`."""
+    read_json(await request.body())
+
+
+STORABLE = [Depends(storable)]
 
 
 def deps_of(request: Request) -> Deps:
@@ -51,7 +59,7 @@ async def list_blocks(deps: DepsDep) -> dict[str, Any]:
     return {"blocks": await _list(deps, BLOCK)}
 
 
-@router.post("/blocks", status_code=201)
+@router.post("/blocks", status_code=201, dependencies=STORABLE)
 async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a block."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
@@ -63,7 +71,7 @@ async def get_block(key: str, deps: DepsDep, response: Response) -> dict[str, An
     return await _one(deps, BLOCK, key, response)
 
 
-@router.put("/blocks/{key}")
+@router.put("/blocks/{key}", dependencies=STORABLE)
 async def put_block(
     key: str, body: DynamicBlock, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
@@ -98,7 +106,7 @@ async def list_slots(deps: DepsDep) -> dict[str, Any]:
     return {"slots": await _list(deps, SLOT)}
 
 
-@router.post("/slots", status_code=201)
+@router.post("/slots", status_code=201, dependencies=STORABLE)
 async def create_slot(body: NewSlot, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a slot."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
@@ -110,7 +118,7 @@ async def get_slot(key: str, deps: DepsDep, response: Response) -> dict[str, Any
     return await _one(deps, SLOT, key, response)
 
 
-@router.put("/slots/{key}")
+@router.put("/slots/{key}", dependencies=STORABLE)
 async def put_slot(
     key: str, body: SlotBody, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
@@ -133,11 +141,11 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
     coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
     answer = {
         "version": published.version,
-        "slots": {s.key: select(s, visitor) for s in slots},
+        "slots": published.select(slots, visitor),
         "tags": tags_of(slots),
         "next_change_at": min(coming, default=None),
     }
-    return {**answer, "explain": {s.key: explain(s, visitor) for s in slots}} if body.explain else answer
+    return {**answer, "explain": published.explain(slots, visitor)} if body.explain else answer
 
 
 @router.post("/select-many")
@@ -168,5 +176,4 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
     """Which blocks, live or not, name a segment."""
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, BLOCK)
-    named = ("any_of", "all_of", "none_of")
-    return {"users": [f"block {d.key}" for d in found if any(segment in d.body["audience"][name] for name in named)]}
+    return {"users": [f"block {d.key}" for d in found if segment in named_segments(d.body)]}

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")]
+Keys = Annotated[list[Key], Field(max_length=200)]
+SegmentKeys = Annotated[list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]], Field(max_length=200)]
+Group = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(max_length=200)]
+Instant = Annotated[int, Field(strict=True, ge=946_684_800_000, le=253_402_300_799_999)]
 Text = Annotated[str, Field(max_length=2000)]
 Link = Annotated[str, Field(max_length=2000, pattern=r"^(/[^/]|/$|https://)")]
 Locale = Annotated[str, Field(pattern=r"^(\*|[a-z]{2}(-[A-Z]{2})?)$")]
+
+
+@cache
+def zones() -> frozenset[str]:
+    """Every IANA time zone."""
+    return frozenset(available_timezones())
 
 
 class Strict(BaseModel):
@@ -104,13 +127,36 @@ class Content(Strict):
     blocks: Annotated[list[Element], Field(min_length=1, max_length=50)]
 
 
+def _no_tags(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Faults of content point into it as it was sent: pydantic's words for a chosen type and for a key are left out."""
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(error.title, [_line(fault) for fault in error.errors()]) from None
+
+
+def _line(fault: Any) -> InitErrorDetails:
+    where, typed = list(fault["loc"]), fault["loc"][1:2] == ("blocks",)
+    if typed and len(where) > 3:
+        del where[3]
+    elif typed and fault["type"].startswith("union_tag"):
+        where.append("type")
+    elif where[-1:] == ["[key]"]:
+        del where[-1]
+    kind = PydanticCustomError(fault["type"], "{detail}", {"detail": fault["msg"]})
+    return InitErrorDetails(type=kind, loc=tuple(where), input=fault["input"])
+
+
+Contents = Annotated[dict[Locale, Content], Field(min_length=1, max_length=100), WrapValidator(_no_tags)]
+
+
 class Audience(Strict):
     """Segments (any of, all of, none of) and customer groups; empty is everybody."""
 
-    any_of: list[Key] = []
-    all_of: list[Key] = []
-    none_of: list[Key] = []
-    groups: list[str] = []
+    any_of: SegmentKeys = []
+    all_of: SegmentKeys = []
+    none_of: SegmentKeys = []
+    groups: Annotated[list[Group], Field(max_length=200)] = []
 
 
 class DynamicBlock(Strict):
@@ -118,20 +164,29 @@ class DynamicBlock(Strict):
 
     title: Annotated[str, Field(min_length=1, max_length=120)]
     status: Literal["draft", "live", "disabled"] = "draft"
-    websites: list[Key] = []
-    slots: list[Key] = []
+    websites: Keys = []
+    slots: Keys = []
     audience: Audience = Audience()
-    priority: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    starts_at: int | None = None
-    ends_at: int | None = None
-    zone: str = "UTC"
-    content: Annotated[dict[Locale, Content], Field(min_length=1)]
+    priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    zone: Annotated[str, Field(max_length=60)] = "UTC"
+    content: Contents
 
-    @model_validator(mode="after")
-    def _window(self) -> DynamicBlock:
-        if self.starts_at is not None and self.ends_at is not None and self.starts_at >= self.ends_at:
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        if value not in zones():
+            raise ValueError("not a time zone; they are called like Europe/Berlin")
+        return value
+
+    @field_validator("ends_at")
+    @classmethod
+    def _window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        starts_at = info.data.get("starts_at")
+        if value is not None and starts_at is not None and starts_at >= value:
             raise ValueError("a block ends after it starts")
-        return self
+        return value
 
 
 class NewDynamicBlock(DynamicBlock):
@@ -145,16 +200,17 @@ class SlotBody(Strict):
 
     title: Annotated[str, Field(min_length=1, max_length=120)]
     kind: Literal["page", "category", "product", "cart"] = "page"
-    websites: list[Key] = []
-    capacity: Annotated[int, Field(ge=1, le=50)] = 1
+    websites: Keys = []
+    capacity: Annotated[int, Field(strict=True, ge=1, le=50)] = 1
     display: Literal["all", "first"] = "first"
-    default: Annotated[dict[Locale, Content], Field(min_length=1)]
+    default: Contents
 
-    @model_validator(mode="after")
-    def _inherited(self) -> SlotBody:
-        if "*" not in self.default:
+    @field_validator("default")
+    @classmethod
+    def _inherited(cls, value: dict[str, Content]) -> dict[str, Content]:
+        if "*" not in value:
             raise ValueError("the default content needs the locale * that every other one inherits")
-        return self
+        return value
 
 
 class NewSlot(SlotBody):
@@ -166,13 +222,13 @@ class NewSlot(SlotBody):
 class Selection(Strict):
     """Whom to select for."""
 
-    website: str
-    slots: Annotated[list[str], Field(min_length=1, max_length=20)]
-    segments: list[str] = []
-    group: str = "guest"
-    locale: str = "*"
-    at_ms: int
-    explain: bool = False
+    website: Name
+    slots: Annotated[list[Name], Field(min_length=1, max_length=20)]
+    segments: list[Name] = []
+    group: Name = "guest"
+    locale: Name = "*"
+    at_ms: Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
+    explain: Annotated[bool, Field(strict=True)] = False
 
 
 class Selections(Strict):

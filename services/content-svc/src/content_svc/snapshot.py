@@ -1,16 +1,23 @@
-"""Published blocks and slots in memory, swapped whole by version."""
+"""Published blocks and slots in memory, swapped whole by version; a broken one is left out alone, and said so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.documents import Document
+from chassis.telemetry import get_logger
+from prometheus_client import Counter
 
-from content_svc.domain.select import Block, Slot, order
+from content_svc.domain.read import block_of, slot_of
+from content_svc.domain.select import Block, Slot, Visitor, explain, select
 
 BLOCK, SLOT = "block", "slot"
+BROKEN = Counter(
+    "content_broken_total", "Times a block or slot was left out because it cannot be read or selected", ["kind", "key"]
+)
+log = get_logger("content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,39 +27,65 @@ class Published:
     version: int
     slots: dict[str, Slot]
     changes: list[dict[str, Any]]
+    told: set[tuple[str, str]] = field(default_factory=set)
 
+    def select(self, slots: Sequence[Slot], visitor: Visitor) -> dict[str, Any]:
+        """What each slot shows; one that is broken is left out."""
+        found = {}
+        for slot in slots:
+            try:
+                found[slot.key] = select(slot, visitor, self.report)
+            except Exception as error:
+                self.report(SLOT, slot.key, error)
+        return found
 
-def block_of(key: str, body: dict[str, Any]) -> Block:
-    """The typed block of a checked body."""
-    audience = body["audience"]
-    return Block(
-        key=key,
-        websites=frozenset(body["websites"]),
-        slots=tuple(body["slots"]),
-        any_of=frozenset(audience["any_of"]),
-        all_of=frozenset(audience["all_of"]),
-        none_of=frozenset(audience["none_of"]),
-        groups=frozenset(audience["groups"]),
-        priority=body["priority"],
-        starts_at=body["starts_at"],
-        ends_at=body["ends_at"],
-        content=body["content"],
-    )
+    def explain(self, slots: Sequence[Slot], visitor: Visitor) -> dict[str, Any]:
+        """Per slot, why each block is refused."""
+        return {slot.key: explain(slot, visitor, self.report) for slot in slots}
+
+    def report(self, kind: str, key: str, error: Exception) -> None:
+        """Counted every time, told once per release: a busy shop must not drown in it."""
+        BROKEN.labels(kind, key).inc()
+        if (kind, key) not in self.told:
+            self.told.add((kind, key))
+            log.error("content_broken", kind=kind, key=key, error=type(error).__name__)
 
 
 def build(version: int, documents: Sequence[Document], changes: list[dict[str, Any]]) -> Published:
-    """Put the live blocks into the slots they name."""
-    live = [block_of(d.key, d.body) for d in documents if d.kind == BLOCK and d.body["status"] == "live"]
-    slots = {
-        d.key: Slot(
-            key=d.key,
-            websites=frozenset(d.body["websites"]),
-            capacity=d.body["capacity"],
-            display=d.body["display"],
-            default=d.body["default"],
-            blocks=order([b for b in live if d.key in b.slots]),
-        )
-        for d in documents
-        if d.kind == SLOT
-    }
-    return Published(version, slots, changes)
+    """Put the live blocks into the slots they name; one that this version of the code cannot read stops no other."""
+    made = Published(version, {}, changes)
+    blocks: list[Block] = []
+    unreadable: list[Document] = []
+    for document in documents:
+        if document.kind == BLOCK and is_live(document):
+            try:
+                blocks.append(block_of(document.key, document.body))
+            except Exception as error:
+                unreadable.append(document)
+                made.report(BLOCK, document.key, error)
+    for document in documents:
+        if document.kind == SLOT:
+            try:
+                lost = [d.key for d in unreadable if document.key in places(d.body)]
+                made.slots[document.key] = slot_of(document.key, document.body, blocks, lost)
+            except Exception as error:
+                made.report(SLOT, document.key, error)
+    return made
+
+
+def is_live(document: Document) -> bool:
+    """Whether a stored block is switched on."""
+    return isinstance(document.body, dict) and document.body.get("status") == "live"
+
+
+def places(body: Any) -> list[str]:
+    """The slots a stored block, readable or not, names."""
+    named = body.get("slots") if isinstance(body, dict) else None
+    return [key for key in named if isinstance(key, str)] if isinstance(named, list) else []
+
+
+def named_segments(body: Any) -> set[str]:
+    """The segments a stored block, readable or not, names."""
+    audience = body.get("audience") if isinstance(body, dict) else None
+    lists = [audience.get(name) for name in ("any_of", "all_of", "none_of")] if isinstance(audience, dict) else []
+    return {key for keys in lists if isinstance(keys, list) for key in keys if isinstance(key, str)}

@@ -46,16 +46,22 @@ class Published:
         return messages(self.rules, asked, self._report)
 
     def _report(self, rule: Rule, error: Exception) -> None:
-        """Counted every time, told once per release: a busy shop must not drown in it."""
-        BROKEN.labels(rule.key).inc()
-        if rule.key not in self.told:
-            self.told.add(rule.key)
-            log.error("rule_broken", rule=rule.key, version=rule.version, error=type(error).__name__)
+        tell(self.told, rule.key, rule.version, error)
+
+
+def tell(told: set[str], key: str, version: int, error: Exception) -> None:
+    """Say that a rule is left out: counted every time, logged once per release, for a busy shop must not drown in it."""
+    BROKEN.labels(key).inc()
+    if key not in told:
+        told.add(key)
+        log.error("rule_broken", rule=key, version=version, error=type(error).__name__)
 
 
 def build(version: int, documents: Sequence[Document], changes: list[dict[str, Any]]) -> Published:
     """Compile the live rules; one that this version of the code cannot read stops no other."""
-    rules, unreadable = [], []
+    rules: list[Rule] = []
+    unreadable: list[tuple[str, int]] = []
+    told: set[str] = set()
     for document in documents:
         if document.kind != KIND or not is_live(document):
             continue
@@ -63,9 +69,8 @@ def build(version: int, documents: Sequence[Document], changes: list[dict[str, A
             rules.append(rule_of(document.id, document.key, document.version, document.body))
         except Exception as error:
             unreadable.append((document.key, document.version))
-            BROKEN.labels(document.key).inc()
-            log.error("rule_unreadable", rule=document.key, version=document.version, error=type(error).__name__)
-    return Published(version, RuleSet.compile(version, rules, unreadable), changes)
+            tell(told, document.key, document.version, error)
+    return Published(version, RuleSet.compile(version, rules, unreadable), changes, told)
 
 
 def is_live(document: Document) -> bool:

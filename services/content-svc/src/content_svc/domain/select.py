@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST_TAGS = 50
+BROKEN = "broken"
+Report = Callable[[str, str, Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place on a page. `default` is what a visitor in no audience gets; `display` is all, or first (match)."""
+    """A place on a page. `default` is what a visitor in no audience gets; `display` is all, or first (match).
+
+    `unreadable`: keys of the blocks left out because this version of the code cannot read them.
+    """
 
     key: str
     websites: frozenset[str]
@@ -36,6 +41,7 @@ class Slot:
     display: str
     default: Mapping[str, Any]
     blocks: tuple[Block, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +78,39 @@ def refusal(block: Block, visitor: Visitor) -> str | None:
     return next((slug for slug, fails in tests if fails), None)
 
 
-def select(slot: Slot, visitor: Visitor) -> dict[str, Any]:
+def judged(slot: Slot, visitor: Visitor, report: Report) -> list[tuple[Block, str | None, Any]]:
+    """Per block of a slot, strongest first: why it is refused, or None with the content in the visitor's locale.
+
+    A block that raises is refused alone, as `broken`, and `report` is told.
+    """
+    found: list[tuple[Block, str | None, Any]] = []
+    for block in slot.blocks:
+        try:
+            reason = refusal(block, visitor)
+            found.append((block, reason, None if reason else localized(block.content, visitor.locale)))
+        except Exception as error:
+            report("block", block.key, error)
+            found.append((block, BROKEN, None))
+    return found
+
+
+def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     """The blocks of a slot for a visitor, strongest first; its default content when there is none."""
     here = not slot.websites or visitor.website in slot.websites
-    found = [b for b in slot.blocks if here and refusal(b, visitor) is None]
+    found = [(b, content) for b, reason, content in judged(slot, visitor, report) if here and reason is None]
     found = found[: 1 if slot.display == "first" else slot.capacity]
     if not found:
         return {
             "fallback": True,
             "blocks": [{"key": f"{slot.key}:default", "content": localized(slot.default, visitor.locale)}],
         }
-    return {
-        "fallback": False,
-        "blocks": [{"key": b.key, "content": localized(b.content, visitor.locale)} for b in found],
-    }
+    return {"fallback": False, "blocks": [{"key": b.key, "content": content} for b, content in found]}
 
 
-def explain(slot: Slot, visitor: Visitor) -> list[dict[str, Any]]:
-    """Per block of a slot: the rule that failed, or None when it qualifies."""
-    return [{"block": b.key, "refused": refusal(b, visitor)} for b in slot.blocks]
+def explain(slot: Slot, visitor: Visitor, report: Report) -> list[dict[str, Any]]:
+    """Per block of a slot: the rule that failed, or None when it qualifies; unreadable ones last."""
+    named = [{"block": b.key, "refused": reason} for b, reason, _ in judged(slot, visitor, report)]
+    return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable]
 
 
 def boundaries(slot: Slot) -> list[int]:
