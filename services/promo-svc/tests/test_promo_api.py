@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from chassis.auth import ServiceTokens
-from chassis.migrate import upgrade
-from promo_svc.app import SCHEMA, build
-from promo_svc.settings import Settings
 
 pytestmark = pytest.mark.servers
-SECRET = "s" * 32
 RULE = {
     "key": "ten",
     "name": "Ten off",
@@ -23,16 +17,6 @@ RULE = {
     "action": {"type": "percent", "value": 10},
 }
 CART = {"website": "main", "at_ms": 1_000, "lines": [{"id": "1", "sku": "A", "price": 5000, "quantity": 2}]}
-
-
-@pytest.fixture
-async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    await upgrade(database, schema=SCHEMA, package="promo_svc")
-    async with build(Settings(database, redis_url, SECRET)) as service:
-        headers = {"authorization": f"Bearer {ServiceTokens(SECRET, 'test').issue('promo-svc')}"}
-        transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://promo", headers=headers) as made:
-            yield made
 
 
 async def evaluate(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,205 @@
+"""No rule takes others down: one that cannot be read or raises is left out alone and named; a save tries it first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+import pytest
+from promo_svc.domain import evaluate as evaluator
+from promo_svc.domain.cart import Running
+from promo_svc.domain.probe import requests
+from promo_svc.domain.rule import rule_of
+from promo_svc.domain.vocabulary import CART_FIELDS
+from promo_svc.reading import read_cart
+from promo_svc.snapshot import BROKEN
+from structlog.testing import capture_logs
+
+GOOD = {
+    "key": "good",
+    "name": "Good",
+    "status": "live",
+    "all_groups": True,
+    "action": {"type": "fixed_cart", "value": 700},
+}
+ODD = {**GOOD, "key": "odd", "condition": {"cart": "shipping", "op": "gte", "value": 0}, "priority": 0}
+LINES = [{"id": "a", "price": 1999, "quantity": 3}, {"id": "b", "price": 50}]
+CART = {"website": "main", "at_ms": 1_800_000_000_000, "lines": LINES, "shipping": 490}
+ASK = {"website": "main", "at_ms": 1_800_000_000_000}
+UNREADABLE: list[dict[str, Any]] = [
+    {"status": "live"},
+    {**GOOD, "action": {"type": "half_price"}},
+    {**GOOD, "action": 5},
+    {**GOOD, "action": {"type": "percent", "value": "ten"}},
+    {**GOOD, "condition": {"moon": "full"}},
+    {**GOOD, "filter": {"line": "colour", "value": 5}},
+    {**GOOD, "segments": [1]},
+    {**GOOD, "segments": {"any_of": "vip"}},
+    {**GOOD, "websites": 5},
+    {**GOOD, "priority": "first"},
+    {**GOOD, "starts_at": "tomorrow"},
+    {**GOOD, "coupon": 5},
+]
+
+
+def boom(*_: Any) -> Any:
+    raise ZeroDivisionError("a secret of ours")
+
+
+async def evaluate(client: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await client.post("/v1/evaluate", json=CART)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def good(found: dict[str, Any]) -> dict[str, Any]:
+    """What the good rule gave, and what came of it."""
+    parts = {line["id"]: [p for p in line["rules"] if p["rule"] == "good"] for line in found["lines"]}
+    return {"applied": found["applied"], "parts": parts, "total": found["grand_total"]}
+
+
+def counted(rule: str) -> float:
+    return BROKEN.labels(rule)._value.get()
+
+
+@pytest.mark.servers
+class TestUnreadable:
+    async def test_a_stored_rule_nobody_can_read_is_left_out_alone_and_named(
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection
+    ) -> None:
+        await client.post("/v1/cart-rules", json=GOOD)
+        alone, before = good(await evaluate(client)), counted("old-3")
+        for number, body in enumerate(UNREADABLE):
+            await stored.execute(
+                "INSERT INTO document (kind, key, version, body) VALUES ('cart-rule', $1, 7, $2)",
+                f"old-{number}", json.dumps(body),
+            )  # fmt: skip
+        with capture_logs() as logs:
+            assert (
+                await client.post("/v1/cart-rules", json={**GOOD, "key": "new", "status": "draft"})
+            ).status_code == 201
+        found = await evaluate(client)
+        assert good(found) == alone
+        broken = [
+            {"rule": f"old-{n}", "version": 7, "applied": False, "reason": "broken"} for n in range(len(UNREADABLE))
+        ]
+        assert [t for t in found["trace"] if t["rule"].startswith("old")] == sorted(
+            broken, key=lambda t: str(t["rule"])
+        )
+        assert [e["rule"] for e in logs if e["event"] == "rule_broken"] == sorted(str(t["rule"]) for t in broken)
+        assert counted("old-3") == before + 1
+
+    async def test_it_can_be_listed_switched_off_and_deleted(
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection
+    ) -> None:
+        await client.post("/v1/cart-rules", json=GOOD)
+        for number, body in enumerate(UNREADABLE):
+            await stored.execute("INSERT INTO document (kind, key, version, body) VALUES ('cart-rule', $1, 1, $2)",
+                                 f"old-{number}", json.dumps(body))  # fmt: skip
+        assert len((await client.get("/v1/cart-rules")).json()["rules"]) == len(UNREADABLE) + 1
+        assert (await client.get("/v1/usage", params={"segment": "vip"})).status_code == 200
+        for number in range(len(UNREADABLE)):
+            assert (await client.post(f"/v1/cart-rules/old-{number}/disable")).status_code == 200
+        assert [t["rule"] for t in (await evaluate(client))["trace"]] == ["good"]
+        for path in ("/v1/targeting", "/v1/cart-rules/old-0/versions"):
+            assert (await client.get(path)).status_code == 200
+        assert (await client.delete("/v1/cart-rules/old-0", headers={"if-match": '"2"'})).status_code == 204
+
+
+@pytest.mark.servers
+class TestRaising:
+    async def test_a_rule_that_raises_is_left_out_alone_and_named(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await client.post("/v1/cart-rules", json=GOOD)
+        alone, before = good(await evaluate(client)), counted("odd")
+        assert (await client.post("/v1/cart-rules", json=ODD)).status_code == 201
+        monkeypatch.setitem(CART_FIELDS, "shipping", boom)
+        with capture_logs() as logs:
+            for _ in range(3):
+                found = await evaluate(client)
+                assert good(found) == alone
+                assert [(t["rule"], t["reason"]) for t in found["trace"]] == [("good", None), ("odd", "broken")]
+        assert counted("odd") == before + 3
+        assert [e for e in logs if e["event"] == "rule_broken"] == [
+            {"event": "rule_broken", "log_level": "error", "part": "promo", "rule": "odd", "version": 1,
+             "error": "ZeroDivisionError"}
+        ]  # fmt: skip
+
+    async def test_a_rule_that_raises_half_way_leaves_nothing_behind(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await client.post("/v1/cart-rules", json={**GOOD, "priority": 9})
+        alone = good(await evaluate(client))
+        half = {**GOOD, "key": "half", "action": {"type": "percent", "value": 50}, "stop": True}
+        assert (await client.post("/v1/cart-rules", json=half)).status_code == 201
+        real, calls = Running.most, []
+
+        def most(self: Running, index: int, amount: Any) -> int:
+            calls.append(index)
+            return boom() if len(calls) == 2 else real(self, index, amount)
+
+        monkeypatch.setattr(Running, "most", most)
+        found = await evaluate(client)
+        assert [t["reason"] for t in found["trace"]] == ["broken", None]
+        assert good(found) == alone
+
+    async def test_the_messages_of_others_are_given(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for body in (GOOD, ODD):
+            await client.post("/v1/cart-rules", json=body)
+        real = evaluator.out_of_scope
+
+        def out_of_scope(rule: Any, *args: Any) -> Any:
+            return boom() if rule.key == "odd" else real(rule, *args)
+
+        monkeypatch.setattr(evaluator, "out_of_scope", out_of_scope)
+        for path, body in (("/v1/messages", ASK), ("/v1/messages-many", {"asks": [ASK]})):
+            answer = (await client.post(path, json=body)).json()
+            assert [m["rule"] for m in answer.get("answers", [answer])[0]["messages"]] == ["good"]
+
+
+@pytest.mark.servers
+class TestTriedFirst:
+    async def test_a_rule_that_would_raise_is_not_saved_and_says_nothing_of_us(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await client.post("/v1/cart-rules", json=GOOD)
+        monkeypatch.setitem(CART_FIELDS, "shipping", boom)
+        with capture_logs() as logs:
+            answer = await client.post("/v1/cart-rules", json=ODD)
+        assert (answer.status_code, answer.json()["type"]) == (422, "urn:footfall:problem:rule-invalid")
+        assert answer.json()["errors"] == [{"pointer": "", "detail": "the rule cannot be evaluated"}]
+        assert [(e["rule"], e["error"]) for e in logs if e["event"] == "rule_refused_by_probe"] == [
+            ("odd", "ZeroDivisionError")
+        ]
+        assert [r["key"] for r in (await client.get("/v1/cart-rules")).json()["rules"]] == ["good"]
+        changed = {**{k: v for k, v in GOOD.items() if k != "key"}, "condition": ODD["condition"]}
+        refused = await client.put("/v1/cart-rules/good", json=changed, headers={"if-match": '"1"'})
+        assert refused.status_code == 422
+        assert (await client.get("/v1/cart-rules/good")).json()["version"] == 1
+
+    async def test_a_broken_neighbour_does_not_stop_a_save(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await client.post("/v1/cart-rules", json=ODD)
+        monkeypatch.setitem(CART_FIELDS, "shipping", boom)
+        assert (await client.post("/v1/cart-rules", json=GOOD)).status_code == 201
+        assert (await client.post("/v1/cart-rules/odd/disable")).status_code == 200
+
+
+class TestProbes:
+    def test_every_made_up_cart_is_one_that_the_api_takes(self) -> None:
+        body = {**GOOD, "groups": ["trade"], "segments": {"any_of": ["a"], "none_of": ["b"]}, "coupon": "TEN"}
+        rule = rule_of(1, "r", 1, {**body, "starts_at": 1_800_000_000_000, "ends_at": 1_900_000_000_000})
+        made = list(requests(rule))
+        for asked in made:
+            assert read_cart(msgspec.json.encode(asked)) == asked
+        assert {asked.at_ms - 1_800_000_000_000 for asked in made} >= {-1, 0, 10**11 - 1, 10**11}
+        assert {len(asked.lines) for asked in made} >= {0, 1}
+        assert {(asked.group, asked.coupons) for asked in made} == {("trade", ("TEN",)), ("nobody", ())}
+        assert {asked.segments for asked in made} == {frozenset("a"), frozenset("b")}
