@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from chassis.auth import ServiceTokens
-from chassis.migrate import upgrade
-from content_svc.app import SCHEMA, build
-from content_svc.settings import Settings
 
 pytestmark = pytest.mark.servers
-SECRET = "s" * 32
 T = 1_800_000_000_000
 
 
@@ -27,16 +21,6 @@ VIP = {
     "content": words("Hello VIP"),
 }  # fmt: skip
 ASK = {"website": "main", "slots": ["home.hero"], "at_ms": 1_000}
-
-
-@pytest.fixture
-async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    await upgrade(database, schema=SCHEMA, package="content_svc")
-    async with build(Settings(database, redis_url, SECRET)) as service:
-        headers = {"authorization": f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc')}", "x-actor": "ann"}
-        transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://content", headers=headers) as made:
-            yield made
 
 
 async def ask(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:

@@ -17,13 +17,14 @@ def visitors(slot: Slot) -> Iterator[Visitor]:
     names = {"*", "xx-XX", *slot.default, *(name for b in slot.blocks for name in b.content)}
     locales = sorted(names | {f"{name.split('-')[0]}-AT" for name in names if name != "*"})
     instants = sorted({NOW, *(at + step for at in boundaries(slot) for step in (-1, 0, 1))})
-    websites = sorted({"main", *slot.websites, *(name for b in slot.blocks for name in b.websites)})
-    groups = sorted({"guest", *(group for b in slot.blocks for group in b.groups)})
-    for website, group, segments in product(websites[:3], groups, (frozenset[str](), relevant(slot))):
-        for at_ms in instants:
-            yield Visitor(website, segments, group, "*", at_ms)
-    for locale, segments in product(locales, (frozenset[str](), *({b.any_of | b.all_of for b in slot.blocks}))):
-        yield Visitor(websites[0], segments, groups[0], locale, NOW)
+    members = [b.any_of | b.all_of for b in slot.blocks]
+    segments = (frozenset[str](), relevant(slot), *members)
+    websites = {"main", *(min(some) for some in (slot.websites, *(b.websites for b in slot.blocks)) if some)}
+    groups = {"guest", *(group for b in slot.blocks for group in b.groups)}
+    for website, group, inside, at_ms in product(sorted(websites), sorted(groups), segments, instants):
+        yield Visitor(website, inside, group, "*", at_ms)
+    for website, inside, locale, at_ms in product(sorted(websites), (frozenset[str](), *members), locales, instants):
+        yield Visitor(website, inside, min(groups - {"guest"}, default="guest"), locale, at_ms)
 
 
 def _fail(kind: str, key: str, error: Exception) -> None:
