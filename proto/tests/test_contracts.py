@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from contracts import topics
-from contracts.codec import MESSAGES, Codec, Implausible, Undecodable, plausible
+from contracts.codec import MESSAGES, Codec, plausible
+from contracts.fields import Implausible, Undecodable
 from google.protobuf import json_format
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,16 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from contracts.codec import (
-    MESSAGES,
-    MOST_LIST,
-    MOST_NUMBER,
-    MOST_TEXT,
-    MOST_WHOLE,
-    Codec,
-    Undecodable,
-    plausible,
-)
+from contracts.codec import MESSAGES, Codec, plausible
+from contracts.fields import MOST_LIST, MOST_NUMBER, MOST_TEXT, MOST_WHOLE, Undecodable
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st

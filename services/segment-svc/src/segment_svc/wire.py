@@ -14,7 +14,8 @@ import msgspec
 from chassis import bus
 from chassis.bus import MOST_RECORD, Headers, Record
 from contracts import facts, topics
-from contracts.codec import Codec, Event, Undecodable, plausible
+from contracts.codec import Codec, Event, plausible
+from contracts.fields import Undecodable
 
 from segment_svc.domain.activity import Activity, pack
 from segment_svc.store import Transition

@@ -12,7 +12,8 @@ from aiokafka.errors import KafkaError
 from chassis.bus import Record
 from chassis.problems import Problem
 from contracts import topics
-from contracts.codec import Undecodable, plausible
+from contracts.codec import plausible
+from contracts.fields import Undecodable
 
 from gateway.deps import Deps
 from gateway.keys import ApiKey

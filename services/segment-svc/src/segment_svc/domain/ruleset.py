@@ -48,11 +48,11 @@ class Timeline:
 
 
 class RuleRaised(Exception):
-    """Rules that cannot be evaluated: key -> the kind of error. Nobody may be in them; the others are as good as before."""
+    """Rules that cannot be evaluated: key -> the kind of error. The others are as good as before."""
 
     def __init__(self, causes: Mapping[str, str]) -> None:
-        super().__init__(", ".join(f"{key}: {cause}" for key, cause in causes.items()))
-        self.causes = dict(causes)
+        super().__init__(causes)
+        self.causes = causes
 
 
 @dataclass(slots=True)
@@ -73,10 +73,8 @@ class RuleSet:
         """Compile checked definitions; each needs as many atoms as plan_atoms gave it."""
         bits: dict[str, int] = {}
         trees, residuals, atoms = {}, {}, []
-        owners: dict[int, str] = {}
         for definition in ordered(definitions):
             tree = trees[definition.key] = _tree(definition, zone, bits)
-            owners.update((atom, definition.key) for atom in definition.atoms)
             own = iter(definition.atoms)
 
             def keep(durable: Node, own: Iterator[int] = own) -> Node:
@@ -88,6 +86,7 @@ class RuleSet:
                 bits[definition.key] = rest.params
             else:
                 residuals[definition.key] = to_json(rest)
+        owners = {atom: d.key for d in definitions for atom in d.atoms}
         return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners)
 
     @staticmethod
