@@ -213,8 +213,12 @@ class TestPoison:
     async def test_what_passes_is_never_blamed_on_an_event(
         self, service: Any, log: Log, monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        async def away(*_: Any, **__: Any) -> None:
-            raise error
+        save = store.save
+
+        async def away(tx: Any, rows: Any, *, now: int) -> None:
+            if any(row.key == "v:ann" for row in rows):
+                raise error
+            await save(tx, rows, now=now)
 
         monkeypatch.setattr(store, "save", away)
         with pytest.raises(type(error)):
@@ -375,17 +379,17 @@ class TestLocks:
     async def test_a_change_of_definitions_gets_its_turn_however_many_batches_follow_each_other(
         self, service: Any
     ) -> None:
-        rounds, over = [0], asyncio.Event()
+        rounds, over, rng = [0], asyncio.Event(), random.Random(1)
 
         async def batches() -> None:
             while not over.is_set() and rounds[0] < 400:
                 async with service.deps.db.tx() as tx:
                     await service.deps.rulebook.current(tx)
                     rounds[0] += 1
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(rng.uniform(0.02, 0.06))
 
-        busy = [asyncio.ensure_future(batches()) for _ in range(4)]
-        await asyncio.sleep(0.05)
+        busy = [asyncio.ensure_future(batches()) for _ in range(8)]
+        await asyncio.sleep(0.1)
         async with service.deps.db.tx() as tx:
             await definitions.publish(tx, [], now=START)
         over.set()
