@@ -114,9 +114,8 @@ async def bench(state: Path, *, count: int = 5) -> dict[str, dict[str, Any]]:
     try:
         postgres, valkey, kafka = servers
         base = postgres.url.removesuffix("postgres")
-        await ensure_topics(kafka.bootstrap, topics.PARTITIONS)
+        await ensure_topics(kafka.bootstrap, topics.SHAPES)
         producer = KafkaProducer(kafka.bootstrap)
-        await producer.start()
         for start in range(0, EVENTS, BATCH):
             await producer.send_all(made[start : start + BATCH])
         await producer.stop()

@@ -81,10 +81,9 @@ async def rig(postgres: Postgres, tmp_path: Path) -> Any:
     database = postgres.url.removesuffix("postgres") + name
     settings = Settings(database, servers[0].url, "s" * 32, kafka_bootstrap=servers[1].bootstrap, group=name)
     await upgrade(database, schema=SCHEMA, package="segment_svc")
-    await ensure_topics(settings.kafka_bootstrap, topics.PARTITIONS)
+    await ensure_topics(settings.kafka_bootstrap, topics.SHAPES)
     made = history(EVENTS)
     producer = KafkaProducer(settings.kafka_bootstrap)
-    await producer.start()
     for start in range(0, len(made.records), CHUNK):
         await producer.send_all(made.records[start : start + CHUNK])
     await producer.stop()

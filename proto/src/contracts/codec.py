@@ -1,33 +1,27 @@
 """Bytes to events and back: CloudEvents in JSON (structured mode) or protobuf (binary mode), one Event from either.
 
-In an Event, amounts are decimals in the currency's unit and names are the proto's; whoever needs minor units has the
-message. How the JSON form is read is made from the message descriptors, so there is one truth.
+How the fields are read: fields.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from google.protobuf import json_format, struct_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
-from contracts.events.v1 import commerce_pb2, common_pb2, storefront_pb2
+from contracts.events.v1 import commerce_pb2, storefront_pb2
+from contracts.fields import Implausible, Seen, Undecodable, reader_of, shape_of
 
-MOST_BYTES = 256 * 1024
-MOST_DEPTH = 16
-ATTRIBUTES = ("id", "source", "type", "time", "subject")
+MOST_BYTES = 128 * 1024
+ATTRIBUTES, OPTIONAL = ("id", "source", "type", "time", "subject"), (("website", b"main"), ("specversion", b"1.0"))
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
-MINOR_UNITS = {
-    **dict.fromkeys(("JPY", "KRW", "CLP", "VND", "ISK"), 1),
-    **dict.fromkeys(("BHD", "KWD", "OMR", "TND", "JOD"), 1000),
-}
-MONEY = frozenset(("amount", "currency"))
-NEVER_NEGATIVE = {"quantity", "price", "subtotal", "grand_total", "amount"}
+CUSTOM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", re.ASCII)
 MESSAGES: dict[str, type[Message]] = {
     "product_view": storefront_pb2.ProductView,
     "category_view": storefront_pb2.CategoryView,
@@ -54,7 +48,10 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One thing that happened. `subject` is visitor:<id> or customer:<id>; `time_ms` is when it happened."""
+    """One thing that happened. `subject` is visitor:<id> or customer:<id>; `time_ms` is when it happened.
+
+    `dropped`: how many fields it had that no message has.
+    """
 
     id: str
     source: str
@@ -63,31 +60,7 @@ class Event(msgspec.Struct, frozen=True):
     subject: str
     website: str
     data: dict[str, Any]
-
-
-class Undecodable(Exception):
-    """The bytes are no event; `reason` is a stable slug, `detail` says where and what."""
-
-    def __init__(self, reason: str, what: str, where: str = "") -> None:
-        super().__init__(reason, what, where)
-        self.reason, self._what, self._where = reason, what, where
-
-    @property
-    def detail(self) -> str:
-        """For people."""
-        return f"{self._where} {self._what}".lstrip()
-
-    def under(self, step: str) -> Undecodable:
-        """The same fault, seen from one level further out."""
-        self._where = f"{step}{'' if self._where.startswith('[') or not self._where else '.'}{self._where}"
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-class Implausible(Undecodable):
-    """The event reads well, and cannot be true."""
+    dropped: int = 0
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -101,154 +74,18 @@ class _Envelope(msgspec.Struct, gc=False):
     specversion: str = "1.0"
 
 
-def money(amount: int, currency: str) -> float:
-    """Minor units as a decimal of the currency."""
-    return amount / MINOR_UNITS.get(currency, 100)
-
-
-def _money(value: Any, currencies: set[str]) -> float:
-    if not isinstance(value, dict) or not MONEY.issuperset(value):
-        raise Undecodable("wrong-type", "is an amount and a currency")
-    currency = value.get("currency", "")
-    if currency not in currencies:
-        if not isinstance(currency, str) or not (len(currency) == 3 and currency.isascii() and currency.isupper()):
-            raise Undecodable("wrong-type", "is an ISO 4217 code", "currency")
-        currencies.add(currency)
-    amount = value.get("amount", 0)
-    if type(amount) is int and -(2**53) < amount < 2**53:
-        return money(amount, currency)
-    try:
-        return money(_int(amount, currencies), currency)
-    except Undecodable as error:
-        raise error.under("amount") from None
-
-
-def _int(value: Any, _: set[str]) -> int:
-    """An integer, or its decimal digits in a string as canonical proto JSON writes 64-bit ones."""
-    if isinstance(value, str) and value.lstrip("-").isdigit():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
-        raise Undecodable("wrong-type", "is a whole number")
-    return value
-
-
-def _text(value: Any, _: set[str]) -> str:
-    if not isinstance(value, str):
-        raise Undecodable("wrong-type", "is a str")
-    if "\0" in value:
-        raise Implausible("nul-character", "has a NUL character")
-    return value
-
-
-def _flag(value: Any, _: set[str]) -> bool:
-    if not isinstance(value, bool):
-        raise Undecodable("wrong-type", "is a bool")
-    return value
-
-
-def _object(value: Any, _: set[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Undecodable("wrong-type", "is an object")
-    _free(value, 1)
-    return value
-
-
-def _free(value: Any, depth: int) -> None:
-    """What a shop makes up itself is bounded too."""
-    if depth > MOST_DEPTH:
-        raise Implausible("too-deep", f"goes deeper than {MOST_DEPTH} levels")
-    for item in value.values() if isinstance(value, dict) else value:
-        if isinstance(item, dict | list):
-            _free(item, depth + 1)
-        elif isinstance(item, str):
-            _text(item, set())
-
-
-Read = Callable[[Any, set[str]], Any]
-Shape = dict[str, tuple[str, Read]]
-
-
-def _not_negative(read: Read) -> Read:
-    def checked(value: Any, currencies: set[str]) -> Any:
-        found = read(value, currencies)
-        if found < 0:
-            raise Implausible("negative", "is negative")
-        return found
-
-    return checked
-
-
-def _each(read: Read) -> Read:
-    def listed(value: Any, currencies: set[str]) -> list[Any]:
-        if not isinstance(value, list):
-            raise Undecodable("wrong-type", "is a list")
-        found = []
-        for i, item in enumerate(value):
-            try:
-                found.append(read(item, currencies))
-            except Undecodable as error:
-                raise error.under(f"[{i}]") from None
-        return found
-
-    return listed
-
-
-def _message(shape: Shape) -> Read:
-    """The plain form of a message. Unknown fields are refused: a misspelt one must not be lost."""
-
-    def read(value: Any, currencies: set[str]) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise Undecodable("wrong-type", "is an object")
-        out = {}
-        name = ""
-        try:
-            for name, item in value.items():
-                if item is not None:
-                    field, of = shape[name]
-                    out[field] = of(item, currencies)
-        except KeyError:
-            raise Undecodable("unknown-field", "is not part of the message", name) from None
-        except Undecodable as error:
-            raise error.under(name) from None
-        return out
-
-    return read
-
-
-def _field(field: FieldDescriptor) -> Read:
-    """How one field reads from JSON."""
-    message, repeated = field.message_type, bool(field.is_repeated)
-    if message is None:
-        scalars: dict[int, Read] = {FieldDescriptor.CPPTYPE_STRING: _text, FieldDescriptor.CPPTYPE_BOOL: _flag}
-        read = scalars.get(field.cpp_type, _int)
-    elif message is common_pb2.Money.DESCRIPTOR:
-        read = _money
-    elif message is struct_pb2.Struct.DESCRIPTOR or message.GetOptions().map_entry:
-        return _object
-    else:
-        read = _message(shape_of(message))
-    if field.name in NEVER_NEGATIVE:
-        read = _not_negative(read)
-    return _each(read) if repeated else read
-
-
-def shape_of(message: Any) -> Shape:
-    """JSON name and proto name -> (proto name, reader), of a message descriptor."""
-    return {name: (f.name, read) for f in message.fields for read in [_field(f)] for name in (f.name, f.json_name)}
-
-
 class Codec:
     """Decoders, built once."""
 
     def __init__(self) -> None:
-        self._readers = {kind: _message(shape_of(message.DESCRIPTOR)) for kind, message in MESSAGES.items()}
+        self._readers = {kind: reader_of(shape_of(message.DESCRIPTOR)) for kind, message in MESSAGES.items()}
         self._envelope = msgspec.json.Decoder(_Envelope)
 
-    def decode(self, value: bytes, headers: Sequence[tuple[str, bytes]]) -> Event:
-        """One event. Raises Undecodable, or Implausible for mixed currencies."""
+    def decode(self, value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Event:
+        """One event. Raises Undecodable, or Implausible for what reads well and cannot be."""
         if len(value) > MOST_BYTES:
             raise Undecodable("too-large", f"an event has at most {MOST_BYTES} bytes")
-        named = dict(headers)
+        named = {name: content or b"" for name, content in headers}
         if named.get("content-type", b"").startswith(b"application/protobuf"):
             return self._binary(value, named)
         return self._structured(value)
@@ -259,45 +96,54 @@ class Codec:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = "bad-time" if str(error).endswith("`$.time`") else "not-an-event"
             raise Undecodable(reason, str(error)[:300]) from None
-        kind, data = self._data(e.type, e.data)
-        return Event(e.id, e.source, kind, _milliseconds(e.time), e.subject, e.website, data)
+        return self._event(e)
 
-    def _binary(self, value: bytes, named: dict[str, bytes]) -> Event:
+    def _binary(self, value: bytes, named: Mapping[str, bytes]) -> Event:
         try:
             event_id, source, kind, time, subject = (named[f"ce_{n}"].decode() for n in ATTRIBUTES)
-            website = named.get("ce_website", b"main").decode()
-            message = MESSAGES[kind].FromString(value)
+            website, version = (named.get(f"ce_{n}", default).decode() for n, default in OPTIONAL)
+            message = self._message_of(kind).FromString(value)
             data = json_format.MessageToDict(message, preserving_proto_field_name=True)
         except KeyError as error:
-            raise Undecodable("not-an-event", f"{error} is missing or unknown") from None
-        except (DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise Undecodable("not-an-event", f"{error} is missing") from None
+        except (DecodeError, json_format.Error, ValueError, RecursionError) as error:
             raise Undecodable("not-an-event", str(error)[:300]) from None
-        kind, data = self._data(kind, data)
-        return Event(event_id, source, kind, instant(time), subject, website, data)
+        return self._event(_Envelope(event_id, source, kind, _moment(time), subject, data, website, version))
 
-    def _data(self, kind: str, data: Any) -> tuple[str, dict[str, Any]]:
-        """The type and the properties of an event: a custom event is known by the name it gives itself."""
-        read = self._readers.get(kind)
-        if read is None:
+    def _message_of(self, kind: str) -> type[Message]:
+        if kind not in MESSAGES:
             raise Undecodable("unknown-type", f"{kind[:60]!r} is not an event type")
-        currencies: set[str] = set()
+        return MESSAGES[kind]
+
+    def _event(self, e: _Envelope) -> Event:
+        if e.specversion != "1.0":
+            raise Undecodable("unknown-version", f"specversion is 1.0, not {e.specversion[:20]!r}")
+        self._message_of(e.type)
+        seen = Seen()
         try:
-            body = read(data, currencies)
+            kind, data = _named(e.type, self._readers[e.type](e.data, seen))
         except Undecodable as error:
             raise error.under("data") from None
-        if len(currencies) > 1:
-            raise Implausible("mixed-currency", f"one event in {' and '.join(sorted(currencies))}")
-        if currencies:
-            body["currency"] = currencies.pop()
-        if kind == "custom":
-            kind, body = f"custom.{body.get('name', '')}", body.get("props", {})
+        if len(seen.currencies) > 1:
+            raise Implausible("mixed-currency", f"one event in {' and '.join(sorted(seen.currencies))}")
+        if seen.currencies:
+            data["currency"] = seen.currencies.pop()
+        return Event(e.id, e.source, kind, _milliseconds(e.time), e.subject, e.website, data, seen.dropped)
+
+
+def _named(kind: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The type and the properties of an event: a custom event is known by the name it gives itself."""
+    if kind != "custom":
         return kind, body
+    name = body.get("name", "")
+    if not CUSTOM.fullmatch(name):
+        raise Implausible("bad-name", "is 1 to 60 letters, digits, dots, dashes and underscores", "name")
+    return f"custom.{name}", dict(body.get("props", {}))
 
 
-def instant(text: str) -> int:
-    """Epoch milliseconds of an RFC 3339 time. Raises Undecodable."""
+def _moment(text: str) -> datetime:
     try:
-        return _milliseconds(msgspec.convert(text, Instant))
+        return msgspec.convert(text, Instant)
     except msgspec.ValidationError as error:
         raise Undecodable("bad-time", str(error)[:100]) from None
 
@@ -311,7 +157,7 @@ def plausible(event: Event, now_ms: int) -> None:
     kind, _, name = event.subject.partition(":")
     if kind not in ("visitor", "customer") or not 0 < len(name) <= 200 or "\0" in event.subject:
         raise Implausible("bad-subject", "a subject is visitor:<id> or customer:<id>, with up to 200 characters")
-    if not 0 < len(event.id) <= 200 or not 0 < len(event.source) <= 200:
+    if not 0 < len(event.id) <= 200 or not 0 < len(event.source) <= 200 or "\0" in event.id + event.source:
         raise Implausible("bad-id", "id and source have 1 to 200 characters")
     if not 0 < len(event.website) <= 63 or "\0" in event.website:
         raise Implausible("bad-website", "a website has 1 to 63 characters")

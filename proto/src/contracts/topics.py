@@ -14,10 +14,14 @@ INPUT = {
     COMMERCE_CUSTOMER: ("identify", "login", "logout", "group_assigned", "consent_changed"),
 }
 TOPIC_OF = {kind: topic for topic, kinds in INPUT.items() for kind in kinds}
-PARTITIONS = {
-    **dict.fromkeys(INPUT, 4),
-    **{f"{topic}.dlq": 1 for topic in INPUT},
-    SEGMENT_MEMBERSHIP: 4,
-    TARGETING_CHANGED: 1,
+# (partitions, days of retention): personal data in Kafka ends within a month.
+SHAPES = {
+    STOREFRONT_BROWSE: (4, 14),
+    STOREFRONT_CART: (4, 14),
+    COMMERCE_ORDER: (4, 28),
+    COMMERCE_CUSTOMER: (4, 28),
+    **{f"{topic}.dlq": (1, 28) for topic in INPUT},
+    SEGMENT_MEMBERSHIP: (4, 14),
+    TARGETING_CHANGED: (1, 14),
 }
 BROWSER_TYPES = frozenset(INPUT[STOREFRONT_BROWSE] + INPUT[STOREFRONT_CART])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -127,6 +128,34 @@ class TestDoor:
         assert answer.headers["content-type"] == "application/problem+json"
         assert set(answer.json()) <= {"type", "title", "status", "errors"}
         assert "server" not in answer.headers
+
+    def test_a_customer_is_found_under_exactly_the_name_it_has(self, shop: Stack) -> None:
+        server, admin = {"x-api-key": shop.secrets.secret}, {"x-api-key": shop.secrets.admin}
+        names = ["x?b", "x%41", "xA", "x/y", "x#z", "ü", "a b", "..", "x%2Fy"]
+        events = [
+            {**VIEW, "id": f"n{i}", "source": "names", "subject": f"customer:{name}", "time": "2026-01-01T00:00:00Z"}
+            for i, name in enumerate(names)
+        ]
+        assert httpx.post(f"{shop.url}/v1/events", json={"events": events}, headers=server).json()["accepted"] == 9
+        for name in names:
+            path = f"/admin/v1/profiles/{quote(f'c:{name}', safe='')}"
+            until(lambda path=path: httpx.get(shop.url + path, headers=admin).status_code == 200)
+            assert httpx.get(shop.url + path, headers=admin).json()["profile"] == f"c:{name}"
+        for path in ("/admin/v1/profiles/c:nobody%3Fb", "/admin/v1/segments/viewers%2Fmembers", "/admin/v1/profiles/"):
+            url = httpx.URL(shop.url).copy_with(raw_path=path.encode())
+            assert httpx.get(url, headers=admin).status_code == 404
+
+    @pytest.mark.parametrize(
+        "route", ["/v1/decisions?slots=top", "/v1/context", "/v1/events", "/v1/cart", "/v1/explain"]
+    )
+    @pytest.mark.parametrize("name", ["cookie", "x-api-key", "authorization", "if-none-match", "x-edge-secret"])
+    def test_bytes_outside_ascii_in_a_header_are_never_our_fault(self, shop: Stack, route: str, name: str) -> None:
+        genuine = visitor(shop)["cookie"].encode()
+        odd = genuine[:-1] + b"\xe9" if name == "cookie" else b"Bearer \xff\xe9"
+        headers = [(b"x-api-key", shop.secrets.publishable.encode()), (name.encode(), odd)]
+        method = "POST" if route in ("/v1/events", "/v1/cart") else "GET"
+        answer = httpx.request(method, shop.url + route, headers=headers, content=b'{"events": [{}], "lines": []}')
+        assert answer.status_code < 500, answer.text
 
     def test_a_browser_speaks_for_its_own_cookie_and_never_of_orders(self, shop: Stack) -> None:
         me, other = visitor(shop), visitor(shop)

@@ -62,8 +62,7 @@ async def members(client: httpx.AsyncClient, key: str) -> set[str]:
 
 
 async def read(service: Any, identity: str) -> document.Document:
-    while await service.deps.relay.step():
-        pass
+    await service.deps.relay.drain()
     return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
 
 
@@ -249,10 +248,36 @@ class TestDefinitions:
         assert await members(client, "runners") == set()
 
 
+HOT = {
+    "LOAD": (["v:a"], [1]),
+    "OWNERS": (["v:a"],),
+    "READ": (["v:a"],),
+    "UPDATE": (["v:a"], ["m"], [None], [1], [None], [b""], [None], [b""], 1),
+    "ENTER": (["v:a"], [1], [1], ["event"], [1]),
+    "LEAVE": (["v:a"], [1]),
+    "IDENTITIES": (["v:a"],),
+}
+
+
+def scans(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """(table, condition of its index) of every look into a table."""
+    found = [(plan["Relation Name"], plan.get("Index Cond", ""))] if "Relation Name" in plan else []
+    if plan["Node Type"] == "ModifyTable":
+        found = []
+    elif plan["Node Type"] == "Bitmap Heap Scan":
+        found = [(plan["Relation Name"], plan["Plans"][0].get("Index Cond", ""))]
+    return found + [scan for inner in plan.get("Plans", []) for scan in scans(inner)]
+
+
 class TestSharding:
-    @pytest.mark.parametrize("statement", ["LOAD", "SAVE", "CLAIM", "ENTER", "LEAVE", "IDENTITIES"])
-    def test_every_hot_statement_names_the_profile(self, statement: str) -> None:
-        assert "profile" in getattr(store, statement)
+    @pytest.mark.parametrize("statement", HOT)
+    async def test_every_look_of_a_hot_statement_is_by_profile(self, service: Any, statement: str) -> None:
+        async with service.deps.db.tx() as tx:
+            await tx.execute("SET LOCAL enable_seqscan = off")
+            plan = await tx.fetchval(f"EXPLAIN (FORMAT JSON) {getattr(store, statement)}", *HOT[statement])
+        looks = scans(plan[0]["Plan"])
+        assert looks or statement == "ENTER"
+        assert all("profile" in condition for _, condition in looks), looks
 
     async def test_a_stranger_gets_401_and_no_hint(self, service: Any) -> None:
         transport = httpx.ASGITransport(service.app)

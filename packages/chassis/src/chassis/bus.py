@@ -1,17 +1,38 @@
-"""Records, and producing them to Kafka."""
+"""Records, producing them to Kafka, and the topics there must be."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 MOST_COPIES = 3
+CONNECT_S, DAY_MS = 5.0, 86_400_000
+# A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
+MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
+NEVER = {
+    MessageSizeTooLargeError: "too-large",
+    RecordListTooLargeError: "too-large",
+    InvalidTopicError: "no-such-topic",
+    UnknownTopicOrPartitionError: "no-such-topic",
+    TopicAuthorizationFailedError: "not-authorized",
+}
+Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class Record(NamedTuple):
@@ -20,28 +41,44 @@ class Record(NamedTuple):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Headers = ()
     partition: int = -1
     offset: int = -1
     timestamp_ms: int = -1
 
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, about."""
+        headers = sum(len(name) + len(value or b"") + 8 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + 64
 
+
+_Packed = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[tuple[str, bytes, bytes, list[tuple[str, bytes]]]]).decode
+_unpack = msgspec.msgpack.Decoder(list[_Packed]).decode
 
 
-def pack(records: Sequence[Record]) -> bytes:
-    """Records to produce, as one outbox payload."""
-    return _pack([(r.topic, r.key or b"", r.value or b"", list(r.headers)) for r in records])
+def pack(records: Sequence[Record]) -> list[bytes]:
+    """Records to produce, as outbox payloads: none much larger than MOST_PAYLOAD, unless a record itself is."""
+    return [_pack([(r.topic, r.key, r.value, list(r.headers)) for r in lot]) for lot in _lots(records)]
 
 
-def unpack(payloads: Sequence[bytes]) -> list[Record]:
-    """The records of outbox payloads."""
-    return [
-        Record(topic, key or None, value, tuple(headers))
-        for payload in payloads
-        for topic, key, value, headers in _unpack(payload)
-    ]
+def _lots(records: Sequence[Record]) -> Iterator[list[Record]]:
+    lot: list[Record] = []
+    size = 0
+    for record in records:
+        if lot and size + record.size > MOST_PAYLOAD:
+            yield lot
+            lot, size = [], 0
+        lot.append(record)
+        size += record.size
+    if lot:
+        yield lot
+
+
+def unpack(payload: bytes) -> list[Record]:
+    """The records of an outbox payload. Raises ValueError (msgspec's) for other bytes."""
+    return [Record(topic, key, value, tuple(headers)) for topic, key, value, headers in _unpack(payload)]
 
 
 class Fenced(Exception):
@@ -49,14 +86,43 @@ class Fenced(Exception):
 
 
 class KafkaProducer:
-    """Idempotent producer: acks from all replicas, lz4, up to 5 ms of lingering."""
+    """Idempotent producer: acks from all replicas, lz4, up to 5 ms of lingering. Connects when first needed, and again."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._producer: AIOKafkaProducer | None = None
+        self._doubtful = False
+        self._starting = asyncio.Lock()
 
-    async def start(self) -> None:
-        """Connect. Raises aiokafka's KafkaConnectionError when no broker answers."""
+    async def stop(self) -> None:
+        """Flush and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def send_all(self, records: Sequence[Record]) -> list[tuple[Record, str]]:
+        """Produce, and wait until every record is acknowledged or refused; answers the refused ones with a reason (slug).
+
+        Raises aiokafka's KafkaError, OSError or TimeoutError for what may pass.
+        """
+        producer = await self._connected()
+        self._doubtful = True
+        outcomes = await asyncio.gather(*(_send(producer, r) for r in records))
+        self._doubtful = False
+        return [(record, reason) for record, reason in zip(records, outcomes, strict=True) if reason]
+
+    async def _connected(self) -> AIOKafkaProducer:
+        """The client. After a failure the broker must answer first: what is handed to the client while it is away piles up."""
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._start()
+            elif self._doubtful:
+                async with asyncio.timeout(CONNECT_S):
+                    if not await self._producer.client.force_metadata_update():
+                        raise ConnectionError("no broker answers")
+            return self._producer
+
+    async def _start(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
             enable_idempotence=True,
@@ -65,28 +131,32 @@ class KafkaProducer:
             linger_ms=5,
             max_request_size=2 * 1024 * 1024,
         )
-        await producer.start()
-        self._producer = producer
-
-    async def stop(self) -> None:
-        """Flush and disconnect."""
-        if self._producer is not None:
-            await self._producer.stop()
-            self._producer = None
-
-    async def send_all(self, records: Sequence[Record]) -> None:
-        """Produce and wait until every record is acknowledged; raises the first error otherwise."""
-        if self._producer is None:
-            raise ConnectionError("the producer is not started")
-        acks = [await self._producer.send(r.topic, r.value, key=r.key, headers=list(r.headers)) for r in records]
-        await asyncio.gather(*acks)
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
 
 
-async def ensure_topics(
-    bootstrap: str, partitions: Mapping[str, int], *, compacted: frozenset[str] = frozenset(), patience_s: float = 30.0
-) -> None:
-    """Create the topics that are missing, with up to three copies; existing ones stay as they are.
+async def _send(producer: AIOKafkaProducer, record: Record) -> str | None:
+    """None, or why this record will never be taken."""
+    try:
+        ack = await producer.send(record.topic, record.value, key=record.key, headers=list(record.headers))
+        await ack
+    except tuple(NEVER) as error:
+        return NEVER[type(error)]
+    return None
 
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+async def ensure_topics(bootstrap: str, shapes: Shapes, *, patience_s: float = 30.0) -> None:
+    """Create the topics that are missing, with up to three copies; apply the retention to those that are there.
+
+    `shapes`: topic -> (partitions, days of retention); the partitions of a topic that is there stay as they are.
     Waits up to `patience_s` for a broker, then raises aiokafka's KafkaError.
     """
     until = asyncio.get_running_loop().time() + patience_s
@@ -94,7 +164,9 @@ async def ensure_topics(
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         try:
             await admin.start()
-            await _create(admin, partitions, compacted)
+            missing = set(shapes) - set(await admin.list_topics())
+            await _create(admin, {name: shapes[name] for name in missing})
+            await _retain(admin, {name: shape for name, shape in shapes.items() if name not in missing})
             return
         except KafkaError:
             if asyncio.get_running_loop().time() > until:
@@ -104,13 +176,11 @@ async def ensure_topics(
             await admin.close()
 
 
-async def _create(admin: AIOKafkaAdminClient, partitions: Mapping[str, int], compacted: frozenset[str]) -> None:
-    there = set(await admin.list_topics())
+async def _create(admin: AIOKafkaAdminClient, shapes: Shapes) -> None:
     copies = min(MOST_COPIES, len((await admin.describe_cluster())["brokers"]))
     wanted = [
-        NewTopic(name, count, copies, topic_configs={"cleanup.policy": "compact"} if name in compacted else {})
-        for name, count in partitions.items()
-        if name not in there
+        NewTopic(name, partitions, copies, topic_configs={"retention.ms": str(days * DAY_MS)})
+        for name, (partitions, days) in shapes.items()
     ]
     if wanted:
         answer = await admin.create_topics(wanted)
@@ -118,3 +188,24 @@ async def _create(admin: AIOKafkaAdminClient, partitions: Mapping[str, int], com
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise error(name)
+
+
+SET_ON_TOPIC = 1  # the source of a setting made on the topic itself, in DescribeConfigs
+
+
+async def _retain(admin: AIOKafkaAdminClient, shapes: Shapes) -> None:
+    """Apply the retention where it differs. AlterConfigs replaces everything set on a topic, so what is set goes along."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in shapes]
+    changed = []
+    for answer in await admin.describe_configs(asked) if asked else []:
+        for code, _, _, name, entries in answer.resources:
+            if code:
+                raise for_code(code)(name)
+            found = {entry[0]: entry[1] for entry in entries if entry[3] == SET_ON_TOPIC}
+            wanted = {**found, "retention.ms": str(shapes[name][1] * DAY_MS)}
+            if wanted != found:
+                changed.append(ConfigResource(ConfigResourceType.TOPIC, name, configs=wanted))
+    for answer in await admin.alter_configs(changed) if changed else []:
+        for code, _, _, name in answer.resources:
+            if code:
+                raise for_code(code)(name)

@@ -1,7 +1,7 @@
 """A Kafka consumer group member whose true position lives with the data it writes.
 
 The handler stores, in its own transaction, where each partition is to be read next (compared and set), so Kafka's
-committed offsets are only a hint for lag displays. After any failure the member reads its positions again and seeks.
+committed offsets are only a hint for lag displays. After any failure the member looks up where it stands and seeks.
 """
 
 from __future__ import annotations
@@ -9,33 +9,24 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
 
-from chassis.bus import Fenced, Record
+from chassis.bus import Fenced
+from chassis.bus_places import Places, Positions, Slice
+from chassis.health import Health
 from chassis.telemetry import get_logger
 
-POLL_MS = 200
-HINT_S = 5.0
-log = get_logger("bus")
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`."""
-
-    topic: str
-    partition: int
-    expected: int
-    next_offset: int
-    records: Sequence[Record]
-
-
+POLL_MS, HINT_S = 200, 1.0
+PART = "consumer"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
-Positions = Callable[[Sequence[tuple[str, int]]], Awaitable[dict[tuple[str, int], int]]]
+Found = Mapping[TopicPartition, Sequence[Any]]
+log = get_logger("bus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +41,14 @@ class GroupMember:
     session_timeout_ms: int = 10_000
 
 
-class BatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
+class BatchConsumer:
     """Feeds batches to `handle`, at least once; `handle` raises Fenced when another member went past it."""
 
-    def __init__(self, member: GroupMember, *, positions: Positions, handle: Handler) -> None:
-        self._member, self._positions, self._handle = member, positions, handle
-        self._next: dict[TopicPartition, int] = {}
+    def __init__(self, member: GroupMember, *, positions: Positions, handle: Handler, health: Health) -> None:
+        self._member, self._handle, self._health = member, handle, health
+        self._places = Places(positions, health)
         self._busy = asyncio.Lock()
-        self._consumer: AIOKafkaConsumer | None = None
+        self._careful = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, coming back after every failure."""
@@ -69,100 +60,119 @@ class BatchConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             except (KafkaError, OSError) as error:
                 failures += 1
                 log.warning("bus_session_failed", error=type(error).__name__, failures=failures)
+                if failures > 1:
+                    self._health.trouble(PART, f"Kafka: {type(error).__name__}")
+                self._health.beat(PART)
                 await asyncio.sleep(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        self._health.end(PART)
 
     async def _session(self, stop: asyncio.Event) -> None:
         member = self._member
-        consumer = self._consumer = AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=member.bootstrap,
             group_id=member.group,
             group_instance_id=member.instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # where to read is never the client's to choose
             session_timeout_ms=member.session_timeout_ms,
             heartbeat_interval_ms=max(200, member.session_timeout_ms // 4),
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
-        consumer.subscribe(member.topics, listener=self)
-        await consumer.start()
-        hinted = time.monotonic()
+        consumer.subscribe(member.topics, listener=_Listener(consumer, self._places, self._busy))
         try:
+            await consumer.start()
+            hinted = time.monotonic()
             while not stop.is_set():
-                found = await consumer.getmany(timeout_ms=POLL_MS, max_records=member.max_records)
-                if found:
-                    async with self._busy:
-                        await self._take(found)
+                self._health.beat(PART)
+                await self._turn(consumer)
                 if time.monotonic() - hinted > HINT_S:
                     hinted = time.monotonic()
-                    await self._hint()
+                    self._places.measure(consumer, time.time_ns() // 1_000_000)
+                    await self._hint(consumer)
         finally:
-            self._consumer = None
+            self._places.leave()
             await consumer.stop()
 
-    async def _take(self, found: dict[TopicPartition, list[object]]) -> None:
-        slices = [
-            Slice(tp.topic, tp.partition, self._next[tp], records[-1].offset + 1, [_record(r) for r in records])  # type: ignore[attr-defined]
-            for tp, records in found.items()
-            if tp in self._next
-        ]
-        if not slices:
-            return
+    async def _turn(self, consumer: AIOKafkaConsumer) -> None:
+        """Poll once and hand on what came. What fails is taken again, from where the data says it is."""
         try:
-            await self._handle(slices)
+            async with self._busy:
+                await self._places.place(consumer)
+            found = await self._poll(consumer)
+            async with self._busy:
+                slices = await self._places.slices(consumer, found)
+                if slices:
+                    await self._handle(slices)
+                    self._places.advance(slices)
         except Fenced:
-            log.warning("bus_fenced", partitions=len(slices))
-            await self._seek(self._next)
+            log.warning("bus_fenced")
+            self._places.displace()
+        except OffsetOutOfRangeError:
+            log.warning("bus_out_of_range")
+            self._places.displace()
+        except KafkaError:
+            raise
         except Exception as error:
             log.error("bus_batch_failed", error=type(error).__name__, detail=str(error)[:500])
+            self._health.trouble(PART, f"a batch fails again and again: {type(error).__name__}")
+            self._places.displace()
             await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
-            await self._seek(self._next)
         else:
-            self._next.update({TopicPartition(s.topic, s.partition): s.next_offset for s in slices})
+            self._health.fine(PART)
 
-    async def _seek(self, partitions: Iterable[TopicPartition]) -> None:
-        """Go to where the data says each partition is."""
-        owned = [tp for tp in partitions if self._consumer and tp in self._consumer.assignment()]
-        while owned:
+    async def _poll(self, consumer: AIOKafkaConsumer) -> Found:
+        """What came. After a record that the client itself cannot read: one of each partition, to find it."""
+        if self._careful:
+            return await self._one_each(consumer)
+        try:
+            found: Found = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._member.max_records)
+        except (KafkaError, OSError):
+            raise
+        except Exception as error:
+            log.error("bus_record_unreadable", error=type(error).__name__)
+            self._careful = True
+            self._places.displace()  # the client has forgotten what came before that record
+            return {}
+        return found
+
+    async def _one_each(self, consumer: AIOKafkaConsumer) -> Found:
+        found: dict[TopicPartition, Sequence[Any]] = {}
+        for tp, offset in self._places.running().items():
             try:
-                stored = await self._positions([(tp.topic, tp.partition) for tp in owned])
-                break
+                found.update(await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=1))
+            except (KafkaError, OSError):
+                raise
             except Exception as error:
-                log.warning("bus_positions_unavailable", error=type(error).__name__)
-                await asyncio.sleep(0.5)
-        else:
-            return
-        for tp in owned:
-            self._next[tp] = stored[tp.topic, tp.partition]
-            if self._consumer is not None and tp in self._consumer.assignment():
-                self._consumer.seek(tp, self._next[tp])
+                log.error("bus_record_unreadable", topic=tp.topic, offset=offset, error=type(error).__name__)
+                found[tp] = [_hole(tp, offset)]
+                consumer.seek(tp, offset + 1)
+                self._careful = False
+        self._careful = self._careful and any(found.values())
+        return found
 
-    async def _hint(self) -> None:
-        consumer = self._consumer
-        owned = {tp: offset for tp, offset in self._next.items() if consumer and tp in consumer.assignment()}
-        if consumer is not None and owned:
+    async def _hint(self, consumer: AIOKafkaConsumer) -> None:
+        owned = {tp: offset for tp, offset in self._places.running().items() if tp in consumer.assignment()}
+        if owned:
             try:
                 await consumer.commit(owned)
             except KafkaError as error:
                 log.info("bus_hint_refused", error=type(error).__name__)
 
+
+def _hole(tp: TopicPartition, offset: int) -> ConsumerRecord[bytes, bytes]:
+    """In the place of a record that cannot be read: nothing, which no decoder takes for an event."""
+    return ConsumerRecord(tp.topic, tp.partition, offset, -1, 0, None, None, None, -1, -1, ())
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, consumer: AIOKafkaConsumer, places: Places, busy: asyncio.Lock) -> None:
+        self._consumer, self._places, self._busy = consumer, places, busy
+
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Wait for the batch in work: its transaction is the last word on those partitions."""
         async with self._busy:
-            for tp in revoked:
-                self._next.pop(tp, None)
+            self._places.revoke(revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Start where the data says, whatever Kafka remembers."""
-        await self._seek(list(assigned))
-
-
-def _record(raw: object) -> Record:
-    return Record(
-        raw.topic,  # type: ignore[attr-defined]
-        raw.key,  # type: ignore[attr-defined]
-        raw.value,  # type: ignore[attr-defined]
-        tuple(raw.headers),  # type: ignore[attr-defined]
-        raw.partition,  # type: ignore[attr-defined]
-        raw.offset,  # type: ignore[attr-defined]
-        raw.timestamp,  # type: ignore[attr-defined]
-    )
+        """They start where the data says, whatever Kafka remembers."""
+        self._places.assign(self._consumer, assigned)

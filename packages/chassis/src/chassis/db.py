@@ -7,8 +7,23 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import text
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+# Classes of SQLSTATE that blame what was sent; every other one (connection, lock, resources, schema, operator) passes or is
+# an operator's to mend.
+BLAMES_THE_DATA = ("21", "22", "23")
+COMMAND_S = 35.0
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error of the database may be gone at the next try, whatever was sent."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] not in BLAMES_THE_DATA
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError)  # a parameter that has no encoding is one
+    return isinstance(error, OSError | TimeoutError | MemoryError | SQLAlchemyError)
 
 
 class Tx:
@@ -72,7 +87,7 @@ def engine_of(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=5,
         isolation_level="AUTOCOMMIT",  # Database.tx opens the transaction itself, on the driver
-        connect_args={"server_settings": settings, "timeout": 5},
+        connect_args={"server_settings": settings, "timeout": 5, "command_timeout": COMMAND_S},
     )
 
 
@@ -116,8 +131,8 @@ class Database:
 
     async def ping(self) -> None:
         """Raise unless the database answers."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        async with self.tx() as tx:
+            await tx.fetchval("SELECT 1")
 
     async def close(self) -> None:
         """Close every connection."""

@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from chassis import outbox
 from chassis.db import Database, Tx
+from chassis.health import Health
 from chassis.problems import Problem
-from chassis.telemetry import get_logger
+from chassis.service import repeat
 
 RELEASE, FACTS = "release", "facts"
 POLL_S = 0.25
@@ -33,7 +34,6 @@ DOCUMENTS_DDL = (
     "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
 )
 T = TypeVar("T")
-log = get_logger("documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,12 @@ async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
     return [{**r, "body": json.loads(r["body"])} for r in found]
 
 
-async def apply(tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], bytes], now: int) -> Document | None:
+async def apply(
+    tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
+) -> Document | None:
     """Make the edit and publish it. Raises Problem 409 exists, 404 not-found, 412 stale-version.
 
-    `fact(version, tags, now)` gives the payload of the channel FACTS.
+    `fact(version, tags, now)` gives the payloads of the channel FACTS.
     """
     version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
@@ -126,7 +128,7 @@ async def apply(tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int],
     )  # fmt: skip
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(edit.tags), now)
     await outbox.add(tx, RELEASE, b"%d" % version)
-    await outbox.add(tx, FACTS, fact(version, edit.tags, now))
+    await outbox.add(tx, FACTS, *fact(version, edit.tags, now))
     return None if edit.body is None else await read(tx, edit.kind, edit.key)
 
 
@@ -142,8 +144,10 @@ def _expect(edit: Edit, found: Any) -> None:
 class Snapshot(Generic[T]):
     """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole."""
 
-    def __init__(self, db: Database, build: Callable[[int, list[Document], list[dict[str, Any]]], T]) -> None:
-        self._db, self._build = db, build
+    def __init__(
+        self, db: Database, build: Callable[[int, list[Document], list[dict[str, Any]]], T], health: Health
+    ) -> None:
+        self._db, self._build, self._health = db, build, health
         self._version = -1
         self._value: T | None = None
 
@@ -167,12 +171,9 @@ class Snapshot(Generic[T]):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the head; while the database is away, the last snapshot serves."""
-        while not stop.is_set():
-            try:
-                await self.refresh()
-            except Exception as error:
-                log.warning("snapshot_failed", error=type(error).__name__)
-            try:
-                await asyncio.wait_for(stop.wait(), POLL_S)
-            except TimeoutError:
-                continue
+
+        async def work() -> bool:
+            await self.refresh()
+            return False
+
+        await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)

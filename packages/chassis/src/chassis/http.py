@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -12,17 +12,21 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse
 
 from chassis.auth import Refused, ServiceTokens
+from chassis.health import Health
 from chassis.problems import Problem, install
 from chassis.telemetry import HTTP_SECONDS
 
 Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
 IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
-PING_S = 1.0
+PING_S, OK = 1.0, "ok"
 
 
-def service_app(title: str, *, pings: Mapping[str, Ping]) -> FastAPI:
-    """An application with problems, /healthz (the process lives) and /readyz (what it needs answers)."""
+def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, optional: Collection[str] = ()) -> FastAPI:
+    """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
+
+    /readyz names every part: `ok`, or the cause. It is ready although one of the `optional` parts is in trouble.
+    """
     app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
     install(app)
 
@@ -32,19 +36,20 @@ def service_app(title: str, *, pings: Mapping[str, Ping]) -> FastAPI:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        states = {name: await _alive(ping) for name, ping in pings.items()}
-        return JSONResponse(states, status_code=200 if all(states.values()) else 503)
+        parts = {name: await _alive(ping) for name, ping in pings.items()} | health.troubles()
+        ready = all(state == OK for part, state in parts.items() if part not in optional)
+        return JSONResponse(parts, status_code=200 if ready else 503, headers={"cache-control": "no-store"})
 
     return app
 
 
-async def _alive(ping: Ping) -> bool:
+async def _alive(ping: Ping) -> str:
     try:
         async with asyncio.timeout(PING_S):
             await ping()
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return f"does not answer: {type(error).__name__}"
+    return OK
 
 
 def require_service(tokens: ServiceTokens, audience: str) -> Any:

@@ -1,79 +1,120 @@
-"""Facts leave through the transaction that made them: `add` in it, and a relay that hands rows on after commit."""
+"""Facts leave through the transaction that made them: `add` in it, and a relay that hands rows on after commit.
+
+Every channel has a lot and a pace of its own: one whose receiver is away holds up no other. What a receiver will never take
+goes to the table `undeliverable` with the reason, and from there back into `outbox` when an operator says so.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from chassis.db import Database, Tx
-from chassis.telemetry import OUTBOX_FAILURES, get_logger
+from chassis.health import Health
+from chassis.service import repeat
+from chassis.telemetry import OUTBOX_AGE, UNDELIVERABLE, get_logger
 
-OUTBOX_DDL = """CREATE TABLE outbox (
-    id bigserial PRIMARY KEY, channel text NOT NULL, payload bytea NOT NULL, created_at timestamptz DEFAULT now()
-)"""
-TAKE = "SELECT id, channel, payload FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED"
-MOST = 100
-IDLE_S = 0.5
-Handler = Callable[[Sequence[bytes]], Awaitable[None]]
+OUTBOX_DDL = (
+    """CREATE TABLE outbox (
+        id bigserial PRIMARY KEY, channel text NOT NULL, payload bytea NOT NULL, created_at timestamptz DEFAULT now()
+    )""",
+    "CREATE INDEX outbox_channel ON outbox (channel, id)",
+    """CREATE TABLE undeliverable (
+        id bigserial PRIMARY KEY, channel text NOT NULL, payload bytea NOT NULL, reason text NOT NULL,
+        refused_at timestamptz DEFAULT now()
+    )""",
+)
+TAKE = """SELECT id, payload, extract(epoch FROM now() - created_at)::float8 AS age FROM outbox
+    WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"""
+MOST, IDLE_S, PATIENCE_S, HANDLER_S = 100, 0.5, 30.0, 10.0
+
+
+class Refusal(NamedTuple):
+    """A payload, or what of one, the receiver will never take, and why (a slug)."""
+
+    payload: bytes
+    reason: str
+
+
+Handler = Callable[[Sequence[bytes]], Awaitable[Sequence[Refusal]]]
 log = get_logger("outbox")
 
 
-async def add(tx: Tx, channel: str, payload: bytes) -> None:
-    """Queue a payload for the handler of `channel`, if and only if the transaction commits."""
-    await tx.execute("INSERT INTO outbox (channel, payload) VALUES ($1, $2)", channel, payload)
+async def add(tx: Tx, channel: str, *payloads: bytes) -> None:
+    """Queue payloads for the handler of `channel`, if and only if the transaction commits."""
+    await tx.execute("INSERT INTO outbox (channel, payload) SELECT $1, unnest($2::bytea[])", channel, list(payloads))
 
 
 class Relay:
     """Hands committed rows to their handlers, at least once, then deletes them. Any number may run.
 
-    Two relays may hand on neighbouring rows in either order, so receivers compare versions.
+    Two relays may hand on neighbouring rows in either order, so receivers compare versions. A handler raises for what may
+    pass; it is asked again, ever more slowly.
     """
 
-    def __init__(self, db: Database, handlers: Mapping[str, Handler]) -> None:
-        self._db, self._handlers = db, handlers
-        self._wake = asyncio.Event()
+    def __init__(self, db: Database, handlers: Mapping[str, Handler], health: Health) -> None:
+        self._db, self._handlers, self._health = db, handlers, health
+        self._wakes = {channel: asyncio.Event() for channel in handlers}
+        self._ages: dict[str, float] = {}
 
     def wake(self) -> None:
         """Say that something was committed."""
-        self._wake.set()
+        for event in self._wakes.values():
+            event.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop` is set and nothing is left; come back with a growing pause after a failure."""
-        failures = 0
-        while True:
-            try:
-                moved = await self.step()
-                failures = 0
-            except Exception as error:
-                failures += 1
-                OUTBOX_FAILURES.inc()
-                log.warning("outbox_failed", error=type(error).__name__, failures=failures)
-                if stop.is_set():
-                    return
-                await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                continue
-            if moved:
-                continue
-            if stop.is_set():
-                return
-            await self._idle(stop)
+        """Relay until `stop` is set and nothing is left, or what is left cannot be handed on."""
+        async with asyncio.TaskGroup() as group:
+            for channel in self._handlers:
+                group.create_task(self._run(channel, stop), name=f"relay {channel}")
 
-    async def _idle(self, stop: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stop.wait())]
-        await asyncio.wait(waits, timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        self._wake.clear()
+    async def _run(self, channel: str, stop: asyncio.Event) -> None:
+        async def work() -> bool:
+            moved = await self.step(channel)
+            late = self._ages[channel] > PATIENCE_S
+            self._health.set(
+                f"age of outbox {channel}", f"the oldest row waits over {PATIENCE_S:.0f} s" if late else None
+            )
+            return moved > 0
 
-    async def step(self) -> int:
-        """Hand on one lot; answers how many rows it had."""
+        wake = self._wakes[channel]
+        await repeat(work, stop, name=f"outbox {channel}", idle_s=IDLE_S, health=self._health, wake=wake)
+        with contextlib.suppress(Exception):  # what cannot be handed on now stays for the next process
+            while await self.step(channel):
+                pass
+
+    async def drain(self) -> int:
+        """Hand on all there is, once through; answers how many rows that were."""
+        total = 0
+        while moved := sum([await self.step(channel) for channel in self._handlers]):
+            total += moved
+        return total
+
+    async def step(self, channel: str) -> int:
+        """Hand on one lot of a channel; answers how many rows it had."""
         async with self._db.tx() as tx:
-            rows = await tx.fetch(TAKE, MOST)
-            for channel, handler in self._handlers.items():
-                payloads = [r["payload"] for r in rows if r["channel"] == channel]
-                if payloads:
-                    await handler(payloads)
-            if rows:
-                await tx.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [r["id"] for r in rows])
+            rows = await tx.fetch(TAKE, channel, MOST)
+            self._ages[channel] = rows[0]["age"] if rows else 0.0
+            OUTBOX_AGE.labels(channel=channel).set(self._ages[channel])
+            if not rows:
+                return 0
+            async with asyncio.timeout(HANDLER_S):
+                refused = await self._handlers[channel]([r["payload"] for r in rows])
+            if refused:
+                await _put_aside(tx, channel, refused)
+            await tx.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [r["id"] for r in rows])
         return len(rows)
+
+
+async def _put_aside(tx: Tx, channel: str, refused: Sequence[Refusal]) -> None:
+    await tx.execute(
+        "INSERT INTO undeliverable (channel, payload, reason) SELECT $1, * FROM unnest($2::bytea[], $3::text[])",
+        channel,
+        [r.payload for r in refused],
+        [r.reason for r in refused],
+    )
+    for refusal in refused:
+        UNDELIVERABLE.labels(channel=channel, reason=refusal.reason).inc()
+        log.error("outbox_undeliverable", channel=channel, reason=refusal.reason, bytes=len(refusal.payload))

@@ -10,12 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from fastapi import FastAPI
 
 from chassis.auth import ServiceTokens
-from chassis.bus import KafkaProducer, unpack
+from chassis.bus import KafkaProducer, pack, unpack
 from chassis.cache import open_redis
 from chassis.db import Database
 from chassis.documents import FACTS, RELEASE, Document, Snapshot
+from chassis.health import Health
 from chassis.http import service_app
-from chassis.outbox import Handler, Relay
+from chassis.outbox import Handler, Refusal, Relay
 
 T = TypeVar("T")
 
@@ -47,12 +48,21 @@ class Publisher(Generic[T]):
 def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) -> dict[str, Handler]:
     """Where the channels RELEASE and FACTS of an outbox go; without Kafka facts have no reader."""
 
-    async def release(payloads: Sequence[bytes]) -> None:
+    async def release(payloads: Sequence[bytes]) -> list[Refusal]:
         await redis.set(version_key, max(int(p) for p in payloads))
+        return []
 
-    async def facts(payloads: Sequence[bytes]) -> None:
-        if producer is not None:
-            await producer.send_all(unpack(payloads))
+    async def facts(payloads: Sequence[bytes]) -> list[Refusal]:
+        if producer is None:
+            return []
+        records, refused = [], []
+        for payload in payloads:
+            try:
+                records += unpack(payload)
+            except ValueError:
+                refused.append(Refusal(payload, "unreadable"))
+        never = await producer.send_all(records)
+        return refused + [Refusal(pack([record])[0], reason) for record, reason in never]
 
     return {RELEASE: release, FACTS: facts}
 
@@ -66,14 +76,15 @@ async def publisher(
     db = await Database.open(settings.database_url, schema=schema)
     redis = open_redis(settings.redis_url)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
-    snapshot: Snapshot[T] = Snapshot(db, build)
-    app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping})
+    health = Health()
+    snapshot: Snapshot[T] = Snapshot(db, build, health)
+    app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health)
     tokens = ServiceTokens(settings.service_secret, name)
     try:
-        if producer is not None:
-            await producer.start()
         await snapshot.refresh()
-        yield Publisher(db, Relay(db, handlers(redis, producer, version_key=version_key)), snapshot, tokens, app)
+        yield Publisher(
+            db, Relay(db, handlers(redis, producer, version_key=version_key), health), snapshot, tokens, app
+        )
     finally:
         if producer is not None:
             await producer.stop()

@@ -16,6 +16,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 from chassis import telemetry
+from chassis.health import Health
 from chassis.telemetry import get_logger
 
 log = get_logger("service")
@@ -79,24 +80,43 @@ async def _main(build: Build, settings: HasAddress) -> None:
         await serve(service, stopping)
 
 
-async def repeat(work: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, name: str, idle_s: float) -> None:
-    """Do `work` until `stop` is set: at once again while it answers True, after a pause otherwise.
+async def repeat(
+    work: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, name: str, idle_s: float, health: Health,
+    wake: asyncio.Event | None = None,
+) -> None:  # fmt: skip
+    """Do `work` until `stop` is set: at once again while it answers True, after a pause (or when woken) otherwise.
 
-    What it raises is logged as `loop_failed` and tried again, ever more slowly: one loop's trouble is not the process's.
+    What it raises is logged as `loop_failed` and tried again, ever more slowly: one loop's trouble is not the process's,
+    but from the second time on `health` says so.
     """
     failures = 0
     while not stop.is_set():
+        health.beat(name)
         pause = idle_s
         try:
-            if await work():
-                continue
+            again = await work()
             failures = 0
+            health.fine(name)
+            if again:
+                continue
         except Exception as error:
             failures += 1
             pause = min(10.0, max(idle_s, 0.1) * 2**failures)
             log.error("loop_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+            if failures > 1:
+                health.trouble(name, f"fails again and again: {type(error).__name__}")
+        await pause_of(pause, stop, *([wake] if wake else []))
+        if wake is not None:
+            wake.clear()
+    health.end(name)
+
+
+async def pause_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait so long, or until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _settle_memory() -> None:

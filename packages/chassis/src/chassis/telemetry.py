@@ -8,10 +8,17 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 HTTP_SECONDS = Histogram("http_request_seconds", "Time to answer a request", ["service", "method", "route", "status"])
-OUTBOX_FAILURES = Counter("outbox_failures_total", "Times the relay could not hand its rows on")
+TROUBLE = Gauge("process_trouble", "1 while something is wrong with a part of the process", ["part"])
+OUTBOX_AGE = Gauge("outbox_oldest_seconds", "Age of the oldest row not handed on", ["channel"])
+UNDELIVERABLE = Counter("outbox_undeliverable_total", "Payloads put aside for good", ["channel", "reason"])
+LAG = Gauge("consumer_lag_records", "Records of a partition not applied yet", ["topic", "partition"])
+LAG_SECONDS = Gauge("consumer_lag_seconds", "Age of the oldest record not applied yet", ["topic", "partition"])
+HALTED = Gauge(
+    "consumer_halted", "1 while a partition waits for somebody to choose where to go on", ["topic", "partition"]
+)
 
 
 def get_logger(name: str) -> Any:

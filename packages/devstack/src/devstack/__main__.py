@@ -45,7 +45,7 @@ def _servers(stack: ExitStack) -> tuple[str, str, str]:
     elif not bootstrap:
         print(NO_KAFKA.format(reason=missing), flush=True)
     if bootstrap:
-        asyncio.run(ensure_topics(bootstrap, topics.PARTITIONS))
+        asyncio.run(ensure_topics(bootstrap, topics.SHAPES))
     return database, redis, bootstrap
 
 

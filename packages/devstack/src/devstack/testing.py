@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from devstack import kafka as kafka_server
 from devstack import varnish as varnish_server
@@ -20,6 +21,10 @@ from devstack.kafka import Kafka
 from devstack.servers import Postgres, Valkey
 from devstack.stack import Stack
 from devstack.varnish import Varnish
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("footfall", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("footfall")
 
 
 def _need(missing: str | None) -> None:
@@ -117,7 +122,7 @@ def stack(postgres: Postgres, valkey: Valkey, kafka: Kafka, state: Path) -> Iter
         connection = await asyncpg.connect(postgres.url)
         await connection.execute("CREATE DATABASE stack")
         await connection.close()
-        await ensure_topics(kafka.bootstrap, topics.PARTITIONS)
+        await ensure_topics(kafka.bootstrap, topics.SHAPES)
 
     asyncio.run(prepare())
     server = Valkey(state / "stack")

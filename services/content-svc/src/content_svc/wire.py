@@ -9,7 +9,7 @@ from chassis.bus import Record
 from contracts import facts, topics
 
 
-def targeting_fact(version: int, tags: Sequence[str], now: int) -> bytes:
-    """An outbox payload: one targeting.changed.v1 fact."""
+def targeting_fact(version: int, tags: Sequence[str], now: int) -> list[bytes]:
+    """Outbox payloads: one targeting.changed.v1 fact."""
     fact = facts.targeting(source="content-svc", website="", version=version, tags=list(tags), time_ms=now)
     return bus.pack([Record(topics.TARGETING_CHANGED, None, fact, facts.HEADERS)])

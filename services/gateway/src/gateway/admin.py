@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import unquote
 
 import httpx
 from chassis.http import read_json
@@ -21,30 +22,28 @@ OWNERS = {
     "slots": CONTENT,
     "cart-rules": PROMO,
     "redemptions": PROMO,
+    "positions": SEGMENT,
 }
+OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
 PASSED_ON = ("etag", "content-type")
 router = APIRouter(prefix="/admin/v1")
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
 async def forward(
-    path: str,
     request: Request,
     deps: Annotated[Deps, Depends(deps_of)],
     key: Annotated[str | None, Header(alias="x-api-key")] = None,
 ) -> Response:
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")
-    parts = path.split("/")
-    owner = OWNERS.get(parts[0])
-    if owner is None or any(part in ("", ".", "..") for part in parts):
-        raise Problem("not-found", 404, "Not found")
+    owner, path = _owner(request.scope["raw_path"])
     body = await request.body()
     if body:
         read_json(body)
     names = ("content-type", "if-match", "idempotency-key")
     headers = {n: request.headers[n] for n in names if n in request.headers} | {"x-actor": who.id}
-    url = httpx.URL(f"/v1/{path}", query=request.url.query.encode())
+    url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
     try:
         answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=body)
     except httpx.HTTPError:
@@ -53,3 +52,14 @@ async def forward(
         ) from None
     kept = {n: answer.headers[n] for n in PASSED_ON if n in answer.headers}
     return Response(answer.content, answer.status_code, headers={**kept, "cache-control": "private, no-store"})
+
+
+def _owner(raw_path: bytes) -> tuple[str, str]:
+    """The service of a path, and the path as it came: what is encoded stays so. Raises Problem 404."""
+    path = raw_path.decode("latin-1").removeprefix(f"{router.prefix}/")
+    noun, *rest = path.split("/")
+    plain = [unquote(part) for part in (noun, *rest)]
+    odd = not path.isascii() or any(part in ("", ".", "..") for part in plain)
+    if noun not in OWNERS or odd or (noun not in OPAQUE and any("/" in part for part in plain)):
+        raise Problem("not-found", 404, "Not found")
+    return OWNERS[noun], path

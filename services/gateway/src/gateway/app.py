@@ -10,6 +10,7 @@ from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
 from chassis.cache import open_redis
 from chassis.clock import Clock, SystemClock
+from chassis.health import Health
 from chassis.http import Limits, service_app
 from chassis.pipe import Pipe
 from chassis.service import Loop, Service
@@ -37,8 +38,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     redis = open_redis(settings.redis_url)
     urls = {SEGMENT: settings.segment_url, CONTENT: settings.content_url, PROMO: settings.promo_url}
     upstreams = Upstreams(urls, ServiceTokens(settings.service_secret, NAME))
-    knowledge = Knowledge()
-    watcher = Watcher(knowledge, upstreams, redis, settings.edge_urls, settings.edge_secret)
+    knowledge, health = Knowledge(), Health()
+    watcher = Watcher(knowledge, upstreams, redis, (settings.edge_urls, settings.edge_secret), health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
     decider = Decider(
         knowledge,
@@ -60,7 +61,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         if not knowledge.loaded:
             raise ConnectionError
 
-    app = service_app("Footfall", pings={"targeting": loaded})
+    app = service_app("Footfall", pings={"targeting": loaded}, health=health, optional=("watch",))
     app.include_router(api.router)
     app.include_router(admin.router)
     guarded = Limits(app, service=NAME)
@@ -69,8 +70,6 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         settings, clock, keys, tokens, upstreams, decider, hot, Limiter(redis, clock), Codec(), producer, encode
     )
     try:
-        if producer is not None:
-            await producer.start()
         yield Service(NAME, hot, settings.host, settings.port, [Loop("pipe", pipe.run), Loop("watch", watcher.run)])
     finally:
         if producer is not None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-from chassis.telemetry import get_logger
+from chassis.health import Health
+from chassis.service import repeat
 
 from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
 from gateway.telemetry import DECISIONS, PURGES
@@ -21,9 +22,8 @@ WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
 KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
-MOST_PLANS = 10_000
+MOST_PLANS, LOOK_S = 10_000, 1.0
 _hits = DECISIONS.labels(source="memory")
-log = get_logger("watch")
 
 
 class Knowledge:
@@ -65,10 +65,10 @@ class Watcher:
     """`seen` is told the versions by the pipe; `run` refreshes when they differ from what is known."""
 
     def __init__(
-        self, knowledge: Knowledge, upstreams: Upstreams, redis: Any, edges: Sequence[str], secret: str
+        self, knowledge: Knowledge, upstreams: Upstreams, redis: Any, edges: tuple[Sequence[str], str], health: Health
     ) -> None:
-        self._knowledge, self._upstreams, self._redis = knowledge, upstreams, redis
-        self._edges, self._secret = edges, secret
+        self._knowledge, self._upstreams, self._redis, self._health = knowledge, upstreams, redis, health
+        self._edges, self._secret = edges
         self._changed = asyncio.Event()
         self._unpurged: dict[str, Mapping[str, Any]] = {}
         self._known: tuple[bytes | None, ...] = ()
@@ -82,21 +82,16 @@ class Watcher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Refresh on every change, until `stop` is set."""
-        while not stop.is_set():
-            try:
-                if not self._knowledge.loaded or self._latest != self._known:
-                    await self.refresh()
-                await self.purge()
-            except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
-                log.warning("refresh_failed", error=type(error).__name__)
-                await asyncio.sleep(0.3)
-            _hits.inc(self._knowledge.hits)
-            self._knowledge.hits = 0
-            self._changed.clear()
-            waits = [asyncio.ensure_future(self._changed.wait()), asyncio.ensure_future(stop.wait())]
-            await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+        await repeat(self.look, stop, name="watch", idle_s=LOOK_S, health=self._health, wake=self._changed)
+
+    async def look(self) -> bool:
+        """Refresh if anything changed, and purge what is still to be; True when there is more to do at once."""
+        _hits.inc(self._knowledge.hits)
+        self._knowledge.hits = 0
+        if not self._knowledge.loaded or self._latest != self._known:
+            await self.refresh()
+        await self.purge()
+        return self._latest != self._known
 
     async def refresh(self) -> None:
         """Load all three and swap; what they say has changed is to be purged."""

@@ -9,24 +9,29 @@ from typing import Annotated, Any
 
 import msgspec
 from chassis.bus import Record
+from chassis.bus_places import EARLIEST, LATEST, Slice
 from chassis.documents import expected_version
 from chassis.http import Actor, IfMatch
 from chassis.problems import Problem
+from chassis.telemetry import get_logger
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from msgspec.json import encode
 
-from segment_svc import definitions, reads, store, wire
-from segment_svc.definitions import Stored
+from segment_svc import definitions, positions, reads, store
+from segment_svc.definitions import Rules, Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
 from segment_svc.domain.facts import view
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
-from segment_svc.flows.apply_events import apply_events
+from segment_svc.flows.ingest import HEADERS, Ingest
+from segment_svc.flows.quarantine import guarded
 from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
-from segment_svc.schemas import Definition, Draft, Events, NewDefinition
+from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition, PartitionNumber
 
 SAMPLE = 2000
+log = get_logger("api")
 router = APIRouter(prefix="/v1")
 
 
@@ -45,8 +50,19 @@ def _view(stored: Stored) -> dict[str, Any]:
         "key": stored.key,
         "version": stored.version,
         "live_version": stored.live_version,
+        "quarantined": stored.quarantined,
         **stored.body,
     }
+
+
+async def _rules(deps: Deps) -> Rules:
+    """The rules of the newest release, read without keeping anybody waiting."""
+
+    async def read() -> Rules:
+        async with deps.db.tx() as tx:
+            return await deps.rulebook.latest(tx)
+
+    return await guarded(deps, read)
 
 
 async def _stored(deps: Deps, key: str) -> Stored:
@@ -78,8 +94,8 @@ async def create_segment(
 @router.post("/segments/preview")
 async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin."""
+    rules = await _rules(deps)
     async with deps.db.tx() as tx:
-        rules = await deps.rulebook.current(tx)
         states, total = await reads.sample(tx, SAMPLE)
     draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
     faults = RuleSet.check([*rules.live, draft], "draft", deps.rulebook.zone)
@@ -165,16 +181,15 @@ async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: i
 
     Parameters named like context fields are the request to explain.
     """
-    stored = await _stored(deps, key)
+    stored, rules = await _stored(deps, key), await _rules(deps)
     async with deps.db.tx() as tx:
-        rules = await deps.rulebook.current(tx)
-        rows = await store.load(tx, [profile])
-        row = store.resolve(rows, profile)
+        row = await store.look(tx, profile)
         owner = row.key if row else profile
         past = await reads.history(tx, owner, stored.id)
         member_at = None if at is None else await reads.was_member(tx, owner, stored.id, at)
-    if stored.live_version is None:
-        raise Problem("not-live", 409, "No version of this segment is live")
+    if key not in rules.ruleset.trees:
+        detail = f"It is quarantined: {stored.quarantined}" if stored.quarantined else ""
+        raise Problem("not-live", 409, "No version of this segment is live", detail=detail)
     person = row.profile if row else people.empty("customer" if profile.startswith("c:") else "visitor")
     context = {name: value for name, value in request.query_params.items() if name in FIELDS}
     why = rules.ruleset.explain(key, person, deps.clock.now_ms(), who=owner, context=context)
@@ -182,12 +197,11 @@ async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: i
     return answer if at is None else {**answer, "at": at, "member_at": member_at}
 
 
-@router.get("/profiles/{identity}")
+@router.get("/profiles/{identity:path}")
 async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
     """What is known of a person, and the segments they are in."""
     async with deps.db.tx() as tx:
-        rows = await store.load(tx, [identity])
-        row = store.resolve(rows, identity)
+        row = await store.look(tx, identity)
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])
@@ -213,8 +227,8 @@ async def list_backfills(deps: DepsDep) -> dict[str, Any]:
 @router.get("/definitions")
 async def get_definitions(deps: DepsDep) -> dict[str, Any]:
     """What a reader needs to turn documents into segments: atoms, request-time remainders, the stranger's bits."""
+    rules = await _rules(deps)
     async with deps.db.tx() as tx:
-        rules = await deps.rulebook.current(tx)
         changes = await reads.releases(tx, 200)
     segments = []
     for definition in rules.live:
@@ -233,14 +247,30 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
     return {"version": rules.version, "empty": empty, "segments": segments, "changes": changes}
 
 
+@router.get("/positions")
+async def list_positions(deps: DepsDep) -> dict[str, Any]:
+    """Where every partition is to be read next, and why it is halted, if it is."""
+    async with deps.db.tx() as tx:
+        return {"positions": await positions.read_all(tx)}
+
+
+@router.put("/positions/{topic}/{partition}", status_code=204)
+async def put_position(
+    topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Actor = "unknown"
+) -> None:
+    """Choose where a partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
+    offset = {"earliest": EARLIEST, "latest": LATEST}.get(str(body.from_), body.from_)
+    async with deps.db.tx() as tx:
+        if not await positions.choose(tx, topic, partition, int(offset)):
+            raise Problem("not-found", 404, "Nobody ever read this partition")
+    log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor)
+
+
 @router.post("/events", status_code=202)
 async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
-    """Apply events without Kafka, by the same flow; refused ones are named with the reason."""
-    encode = msgspec.json.Encoder().encode
+    """Apply events without Kafka, by the same flow; what is not applied is named with the reason."""
     batch = uuid.uuid4().hex
-    headers = (("content-type", b"application/cloudevents+json"),)
-    records = [Record(f"http-{batch}", None, encode(e), headers, 0, i) for i, e in enumerate(body.events)]
-    incoming, dead = wire.decode(deps.codec, records, now=deps.clock.now_ms())
-    receipt = await apply_events(deps, incoming)
-    rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in dead]
-    return {"outcomes": receipt.outcomes, "refused": receipt.refused, "rejected": rejected}
+    records = [Record(f"http-{batch}", None, encode(e), HEADERS, 0, i) for i, e in enumerate(body.events)]
+    receipt = await Ingest(deps, logged=False)([Slice(records[0].topic, 0, 0, len(records), records)])
+    rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in receipt.dead]
+    return {"outcomes": receipt.outcomes, "rejected": rejected}

@@ -13,8 +13,9 @@ from chassis.bus import KafkaProducer
 from chassis.cache import VersionedWriter, open_redis
 from chassis.clock import Clock, SystemClock
 from chassis.db import Database
+from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
-from chassis.outbox import Handler, Relay
+from chassis.outbox import Handler, Refusal, Relay
 from chassis.publishing import handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
@@ -49,21 +50,21 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     tokens = ServiceTokens(settings.service_secret, "segment-svc")
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     services = {"content-svc": settings.content_url, "promo-svc": settings.promo_url}
+    health = Health()
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(
             db=db,
             clock=clock,
             rulebook=RuleBook(settings),
-            relay=Relay(db, _handlers(redis, producer)),
+            relay=Relay(db, _handlers(redis, producer), health),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
             recent=Recent(),
+            health=health,
         )
-        app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping})
+        app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health)
         app.state.deps = deps
         app.include_router(api.router, dependencies=[require_service(tokens, "segment-svc")])
-        if producer is not None:
-            await producer.start()
         try:
             yield Adapters(deps, app, redis)
         finally:
@@ -77,8 +78,15 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
     """Where each channel of the outbox goes; documents first, so that facts find them written."""
     writer = VersionedWriter(redis)
 
-    async def audience(payloads: Sequence[bytes]) -> None:
-        await writer.put_many(wire.documents_of(payloads))
+    async def audience(payloads: Sequence[bytes]) -> list[Refusal]:
+        documents, refused = [], []
+        for payload in payloads:
+            try:
+                documents += wire.documents_of(payload)
+            except ValueError:
+                refused.append(Refusal(payload, "unreadable"))
+        await writer.put_many(documents)
+        return refused
 
     return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key="ver:segment")}
 

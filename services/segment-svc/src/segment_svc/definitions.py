@@ -1,12 +1,13 @@
 """Definitions of segments as stored, and the rule book: the compiled rules of the newest release.
 
-A release is a version of everything that is evaluated. A batch reads the head FOR SHARE, so once a change of the
-definitions has committed, every later batch works by it.
+A release is a version of everything that is evaluated. A batch shares a lock that a change of the definitions takes alone, so
+once a change has committed, every later batch works by it.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,29 +17,37 @@ import msgspec
 from chassis import outbox
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
-from chassis.telemetry import get_logger
 
 from segment_svc import wire
 from segment_svc.domain.definition import Definition, references, renamed
-from segment_svc.domain.ruleset import RuleSet
+from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.settings import Settings
+from segment_svc.telemetry import QUARANTINED
 
-HEAD = "SELECT version FROM release_head FOR SHARE"
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body::text FROM plan p JOIN segment s ON s.id = p.segment_id
-    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
-SHADOW_MARK = "@shadow"
-log = get_logger("definitions")
+HEAD = "SELECT version FROM release_head"
+# Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
+# is not passed by the batches that come after it, as it would be on a row.
+SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body::text, q.cause FROM plan p
+    JOIN segment s ON s.id = p.segment_id
+    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version
+    LEFT JOIN quarantine q ON q.segment_id = p.segment_id AND q.version = p.version ORDER BY s.id"""
+SHADOW_MARK, UNREADABLE = "@shadow", "cannot be read by this version of the service"
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A definition: `version` is the newest saved one, `live_version` the one that serves (None: none does)."""
+    """A definition: `version` is the newest saved one, `live_version` the one that serves (None: none does).
+
+    `quarantined`: why nobody is in it although it serves, or why the newest version could not start to.
+    """
 
     id: int
     key: str
     version: int
     live_version: int | None
     body: dict[str, Any]
+    quarantined: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Rules:
 def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:
     """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key.
 
-    What cannot be read has no members, and does not keep the others from being evaluated.
+    Raises RuleRaised for those that cannot be compiled. Quarantined ones have been left out.
     """
     zone = ZoneInfo(settings.time_zone)
     shadows = {p["key"] for p in plans if not p["live"]}
@@ -75,10 +84,8 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     shadow = tuple(
         _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
     )
-    broken = {d.key for d in (*live, *shadow) if not RuleSet.readable(d, zone)}
-    if broken:
-        log.error("definition_unreadable", segments=sorted(broken))
-    live, shadow = (tuple(d for d in some if d.key not in broken) for some in (live, shadow))
+    if broken := {d.key: UNREADABLE for d in (*live, *shadow) if not RuleSet.readable(d, zone)}:
+        raise RuleRaised(broken)
     ruleset = RuleSet.compile([*live, *shadow], zone)
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
@@ -119,35 +126,45 @@ class RuleBook:
         self._rules: Rules | None = None
 
     async def current(self, tx: Tx) -> Rules:
-        """The rules this transaction must work by."""
+        """The rules this transaction must work by; they do not change until it ends. Raises RuleRaised, see compile_rules."""
+        await tx.execute(SHARE)
+        return await self.latest(tx)
+
+    async def latest(self, tx: Tx) -> Rules:
+        """The rules of the newest release, for who only reads. Raises RuleRaised."""
         version = await tx.fetchval(HEAD)
         if self._rules is None or self._rules.version != version:
             plans = [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
-            self._rules = compile_rules(version, plans, self._settings)
+            for plan in plans:
+                QUARANTINED.labels(segment=plan["key"]).set(1 if plan["live"] and plan["cause"] else 0)
+            self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings)
         return self._rules
 
 
 async def lock(tx: Tx) -> None:
     """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change."""
-    await tx.execute("SELECT version FROM release_head FOR UPDATE")
+    await tx.execute(ALONE)
 
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     """Start a new release and tell readers through the outbox. Waits for the batches that work by the old one."""
+    await lock(tx)
     version: int = await tx.fetchval("UPDATE release_head SET version = version + 1 RETURNING version")
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
     await outbox.add(tx, RELEASE, b"%d" % version)
-    await outbox.add(tx, FACTS, wire.targeting_facts(version, tags, now=now))
+    await outbox.add(tx, FACTS, *wire.targeting_facts(version, tags, now=now))
     return version
 
 
-STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text FROM segment s
-    JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
+STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
+        (SELECT max(q.cause) FROM quarantine q WHERE q.segment_id = s.id AND q.version IN (s.version, p.version)) AS cause
+    FROM segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
     LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""
 
 
 def _stored(record: Any) -> Stored:
-    return Stored(record["id"], record["key"], record["version"], record["live_version"], json.loads(record["body"]))
+    body = json.loads(record["body"])
+    return Stored(record["id"], record["key"], record["version"], record["live_version"], body, record["cause"])
 
 
 async def read(tx: Tx, key: str) -> Stored | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chassis.clock import Clock
 from chassis.db import Database
+from chassis.health import Health
 from chassis.outbox import Relay
 from contracts.codec import Codec
 
@@ -27,3 +28,4 @@ class Deps:
     codec: Codec
     users: Users
     recent: Recent
+    health: Health

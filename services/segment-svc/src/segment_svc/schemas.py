@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?\d[\d\s()/-]{7,}\d")
@@ -29,7 +30,7 @@ class Override(Strict):
 
     profile: Annotated[str, Field(pattern=r"^[vc]:.{1,200}$")]
     include: bool
-    until: int | None = None
+    until: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     reason: Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -61,10 +62,21 @@ class Draft(Strict):
 
     condition: dict[str, Any]
     applies_to: Literal["visitors", "customers", "both"] = "both"
-    websites: list[Key] = []
+    websites: Annotated[list[Key], Field(max_length=50)] = []
 
 
 class Events(Strict):
     """A batch of CloudEvents as the collector accepted them."""
 
     events: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1000)]
+
+
+PartitionNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
+
+
+class Choice(Strict):
+    """Where a halted partition is to go on."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    from_: Annotated[Literal["earliest", "latest"] | Annotated[int, Field(ge=0, lt=2**62)], Field(alias="from")]

@@ -23,37 +23,45 @@ LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at,
     CASE WHEN p.version <> u.version THEN p.state END AS state
     FROM unnest($1::text[], $2::bigint[]) AS u (profile, version) JOIN profile AS p ON p.profile = u.profile
     ORDER BY p.profile FOR UPDATE OF p"""
-# Loaded rows are locked; a new row that another transaction created first has a version already and is not counted.
-SAVE = """INSERT INTO profile AS p
+OWNERS = "SELECT merged_into FROM profile WHERE profile = ANY($1::text[]) AND merged_into IS NOT NULL"
+COLUMNS = """unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
+    AS u (profile, website, merged_into, version, next_flip_at, atoms, document, state)"""
+# A new row that another transaction created first is not counted, and not waited for once that has committed.
+INSERT = f"""INSERT INTO profile
     (profile, website, merged_into, version, next_flip_at, updated_at, atoms, document, state)
     SELECT u.profile, u.website, u.merged_into, u.version, u.next_flip_at, $9, u.atoms, u.document, u.state
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
-         AS u (profile, website, merged_into, version, next_flip_at, atoms, document, state)
-    ON CONFLICT (profile) DO UPDATE SET merged_into = EXCLUDED.merged_into, version = EXCLUDED.version,
-        next_flip_at = EXCLUDED.next_flip_at, updated_at = EXCLUDED.updated_at, atoms = EXCLUDED.atoms,
-        document = EXCLUDED.document, state = EXCLUDED.state
-    WHERE p.version < EXCLUDED.version"""
-CLAIM = """INSERT INTO profile (profile, website, version, updated_at, atoms, state)
-    VALUES ($1, $2, 0, 0, '', $3) ON CONFLICT DO NOTHING"""
+    FROM {COLUMNS} ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
+# Loaded rows are locked.
+UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.version,
+        next_flip_at = u.next_flip_at, updated_at = $9, atoms = u.atoms, document = u.document, state = u.state
+    FROM {COLUMNS} WHERE p.profile = u.profile"""  # noqa: S608 - constants
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
     ON CONFLICT (profile, segment_id) DO UPDATE SET since = EXCLUDED.since, cause = EXCLUDED.cause,
         definition_version = EXCLUDED.definition_version"""
 LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::smallint[]) AS u (profile, segment_id)
     WHERE m.profile = u.profile AND m.segment_id = u.segment_id"""
+EMPTY = """WITH gone AS (DELETE FROM membership WHERE segment_id = $1 RETURNING profile)
+    INSERT INTO transition (profile, segment_id, at, entered, cause, definition_version, recorded_at)
+    SELECT profile, $1, $2, false, $4, $3, $2 FROM gone"""
 IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::text[])"
-DUE = """SELECT profile FROM profile WHERE next_flip_at <= $1 ORDER BY next_flip_at LIMIT $2"""
-FENCE = """UPDATE position AS p SET next_offset = u.next_offset
-    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS u (topic, partition, expected, next_offset)
-    WHERE p.topic = u.topic AND p.partition = u.partition AND p.next_offset = u.expected"""
+# Rows a live batch works on are left to it: it catches up with what is due itself.
+DUE = """SELECT profile FROM profile WHERE next_flip_at <= $1 ORDER BY next_flip_at LIMIT $2 FOR UPDATE SKIP LOCKED"""
+READ = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state FROM profile
+    WHERE profile = ANY($1::text[])"""
+UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u (profile, identity)
+    WHERE i.identity = u.identity AND i.profile <> u.profile"""
+ALIAS = """INSERT INTO identity SELECT u.profile, u.identity, $3 FROM unnest($1::text[], $2::text[]) AS u (profile, identity)
+    ON CONFLICT DO NOTHING"""
 
 
 @dataclass(slots=True)
 class Row:
     """One profile as stored: `atoms` is the bitset at the last evaluation, `document` what readers were given.
 
-    Kept in memory only: `size`, bytes of stored state; `coming`, what the rules said of the profile before the events
-    of the types `touched`; `names`, every identity of the person, the own key first (none: not looked up).
+    Kept in memory only: `new`, nobody has stored it; `size`, bytes of stored state; `coming`, what the rules said of the
+    profile before the events of the types `touched`; `names`, every identity of the person, the own key first (none: not
+    looked up).
     """
 
     key: str
@@ -64,6 +72,7 @@ class Row:
     next_flip_at: int | None = None
     document: bytes | None = None
     merged_into: str | None = None
+    new: bool = False
     size: int = 0
     coming: Timeline | None = None
     touched: set[str] = field(default_factory=set)
@@ -111,16 +120,6 @@ class Transition(NamedTuple):
     source_event: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """A consumer's step over one partition: it read from `expected` and would next read `next_offset`."""
-
-    topic: str
-    partition: int
-    expected: int
-    next_offset: int
-
-
 class Conflict(Exception):
     """Somebody else changed a profile of the batch first; the batch is taken again from the start."""
 
@@ -134,24 +133,39 @@ def _row(record: Any) -> Row:
     key, website, merged_into, version, next_flip_at, atoms, document, state = record
     return Row(
         key, website, people.decode(state), version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
-        len(state),
+        size=len(state),
     )  # fmt: skip
 
 
 async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None) -> dict[str, Row]:
-    """Lock and read profiles in key order, following merges; a merged key maps to the row it became part of.
+    """Lock and read profiles, all in one key order, and those they were merged into with them.
 
-    Rows of `recent` that are still right are taken out of it instead of being read.
+    Rows of `recent` that are still right are taken out of it instead of being read. Raises Conflict when somebody merged
+    one of them meanwhile: locking its owner afterwards would be out of order.
     """
+    wanted = set(keys)
+    visitors = [key for key in wanted if key.startswith("v:")]
+    if visitors:
+        wanted.update([r["merged_into"] for r in await tx.fetch(OWNERS, visitors)])
+    names = sorted(wanted)
+    had = {key: row for key in names if (row := recent.take(key))} if recent else {}
     rows: dict[str, Row] = {}
-    wanted = sorted(set(keys))
-    while wanted:
-        had = {key: row for key in wanted if (row := recent.take(key))} if recent else {}
-        for record in await tx.fetch(LOAD, wanted, [had[k].version if k in had else -1 for k in wanted]):
-            key = record["profile"]
-            rows[key] = had[key] if record["state"] is None else _row(record)
-        wanted = sorted({r.merged_into for r in rows.values() if r.merged_into and r.merged_into not in rows})
+    for record in await tx.fetch(LOAD, names, [had[k].version if k in had else -1 for k in names]):
+        key = record["profile"]
+        rows[key] = had[key] if record["state"] is None else _row(record)
+    if any(r.merged_into and r.merged_into not in rows for r in rows.values()):
+        raise Conflict
     return rows
+
+
+async def look(tx: Tx, identity: str) -> Row | None:
+    """The row an identity belongs to, as it is, without keeping anybody from it; None for a stranger."""
+    for _ in range(2):
+        found = await tx.fetchrow(READ, [identity])
+        if found is None or not found["merged_into"]:
+            return _row(found) if found else None
+        identity = found["merged_into"]
+    return None
 
 
 def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
@@ -163,37 +177,35 @@ def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
 
 
 async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
-    """Write rows whose `version` was already raised by one. Raises Conflict when any of them moved meanwhile."""
-    states = [people.encode(r.profile) for r in rows]
-    done = await tx.execute(
-        SAVE,
-        [r.key for r in rows],
-        [r.website for r in rows],
-        [r.merged_into for r in rows],
-        [r.version for r in rows],
-        [r.next_flip_at for r in rows],
-        [to_bytes(r.atoms) for r in rows],
-        [r.document for r in rows],
-        states,
-        now,
-    )
-    if int(done.rsplit(" ", 1)[1]) != len(rows):
-        raise Conflict
-    for row, state in zip(rows, states, strict=True):
-        row.size = len(state)
+    """Write rows whose `version` was already raised. Raises Conflict when a new one exists by now."""
+    for statement, some in ((INSERT, [r for r in rows if r.new]), (UPDATE, [r for r in rows if not r.new])):
+        if not some:
+            continue
+        states = [people.encode(r.profile) for r in some]
+        done = await tx.execute(
+            statement,
+            [r.key for r in some],
+            [r.website for r in some],
+            [r.merged_into for r in some],
+            [r.version for r in some],
+            [r.next_flip_at for r in some],
+            [to_bytes(r.atoms) for r in some],
+            [r.document for r in some],
+            states,
+            now,
+        )
+        if int(done.rsplit(" ", 1)[1]) != len(some):
+            raise Conflict
+        for row, state in zip(some, states, strict=True):
+            row.size, row.new = len(state), False
 
 
-async def claim(tx: Tx, row: Row) -> None:
-    """Make a new row ours before its version may jump (a merge does that). Raises Conflict when it exists already."""
-    done = await tx.execute(CLAIM, row.key, row.website, people.encode(row.profile))
-    if done != "INSERT 0 1":
-        raise Conflict
-
-
-async def alias(tx: Tx, profile: str, identity: str, *, since: int) -> None:
-    """Say that `identity` now belongs to `profile`, and to no other profile any more."""
-    await tx.execute("DELETE FROM identity WHERE identity = $1 AND profile <> $2", identity, profile)
-    await tx.execute("INSERT INTO identity VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", profile, identity, since)
+async def alias(tx: Tx, owners: Mapping[str, str], *, since: int) -> None:
+    """Say that identities (key) now belong to profiles (value), and to no other ones any more."""
+    identities = sorted(owners)
+    profiles = [owners[name] for name in identities]
+    await tx.execute(UNALIAS, profiles, identities)
+    await tx.execute(ALIAS, profiles, identities, since)
 
 
 async def identities(tx: Tx, profiles: Sequence[str]) -> dict[str, list[str]]:
@@ -237,6 +249,11 @@ async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
         await tx.execute(LEAVE, [m.profile for m in left], [m.segment_id for m in left])
 
 
+async def empty(tx: Tx, segment_id: int, *, version: int, cause: str, now: int) -> None:
+    """Everybody leaves a segment, each with a transition."""
+    await tx.execute(EMPTY, segment_id, now, version, cause)
+
+
 async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
     """Append activity: (profile, received_at, what was done). It never holds a duplicate."""
     await tx.copy(
@@ -244,35 +261,6 @@ async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
         [(key, received, a.at, a.id_hash, a.type, a.website, a.props) for key, received, a in entries],
         ["profile", "received_at", "occurred_at", "id_hash", "type", "website", "props"],
     )
-
-
-async def fence(tx: Tx, steps: Sequence[Advance]) -> bool:
-    """Compare-and-set the read positions; False when another consumer of a partition was faster."""
-    done = await tx.execute(
-        FENCE,
-        [s.topic for s in steps],
-        [s.partition for s in steps],
-        [s.expected for s in steps],
-        [s.next_offset for s in steps],
-    )
-    return int(done.rsplit(" ", 1)[1]) == len(steps)
-
-
-async def positions(tx: Tx, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    """Where each partition is to be read from; a partition never seen starts at 0."""
-    topics, numbers = [t for t, _ in partitions], [p for _, p in partitions]
-    await tx.execute(
-        """INSERT INTO position SELECT t, p, 0 FROM unnest($1::text[], $2::int[]) AS u (t, p) ON CONFLICT DO NOTHING""",
-        topics,
-        numbers,
-    )
-    found = await tx.fetch(
-        """SELECT p.* FROM position p JOIN unnest($1::text[], $2::int[]) AS u (topic, partition)
-           USING (topic, partition)""",
-        topics,
-        numbers,
-    )
-    return {(r["topic"], r["partition"]): r["next_offset"] for r in found}
 
 
 async def due(tx: Tx, now: int, most: int) -> list[str]:

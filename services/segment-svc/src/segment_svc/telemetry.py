@@ -13,3 +13,5 @@ FRESHNESS = Histogram(
 OVERDUE = Gauge("segment_flips_overdue", "Profiles whose next flip passed and was not recorded yet")
 BACKFILL = Gauge("segment_backfill_done_ratio", "Progress of the running backfill, 0 to 1")
 REWRITTEN = Counter("segment_documents_rewritten_total", "Audience documents written again after Redis lost them")
+DROPPED = Counter("segment_event_fields_dropped_total", "Fields of events that no message has", ["type"])
+QUARANTINED = Gauge("segment_quarantined", "1 while a segment is quarantined: nobody is in it", ["segment"])

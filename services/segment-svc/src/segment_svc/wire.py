@@ -12,27 +12,31 @@ from dataclasses import dataclass
 
 import msgspec
 from chassis import bus
-from chassis.bus import Record
+from chassis.bus import MOST_RECORD, Headers, Record
 from contracts import facts, topics
-from contracts.codec import Codec, Event, Undecodable, plausible
+from contracts.codec import Codec, Event, plausible
+from contracts.fields import Undecodable
 
 from segment_svc.domain.activity import Activity, pack
 from segment_svc.store import Transition
+from segment_svc.telemetry import DROPPED
 
 AUDIENCE = "audience"
 LATE_MS = 3600 * 1000
+MOST_DOCUMENTS, MOST_HEADER, MOST_HEADERS = 500, 4096, 50
 PREFIX = {"visitor": "v", "customer": "c"}
 _pack = msgspec.msgpack.Encoder().encode
 _documents = msgspec.msgpack.Decoder(list[tuple[list[str], int, bytes]]).decode
 
 
 class Incoming(msgspec.Struct, frozen=True, gc=False):
-    """An event for the flow: whose it is (first identity), and whom it makes one person."""
+    """An event for the flow: whose it is (first identity), whom it makes one person, and the record it came in."""
 
     event_id: str
     identities: tuple[str, ...]
     activity: Activity
     login: tuple[str, str] | None
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +56,26 @@ def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[I
         try:
             event = codec.decode(record.value or b"", record.headers)
             plausible(event, now)
-            incoming.append(_incoming(event))
+            incoming.append(_incoming(event, record))
         except Undecodable as error:
             dead.append(Dead(record, error.reason, error.detail))
+            continue
+        except Exception as error:  # whatever a decoder raises is about this record, and stops no other
+            dead.append(Dead(record, "unreadable", type(error).__name__))
+            continue
+        if event.dropped:
+            DROPPED.labels(type=event.type if event.type in topics.TOPIC_OF else "custom").inc(event.dropped)
     return incoming, dead
 
 
-def _incoming(event: Event) -> Incoming:
+def _incoming(event: Event, record: Record) -> Incoming:
     kind, _, name = event.subject.partition(":")
     identity = f"{PREFIX[kind]}:{name}"
     login = _login(event, identity) if event.type in ("login", "identify") else None
     digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=8).digest()
     id_hash = int.from_bytes(digest, "big", signed=True)
     activity = Activity(id_hash, event.type, event.time_ms, event.website, pack(event.data))
-    return Incoming(event.id, (identity,) if login is None else (login[1], login[0]), activity, login)
+    return Incoming(event.id, (identity,) if login is None else (login[1], login[0]), activity, login, record)
 
 
 def _login(event: Event, identity: str) -> tuple[str, str] | None:
@@ -78,8 +88,8 @@ def _login(event: Event, identity: str) -> tuple[str, str] | None:
     return None
 
 
-def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> bytes:
-    """An outbox payload: one segment.membership.v1 fact per transition, keyed by profile."""
+def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> list[bytes]:
+    """Outbox payloads: one segment.membership.v1 fact per transition, keyed by profile."""
     return bus.pack(
         [
             Record(
@@ -102,37 +112,47 @@ def membership_facts(moves: Sequence[Transition], keys: Mapping[int, str], *, no
     )
 
 
-def targeting_facts(version: int, tags: Sequence[str], *, now: int) -> bytes:
-    """An outbox payload: one targeting.changed.v1 fact."""
+def targeting_facts(version: int, tags: Sequence[str], *, now: int) -> list[bytes]:
+    """Outbox payloads: one targeting.changed.v1 fact."""
     fact = facts.targeting(source="segment-svc", website="", version=version, tags=list(tags), time_ms=now)
     return bus.pack([Record(topics.TARGETING_CHANGED, None, fact, facts.HEADERS)])
 
 
-def dead_letters(dead: Sequence[Dead]) -> bytes:
-    """An outbox payload: the original bytes and headers for `<topic>.dlq`, with why and where from."""
-    return bus.pack([d.record._replace(topic=f"{d.record.topic}.dlq", headers=_marked(d)) for d in dead])
+def dead_letters(dead: Sequence[Dead]) -> list[bytes]:
+    """Outbox payloads: the original bytes and headers for `<topic>.dlq`, with why and where from.
+
+    A record that would not fit in a broker's is cut, and says how long it was; the whole one is at its partition and offset.
+    """
+    return bus.pack([_letter(d) for d in dead])
 
 
-def _marked(dead: Dead) -> tuple[tuple[str, bytes], ...]:
-    return (
-        *dead.record.headers,
+def _letter(dead: Dead) -> Record:
+    record = dead.record
+    marks: Headers = (
         ("dlq-reason", dead.reason.encode()),
         ("dlq-detail", dead.detail.encode(errors="replace")[:500]),
-        ("dlq-partition", b"%d" % dead.record.partition),
-        ("dlq-offset", b"%d" % dead.record.offset),
+        ("dlq-partition", b"%d" % record.partition),
+        ("dlq-offset", b"%d" % record.offset),
+    )
+    letter = record._replace(topic=f"{record.topic}.dlq", headers=(*record.headers, *marks))
+    if letter.size <= MOST_RECORD:
+        return letter
+    marks = (*marks, ("dlq-cut", b"%d" % record.size))
+    kept = [(name, value) for name, value in record.headers if len(name) + len(value or b"") < MOST_HEADER][
+        :MOST_HEADERS
+    ]
+    key, value = record.key, record.value or b""
+    return letter._replace(
+        key=key if len(key or b"") < MOST_HEADER else None, value=value[: MOST_RECORD // 2], headers=(*kept, *marks)
     )
 
 
-def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]]) -> bytes:
-    """An outbox payload: (identities, version, document) of people whose document changed."""
-    return _pack([(list(names), version, body or b"") for names, version, body in documents])
+def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]]) -> list[bytes]:
+    """Outbox payloads: (identities, version, document) of people whose document changed."""
+    lots = (documents[start : start + MOST_DOCUMENTS] for start in range(0, len(documents), MOST_DOCUMENTS))
+    return [_pack([(list(names), version, body or b"") for names, version, body in lot]) for lot in lots]
 
 
-def documents_of(payloads: Sequence[bytes]) -> list[tuple[str, int, bytes]]:
-    """(Redis key, version, document) to write, from payloads of the channel AUDIENCE."""
-    return [
-        (f"aud:{name}", version, body)
-        for payload in payloads
-        for names, version, body in _documents(payload)
-        for name in names
-    ]
+def documents_of(payload: bytes) -> list[tuple[str, int, bytes]]:
+    """(Redis key, version, document) to write, from a payload of the channel AUDIENCE. Raises ValueError (msgspec's)."""
+    return [(f"aud:{name}", version, body) for names, version, body in _documents(payload) for name in names]

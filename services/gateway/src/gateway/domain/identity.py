@@ -25,7 +25,7 @@ def visitor_of(secret: str, cookie: str) -> str | None:
     """The visitor id of a genuine cookie."""
     text, _, signature = cookie.rpartition(".")
     name, _, key_id = text.rpartition(".")
-    genuine = hmac.compare_digest(_sign(secret, text)[:32], signature)
+    genuine = hmac.compare_digest(_sign(secret, text)[:32].encode(), signature.encode())
     return name if genuine and key_id == KEY_ID and len(name) == 22 else None
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import msgspec
+from aiokafka.errors import KafkaError
 from chassis.bus import Record
 from chassis.problems import Problem
 from contracts import topics
-from contracts.codec import Undecodable, plausible
+from contracts.codec import plausible
+from contracts.fields import Undecodable
 
 from gateway.deps import Deps
 from gateway.keys import ApiKey
 from gateway.telemetry import COLLECTED
 from gateway.upstreams import SEGMENT
 
-MOST_EVENTS = 500
+MOST_EVENTS, HAND_OVER_S = 500, 5.0
 HEADERS = (("content-type", b"application/cloudevents+json"),)
 _encode = msgspec.json.Encoder().encode
 
@@ -67,10 +70,13 @@ async def _hand_over(deps: Deps, events: list[tuple[str, dict[str, Any]]]) -> No
     try:
         if deps.producer is not None:
             records = [Record(topic, e["subject"].encode(), _encode(e), HEADERS) for topic, e in events]
-            await deps.producer.send_all(records)
+            async with asyncio.timeout(HAND_OVER_S):
+                refused = await deps.producer.send_all(records)
+            if refused:
+                raise KafkaError(refused[0][1])
         else:
             await deps.upstreams.json(SEGMENT, "POST", "/v1/events", json={"events": [e for _, e in events]})
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, KafkaError, OSError, TimeoutError) as error:
         raise Problem(
             "collector-unavailable", 503, "Events cannot be taken now", headers={"retry-after": "1"}
         ) from error

@@ -143,12 +143,11 @@ def _bound(profile: Profile, kind: str) -> None:
 
 
 def _assign(profile: Profile, activity: Activity) -> None:
-    props = unpack(activity.props)
-    if activity.type == "identify":
-        values = {f"attributes.{k}": v for k, v in (props.get("attributes") or {}).items()}
-    else:
-        name = REGISTERS[activity.type]
+    props, name = unpack(activity.props), REGISTERS[activity.type]
+    if activity.type == "group_assigned":
         values = {name: props.get(name)}
+    else:  # each attribute and each purpose is a register of its own: what is not named stays as it was
+        values = {f"{name}.{k}": v for k, v in (props.get(name) or {}).items()}
     for name, value in values.items():
         history = profile.registers.setdefault(name, [])
         insort(history, (activity.at, activity.id_hash, value), key=lambda item: item[:2])
@@ -195,6 +194,6 @@ def register(profile: Profile, name: str) -> Any:
 
 
 def consent_flags(profile: Profile) -> int:
-    """Bit 0: personalisation was denied. Bit 1: analytics was denied."""
-    purposes = register(profile, "purposes") or {}
-    return sum(1 << i for i, name in enumerate(PURPOSES) if purposes.get(name) is False) if purposes else 0
+    """Bit 0: personalisation was denied. Bit 1: analytics was denied. Only True grants a purpose that was spoken of."""
+    said = [profile.registers.get(f"purposes.{name}") for name in PURPOSES]
+    return sum(1 << i for i, history in enumerate(said) if history and history[-1][2] is not True)

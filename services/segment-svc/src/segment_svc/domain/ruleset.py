@@ -47,6 +47,14 @@ class Timeline:
     reading: Reading
 
 
+class RuleRaised(Exception):
+    """Rules that cannot be evaluated: key -> the kind of error. The others are as good as before."""
+
+    def __init__(self, causes: Mapping[str, str]) -> None:
+        super().__init__(causes)
+        self.causes = causes
+
+
 @dataclass(slots=True)
 class RuleSet:
     """Compiled definitions. `residuals`: per request-dependent segment, its tree over atoms and context."""
@@ -57,6 +65,7 @@ class RuleSet:
     residuals: dict[str, Any]
     decide: Program
     atoms: list[tuple[int, Node]] = field(default_factory=list)
+    owners: dict[int, str] = field(default_factory=dict)
     blank: dict[str, Timeline] = field(default_factory=dict)
 
     @classmethod
@@ -77,7 +86,8 @@ class RuleSet:
                 bits[definition.key] = rest.params
             else:
                 residuals[definition.key] = to_json(rest)
-        return cls(zone, trees, bits, residuals, compile_set(atoms), atoms)
+        owners = {atom: d.key for d in definitions for atom in d.atoms}
+        return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners)
 
     @staticmethod
     def readable(definition: Definition, zone: ZoneInfo = UTC) -> bool:
@@ -129,11 +139,34 @@ class RuleSet:
         """Bits now, and the flips of the next `horizon_ms` as far as nothing else happens; leaves `profile` as it is.
 
         `known` is the profile's before the events of the types `touched` were folded in. Where they change no answer,
-        what comes is what was known to come.
+        what comes is what was known to come. Raises RuleRaised when a rule cannot be evaluated for this person.
         """
-        facts, program = Facts(profile, key), self.decide
+        try:
+            return self._timeline(
+                self.decide, profile, now, horizon_ms=horizon_ms, most=most, key=key, known=known, touched=touched
+            )
+        except Exception:
+            self._blame(profile, now, horizon_ms=horizon_ms, most=most, key=key)
+            raise
+
+    def _blame(self, profile: Profile, now: int, **more: Any) -> None:
+        """Raise RuleRaised for the rules that cannot be evaluated by themselves; if each one can, the trouble is not theirs."""
+        causes = {}
+        for bit, node in self.atoms:
+            try:
+                self._timeline(compile_set([(bit, node)]), profile, now, **more)
+            except Exception as error:
+                causes[self.owners[bit]] = type(error).__name__
+        if causes:
+            raise RuleRaised(causes)
+
+    def _timeline(
+        self, program: Program, profile: Profile, now: int, *, horizon_ms: int, most: int, key: str,
+        known: Timeline | None = None, touched: Iterable[str] = (),
+    ) -> Timeline:  # fmt: skip
+        facts = Facts(profile, key)
         if known is None or known.reading.program is not program:
-            known, touched = self._blank(profile.kind), profile.log
+            known, touched = self._blank(program, profile.kind), profile.log
         first = reading = program.renew(known.reading, facts, now, touched)
         nearest = known.flips[0][0] if known.flips else known.next_at
         if reading.alike(known.reading) and not profile.pending and (nearest is None or nearest > now):
@@ -154,13 +187,14 @@ class RuleSet:
             change = _change(facts, reading)
         return Timeline(bits, flips, change, first)
 
-    def _blank(self, kind: str) -> Timeline:
+    def _blank(self, program: Program, kind: str) -> Timeline:
         """Somebody never seen: the start for every profile of which nothing is known yet."""
-        if kind not in self.blank:
+        found = self.blank.get(kind)
+        if found is None or found.reading.program is not program:
             facts = Facts(people.empty(kind))
-            reading = self.decide.read(facts, 0)
-            self.blank[kind] = Timeline(self.decide.decide(reading, facts), [], reading.next_at, reading)
-        return self.blank[kind]
+            reading = program.read(facts, 0)
+            found = self.blank[kind] = Timeline(program.decide(reading, facts), [], reading.next_at, reading)
+        return found
 
     def explain(
         self, key: str, profile: Profile, now: int, *, who: str = "", context: Mapping[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Called by the consumer and by HTTP ingest per batch. Reads and writes profiles and memberships, emits facts.
+"""Called by ingest per batch. Reads and writes profiles and memberships, emits facts.
 
 Everything a batch does commits in one transaction: read positions (compared and set), profiles, memberships,
 transitions, activity, and, through the outbox, audience documents, membership facts and dead letters.
@@ -6,44 +6,52 @@ transitions, activity, and, through the outbox, audience documents, membership f
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from chassis import outbox
 from chassis.bus import Fenced
+from chassis.bus_places import Slice
 from chassis.db import Tx
 from chassis.documents import FACTS
 
-from segment_svc import store, wire
+from segment_svc import positions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain import document
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.ruleset import Timeline
-from segment_svc.store import Advance, Row, Transition
-from segment_svc.telemetry import EVENTS, TRANSITIONS
+from segment_svc.flows.quarantine import guarded
+from segment_svc.store import Row, Transition
+from segment_svc.telemetry import DEAD, EVENTS, TRANSITIONS
 
 ATTEMPTS = 8
 CHUNK = 250
+REFUSED = {
+    "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
+    "too_many_ahead": "too many events of this person wait for their time already",
+}
 
 
 @dataclass(slots=True)
 class Receipt:
-    """What became of a batch: outcome counts, and the ids of events refused at a bound of what is kept of a person."""
+    """What became of a batch: counts of outcomes, and what was not applied, with the reasons."""
 
-    outcomes: dict[str, int] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    dead: list[wire.Dead] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Touched:
-    """The people a batch works on: rows by key, their last event, and who was merged."""
+    """The people a batch works on: rows by key, their last event, who was merged, and the names that changed hands."""
 
     rows: dict[str, Row]
     sources: dict[str, wire.Incoming] = field(default_factory=dict)
     merged: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
     kept: list[tuple[str, int, Activity]] = field(default_factory=list)
 
     def resolve(self, identity: str) -> Row:
@@ -54,12 +62,15 @@ class Touched:
 
 
 async def apply_events(
-    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Advance] = (), *, dead: Sequence[wire.Dead] = ()
+    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Slice] = (), *, dead: Sequence[wire.Dead] = ()
 ) -> Receipt:
-    """Apply a batch. Raises chassis.bus.Fenced when another consumer already went past one of `steps`."""
+    """Apply a batch. With `steps` (of a log), what is not applied leaves as dead letters in the same transaction.
+
+    Raises chassis.bus.Fenced when another consumer already went past one of the steps.
+    """
     for attempt in range(ATTEMPTS):
         try:
-            receipt = await _attempt(deps, incoming, steps, dead)
+            receipt = await guarded(deps, lambda: _attempt(deps, incoming, steps, dead))
             break
         except store.Conflict:
             if attempt == ATTEMPTS - 1:
@@ -67,15 +78,32 @@ async def apply_events(
     deps.relay.wake()
     for outcome, count in receipt.outcomes.items():
         EVENTS.labels(outcome=outcome).inc(count)
+    for letter in receipt.dead:
+        DEAD.labels(reason=letter.reason).inc()
     return receipt
 
 
+class _Undone(Exception):
+    """Ends a rehearsal."""
+
+
+async def rehearse(deps: Deps, incoming: Sequence[wire.Incoming]) -> None:
+    """Apply a batch and undo it. Raises what applying it would."""
+    with contextlib.suppress(_Undone):
+        await guarded(deps, lambda: _attempt(deps, incoming, (), (), undo=True))
+
+
 async def _attempt(
-    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Advance], dead: Sequence[wire.Dead]
+    deps: Deps,
+    incoming: Sequence[wire.Incoming],
+    steps: Sequence[Slice],
+    dead: Sequence[wire.Dead],
+    *,
+    undo: bool = False,
 ) -> Receipt:
-    receipt, touched = Receipt(), None
+    receipt, touched = Receipt(dead=list(dead)), None
     async with deps.db.tx() as tx:
-        if steps and not await store.fence(tx, steps):
+        if steps and not await positions.fence(tx, steps):
             raise Fenced
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
@@ -84,13 +112,15 @@ async def _attempt(
             touched = Touched(await store.load(tx, keys, deps.recent))
             late = overdue(touched.rows.values(), now)
             moves = catch_up(late, rules, now)
-            await _fold(tx, touched, incoming, receipt=receipt, now=now)
+            _fold(touched, incoming, receipt=receipt, now=now)
             changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
             live = [row for row in touched.rows.values() if row.key in changed]
             await tx.behind(store.keep(tx, touched.kept))
             await settle(tx, live, rules, now=now, moves=moves, touched=touched)
-        if dead:
-            await outbox.add(tx, FACTS, wire.dead_letters(dead))
+        if receipt.dead and steps:
+            await outbox.add(tx, FACTS, *wire.dead_letters(receipt.dead))
+        if undo:
+            raise _Undone
     if touched is not None:
         deps.recent.put(touched.rows.values())
     return receipt
@@ -115,31 +145,31 @@ def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     return moves
 
 
-async def _fold(tx: Tx, touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int) -> None:
+def _fold(touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Receipt, now: int) -> None:
     """Fold every event into the row of its person, merging people at login."""
-    rows, outcomes = touched.rows, receipt.outcomes
+    rows = touched.rows
     for event in incoming:
         activity = event.activity
         for identity in event.identities:
             if identity not in rows:
                 kind = "customer" if identity.startswith("c:") else "visitor"
-                rows[identity] = Row(identity, activity.website, people.empty(kind))
+                rows[identity] = Row(identity, activity.website, people.empty(kind), new=True)
         if event.login is not None:
-            await _merge(tx, touched, event.login, now=now)
+            _merge(touched, event.login, now=now)
         row = rows[event.identities[0]]
         if row.merged_into:
             row = touched.resolve(row.key)
         outcome = people.fold(row.profile, activity, now)
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        if outcome in ("too_old", "too_many_ahead"):
-            receipt.refused.append(event.event_id)
+        receipt.outcomes[outcome] += 1
+        if outcome in REFUSED:
+            receipt.dead.append(wire.Dead(event.record, outcome.replace("_", "-"), REFUSED[outcome]))
         elif outcome != "duplicate":
             row.touched.add(activity.type)
             touched.sources[row.key] = event
             touched.kept.append((row.key, now, activity))
 
 
-async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) -> None:
+def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     """A visitor becomes known as a customer: the visitor's history moves, unless it already belongs to another one."""
     visitor, customer = touched.rows[login[0]], touched.resolve(login[1])
     if visitor.merged_into == customer.key or visitor is customer:
@@ -148,8 +178,6 @@ async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) 
     if before is visitor:
         people.merge(customer.profile, visitor.profile, now)
         visitor.profile, visitor.next_flip_at, visitor.coming = people.empty("visitor"), None, None
-    if customer.version == 0:
-        await store.claim(tx, customer)
     # Readers may hold the document of the visitor, or of whose the visitor was, under a higher version: the next must win.
     customer.version = max(customer.version, visitor.version, before.version)
     visitor.merged_into, visitor.document = customer.key, None
@@ -157,7 +185,7 @@ async def _merge(tx: Tx, touched: Touched, login: tuple[str, str], *, now: int) 
         row.names = []
         touched.merged.add(row.key)
     customer.coming = None
-    await store.alias(tx, customer.key, visitor.key, since=now)
+    touched.aliases[visitor.key] = customer.key
 
 
 async def settle(
@@ -184,14 +212,16 @@ async def settle(
             if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
                 fresh.append(row)
         await tx.behind(store.save(tx, chunk, now=now))
+    if touched and touched.aliases:  # after the people: whoever would name the same ones waits for those
+        await store.alias(tx, touched.aliases, since=now)
     if moves:
         await tx.behind(store.record(tx, moves, now=now))
-        await outbox.add(tx, FACTS, wire.membership_facts(moves, rules.keys, now=now))
+        await outbox.add(tx, FACTS, *wire.membership_facts(moves, rules.keys, now=now))
         for (cause, entered), count in Counter((move.cause, move.entered) for move in moves).items():
             TRANSITIONS.labels(cause=cause, entered=str(entered).lower()).inc(count)
     if fresh:
         await store.name(tx, fresh)
-        await outbox.add(tx, wire.AUDIENCE, wire.audience([(r.names, r.version, r.document) for r in fresh]))
+        await outbox.add(tx, wire.AUDIENCE, *wire.audience([(r.names, r.version, r.document) for r in fresh]))
 
 
 def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list[Transition]:
@@ -204,7 +234,7 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     )
     before, row.coming = row.coming, coming
     if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):
-        row.next_flip_at = _wake(coming, rules, now)
+        row.next_flip_at = _wake(row, coming, rules, now)
         row.document = _document(row, coming)
     row.touched.clear()
     if not (row.atoms ^ coming.bits) & rules.live_mask:
@@ -236,13 +266,12 @@ def _moves(row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: st
     return moves
 
 
-def _wake(coming: Timeline, rules: Rules, now: int) -> int | None:
-    """When somebody must look again: at the first coming flip, and well before the document stops covering."""
-    if coming.flips:
-        return coming.flips[0][0]
-    if coming.next_at is None:
-        return None
-    return max(coming.next_at - rules.lead_ms, min(coming.next_at, now + 1))
+def _wake(row: Row, coming: Timeline, rules: Rules, now: int) -> int | None:
+    """When somebody must look again: when an event falls due, at a coming flip, and well before the document stops covering."""
+    moments = [at for at, _ in coming.flips[:1]] + [activity.at for activity in row.profile.pending[:1]]
+    if coming.next_at is not None:
+        moments.append(max(coming.next_at - rules.lead_ms, min(coming.next_at, now + 1)))
+    return min(moments, default=None)
 
 
 def _document(row: Row, coming: Timeline) -> bytes:

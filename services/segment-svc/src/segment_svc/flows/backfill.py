@@ -7,6 +7,7 @@ a crash resumes there. The swap is one transaction: plans, memberships, transiti
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from chassis import outbox
@@ -17,6 +18,7 @@ from chassis.service import repeat
 from segment_svc import definitions, store, wire
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle
+from segment_svc.flows.quarantine import guarded
 from segment_svc.store import Transition
 from segment_svc.telemetry import BACKFILL
 
@@ -35,11 +37,28 @@ LEAVE = f"""DELETE FROM membership m USING profile p
 
 async def step(deps: Deps) -> bool:
     """Do one page of the running job, or its swap when no page is left; False when there is no job."""
+    job = await guarded(deps, lambda: _page(deps))
+    if job is not None:
+        deps.relay.wake()
+        if job.complete:
+            await guarded(deps, lambda: swap(deps, job.id))
+    return job is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The job a page was done of; `complete`: there was none left to do."""
+
+    id: int
+    complete: bool
+
+
+async def _page(deps: Deps) -> Job | None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         job = await tx.fetchrow(CLAIM)
         if job is None:
-            return False
+            return None
         now = deps.clock.now_ms()
         keys = await store.page(tx, job["cursor"], PAGE)
         if keys:
@@ -50,10 +69,7 @@ async def step(deps: Deps) -> bool:
                 "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[-1], len(keys)
             )
             BACKFILL.set((job["done"] + len(keys)) / max(job["total"], 1))
-    deps.relay.wake()
-    if not keys:
-        await swap(deps, job["id"])
-    return True
+    return Job(job["id"], complete=not keys)
 
 
 async def swap(deps: Deps, job_id: int) -> None:
@@ -81,7 +97,7 @@ async def swap(deps: Deps, job_id: int) -> None:
             sum(not m.entered for m in moves),
         )
         if moves:
-            await outbox.add(tx, FACTS, wire.membership_facts(moves, rules.keys, now=now))
+            await outbox.add(tx, FACTS, *wire.membership_facts(moves, rules.keys, now=now))
     deps.relay.wake()
 
 
@@ -110,4 +126,4 @@ async def _move_members(tx: Tx, shadow: Any, *, durable: bool, now: int) -> list
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
     """Work on backfills until `stop` is set."""
-    await repeat(lambda: step(deps), stop, name="backfill", idle_s=IDLE_S)
+    await repeat(lambda: step(deps), stop, name="backfill", idle_s=IDLE_S, health=deps.health)

@@ -51,4 +51,4 @@ async def run(deps: Deps, redis: Any, stop: asyncio.Event) -> None:
         await project(deps, redis)
         return False
 
-    await repeat(work, stop, name="project", idle_s=IDLE_S)
+    await repeat(work, stop, name="project", idle_s=IDLE_S, health=deps.health)

@@ -15,7 +15,7 @@ from chassis.db import Tx
 from chassis.problems import Problem
 from conditions import Fault
 
-from segment_svc import definitions
+from segment_svc import definitions, store
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain.definition import Definition
@@ -91,14 +91,7 @@ def _draft(stored: Stored) -> Definition:
 
 async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
     """Everybody leaves at once; the bits that were computed for it are free again."""
-    await tx.execute(
-        """WITH gone AS (DELETE FROM membership WHERE segment_id = $1 RETURNING profile)
-           INSERT INTO transition (profile, segment_id, at, entered, cause, definition_version, recorded_at)
-           SELECT profile, $1, $2, false, 'definition', $3, $2 FROM gone""",
-        stored.id,
-        now,
-        stored.version,
-    )
+    await store.empty(tx, stored.id, version=stored.version, cause="definition", now=now)
     await tx.execute("DELETE FROM plan WHERE segment_id = $1", stored.id)
 
 
@@ -108,6 +101,7 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     pending = {segment for row in running for segment in row["segments"]}
     chosen = {s.id: s for s in everything if s.id in pending and s.body["status"] == "active"}
     chosen.update((s.id, s) for s in affected)
+    await tx.execute("DELETE FROM quarantine WHERE segment_id = ANY($1::smallint[])", list(chosen))
     await tx.execute("DELETE FROM plan WHERE NOT live")
     if not chosen:
         return

@@ -12,6 +12,7 @@ from chassis.service import repeat
 from segment_svc import store
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle
+from segment_svc.flows.quarantine import guarded
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -20,6 +21,14 @@ IDLE_S = 0.25
 
 async def sweep(deps: Deps) -> int:
     """Settle one batch of due people; answers how many there were."""
+    count = await guarded(deps, lambda: _sweep(deps))
+    if count:
+        deps.relay.wake()
+    OVERDUE.set(count)
+    return count
+
+
+async def _sweep(deps: Deps) -> int:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
@@ -28,9 +37,6 @@ async def sweep(deps: Deps) -> int:
             rows = list((await store.load(tx, keys)).values())
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
-    if keys:
-        deps.relay.wake()
-    OVERDUE.set(len(keys))
     return len(keys)
 
 
@@ -40,4 +46,4 @@ async def run(deps: Deps, stop: asyncio.Event) -> None:
     async def work() -> bool:
         return await sweep(deps) == BATCH
 
-    await repeat(work, stop, name="sweep", idle_s=IDLE_S)
+    await repeat(work, stop, name="sweep", idle_s=IDLE_S, health=deps.health)

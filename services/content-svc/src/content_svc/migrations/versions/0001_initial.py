@@ -12,5 +12,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Create every table."""
-    for statement in (*DOCUMENTS_DDL, OUTBOX_DDL):
+    for statement in (*DOCUMENTS_DDL, *OUTBOX_DDL):
         op.execute(statement)

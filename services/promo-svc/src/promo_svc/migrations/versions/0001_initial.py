@@ -11,7 +11,7 @@ depends_on = None
 
 STATEMENTS = (
     *DOCUMENTS_DDL,
-    OUTBOX_DDL,
+    *OUTBOX_DDL,
     # `used` counts reservations that may still be confirmed, and confirmed ones.
     "CREATE TABLE coupon_use (rule text PRIMARY KEY, used int NOT NULL DEFAULT 0)",
     """CREATE TABLE redemption (

@@ -31,6 +31,7 @@ STATEMENTS = (
         since bigint NOT NULL,
         PRIMARY KEY (profile, identity)
     )""",
+    "CREATE INDEX identity_identity ON identity (identity)",
     # What people did, for history beyond what a profile keeps: the columns of segment_svc.domain.activity. It is read
     # whole, by backfills, and appending is all a batch does to it: so no index.
     """CREATE TABLE activity (
@@ -63,10 +64,14 @@ STATEMENTS = (
         recorded_at bigint NOT NULL
     )""",
     "CREATE INDEX transition_profile ON transition (profile, segment_id, at)",
+    # `next_offset` may be -2 (the earliest there is) or -1 (only what comes from now on). `last_ms`: the time of the record
+    # before it, by which a topic that was made anew is known. `halted`: why a worker does not go on.
     """CREATE TABLE position (
         topic text NOT NULL,
         partition int NOT NULL,
         next_offset bigint NOT NULL,
+        last_ms bigint,
+        halted text,
         PRIMARY KEY (topic, partition)
     )""",
     """CREATE TABLE segment (
@@ -93,7 +98,16 @@ STATEMENTS = (
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
         UNIQUE (segment_id, live)
     )""",
-    # One row: batches share it, a change of the definitions waits for them and updates it.
+    # Versions that cannot be evaluated: nobody is in them.
+    """CREATE TABLE quarantine (
+        segment_id smallint NOT NULL,
+        version int NOT NULL,
+        cause text NOT NULL,
+        at bigint NOT NULL,
+        PRIMARY KEY (segment_id, version),
+        FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE
+    )""",
+    # One row: the number of the newest release.
     """CREATE TABLE release_head (
         one boolean PRIMARY KEY DEFAULT true CHECK (one),
         version bigint NOT NULL
@@ -112,7 +126,7 @@ STATEMENTS = (
         created_at bigint NOT NULL,
         finished_at bigint
     )""",
-    OUTBOX_DDL,
+    *OUTBOX_DDL,
 )
 
 

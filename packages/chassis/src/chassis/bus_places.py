@@ -1,0 +1,203 @@
+"""Where a consumer stands in its partitions: the offset that lives with the data, held against what Kafka has.
+
+A partition of which Kafka no longer has what is to be read next (retention was faster), or of which it has other records than
+those read before (the topic was made anew), is halted, loudly, until somebody chooses where to go on: what to do with
+a gap is nothing a program knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from chassis.bus import Record
+from chassis.health import Health
+from chassis.telemetry import HALTED, LAG, LAG_SECONDS
+
+EARLIEST, LATEST = -2, -1  # as Kafka's own protocol writes them
+LOOK_S, LATE_S = 2.0, 60.0
+GAP = "gap: Kafka no longer has the next record"
+REPLACED = "replaced: the topic is not the one that was read before"
+Name = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known."""
+
+    next_offset: int
+    last_ms: int | None = None
+
+
+class Positions(Protocol):
+    """Where the positions are kept."""
+
+    async def read(self, partitions: Sequence[Name]) -> Mapping[Name, Position]:
+        """The position of each; one never seen is EARLIEST."""
+        ...
+
+    async def found(self, partition: Name, old: int, new: int) -> None:
+        """Replace EARLIEST or LATEST by the offset it turned out to be, unless it was changed meanwhile."""
+        ...
+
+    async def halted(self, partition: Name, cause: str | None) -> None:
+        """Remember, for operators, that a partition is halted, or no longer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`."""
+
+    topic: str
+    partition: int
+    expected: int
+    next_offset: int
+    records: Sequence[Record]
+
+    def cut(self, count: int) -> tuple[Slice, Slice]:
+        """Two steps over the same records, the first over `count` of them, which leaves at least one for the second."""
+        at = self.records[count].offset
+        first = Slice(self.topic, self.partition, self.expected, at, self.records[:count])
+        return first, Slice(self.topic, self.partition, at, self.next_offset, self.records[count:])
+
+
+@dataclass(slots=True)
+class _Place:
+    """`next_offset` None: not known. `before_ms`: what the record before must say, while that is still to be looked at."""
+
+    next_offset: int | None = None
+    before_ms: int | None = None
+    halted: str | None = None
+    seen_ms: int = 0
+
+
+@dataclass(slots=True)
+class Places:
+    """The partitions a consumer owns."""
+
+    positions: Positions
+    health: Health
+    _owned: dict[TopicPartition, _Place] = field(default_factory=dict)
+    _looked: float = 0.0
+
+    def assign(self, consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> None:
+        """New partitions stand still until they are placed. The seek keeps the client from choosing an offset itself."""
+        for tp in partitions:
+            self._owned[tp] = _Place()
+            consumer.seek(tp, 0)
+            consumer.pause(tp)
+
+    def revoke(self, partitions: Iterable[TopicPartition]) -> None:
+        """They are somebody else's."""
+        for tp in partitions:
+            self._owned.pop(tp, None)
+            self._tell(tp, None)
+            for gauge in (LAG, LAG_SECONDS):
+                gauge.labels(tp.topic, tp.partition).set(0)
+
+    def leave(self) -> None:
+        """All are somebody else's."""
+        self.revoke(list(self._owned))
+
+    def displace(self) -> None:
+        """Look again where the data says each partition is."""
+        for place in self._owned.values():
+            place.next_offset = None
+
+    def running(self) -> dict[TopicPartition, int]:
+        """The partitions that are read, and where."""
+        return {tp: p.next_offset for tp, p in self._owned.items() if p.next_offset is not None}
+
+    async def place(self, consumer: AIOKafkaConsumer) -> None:
+        """Place what has no place, and look again at what was halted, once in a while."""
+        lost = [tp for tp, p in self._owned.items() if p.next_offset is None and not p.halted]
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            lost += [tp for tp, p in self._owned.items() if p.halted]
+        if not lost:
+            return
+        stored = await self.positions.read([(tp.topic, tp.partition) for tp in lost])
+        first, end = await consumer.beginning_offsets(lost), await consumer.end_offsets(lost)
+        for tp in lost:
+            await self._put(consumer, tp, stored[tp.topic, tp.partition], first[tp], end[tp])
+
+    async def _put(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, stored: Position, first: int, end: int
+    ) -> None:
+        place, offset = self._owned[tp], stored.next_offset
+        if offset in (EARLIEST, LATEST):
+            offset = first if offset == EARLIEST else end
+            await self.positions.found((tp.topic, tp.partition), stored.next_offset, offset)
+        if offset < first or offset > end:
+            await self.halt(consumer, tp, GAP if offset < first else REPLACED)
+            return
+        if place.halted == REPLACED and stored.last_ms is not None:
+            return  # the range may fit again by itself, the records do not: only a choice, which forgets last_ms, helps
+        if place.halted is not None:
+            place.halted = None
+            await self.positions.halted((tp.topic, tp.partition), None)
+            self._tell(tp, None)
+        place.next_offset, place.before_ms = offset, stored.last_ms
+        look_back = stored.last_ms is not None and offset > first
+        consumer.seek(tp, offset - 1 if look_back else offset)
+        consumer.resume(tp)
+
+    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str) -> None:
+        """Stand still until somebody chooses."""
+        place = self._owned[tp]
+        place.next_offset = None
+        consumer.pause(tp)
+        if place.halted != cause:
+            place.halted = cause
+            await self.positions.halted((tp.topic, tp.partition), cause)
+            self._tell(tp, cause)
+
+    def _tell(self, tp: TopicPartition, cause: str | None) -> None:
+        HALTED.labels(tp.topic, tp.partition).set(0 if cause is None else 1)
+        self.health.set(f"partition {tp.topic}/{tp.partition}", None if cause is None else f"halted, {cause}")
+
+    async def slices(self, consumer: AIOKafkaConsumer, found: Mapping[TopicPartition, Sequence[Any]]) -> list[Slice]:
+        """The steps to take over what was polled."""
+        taken = []
+        for tp, raw in found.items():
+            place = self._owned.get(tp)
+            if place is None or place.next_offset is None:
+                continue
+            expected, before_ms = place.next_offset, place.before_ms
+            if raw and raw[0].offset == expected - 1:
+                if before_ms is not None and raw[0].timestamp != before_ms:
+                    await self.halt(consumer, tp, REPLACED)
+                    continue
+                raw = raw[1:]
+            place.before_ms = None
+            if raw:
+                records = [_record(r) for r in raw]
+                taken.append(Slice(tp.topic, tp.partition, expected, records[-1].offset + 1, records))
+        return taken
+
+    def advance(self, slices: Sequence[Slice]) -> None:
+        """The steps were taken."""
+        for step in slices:
+            place = self._owned.get(TopicPartition(step.topic, step.partition))
+            if place is not None:
+                place.next_offset, place.seen_ms = step.next_offset, step.records[-1].timestamp_ms
+
+    def measure(self, consumer: AIOKafkaConsumer, now_ms: int) -> None:
+        """How far behind each partition is."""
+        for tp, offset in self.running().items():
+            behind = max(0, (consumer.highwater(tp) or 0) - offset)
+            seen = self._owned[tp].seen_ms
+            seconds = (now_ms - seen) / 1000 if behind and seen else 0.0
+            LAG.labels(tp.topic, tp.partition).set(behind)
+            LAG_SECONDS.labels(tp.topic, tp.partition).set(seconds)
+            late = seconds > LATE_S
+            self.health.set(f"partition {tp.topic}/{tp.partition}", f"over {LATE_S:.0f} s behind" if late else None)
+
+
+def _record(raw: Any) -> Record:
+    return Record(raw.topic, raw.key, raw.value, tuple(raw.headers), raw.partition, raw.offset, raw.timestamp)

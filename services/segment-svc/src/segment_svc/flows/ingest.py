@@ -1,0 +1,94 @@
+"""Called by the consumer per poll, and by HTTP. Decodes records and applies them; what cannot be applied stops nothing else.
+
+A batch that fails, for no reason that passes, is cut in halves, down to the one record. When a harmless event could be applied in
+its place, that one is dead-lettered as `poison`; otherwise the trouble is ours, and the record is taken again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from chassis.bus import Fenced, Record
+from chassis.bus_places import Slice
+from chassis.db import passes
+from chassis.telemetry import get_logger
+from msgspec.json import encode
+
+from segment_svc import wire
+from segment_svc.deps import Deps
+from segment_svc.flows.apply_events import Receipt, apply_events, rehearse
+from segment_svc.store import Conflict
+
+HEADERS = (("content-type", b"application/cloudevents+json"),)
+log = get_logger("ingest")
+
+
+class Ingest:
+    """`logged`: the slices are steps over a log, whose position moves with them."""
+
+    def __init__(self, deps: Deps, *, logged: bool) -> None:
+        self._deps, self._logged = deps, logged
+
+    async def __call__(self, slices: Sequence[Slice]) -> Receipt:
+        """Apply the records. Raises Fenced, and whatever may pass; then what was not applied is to be taken again."""
+        records = [record for step in slices for record in step.records]
+        incoming, dead = wire.decode(self._deps.codec, records, now=self._deps.clock.now_ms())
+        try:
+            receipt = await apply_events(self._deps, incoming, slices if self._logged else (), dead=dead)
+        except Exception as error:
+            if isinstance(error, Fenced | Conflict) or passes(error):
+                raise
+            if len(records) > 1:
+                return await self._halved(slices)
+            return await self._poisoned(slices, error)
+        return receipt
+
+    async def _halved(self, slices: Sequence[Slice]) -> Receipt:
+        whole = Receipt()
+        for half in _halves(slices):
+            receipt = await self(half)
+            whole.outcomes += receipt.outcomes
+            whole.dead += receipt.dead
+        return whole
+
+    async def _poisoned(self, slices: Sequence[Slice], error: Exception) -> Receipt:
+        if not await self._harmless():
+            raise error
+        record = slices[0].records[0]
+        log.error(
+            "event_poison", topic=record.topic, partition=record.partition, offset=record.offset,
+            error=type(error).__name__, detail=str(error)[:500],
+        )  # fmt: skip
+        dead = [wire.Dead(record, "poison", type(error).__name__)]
+        return await apply_events(self._deps, [], slices if self._logged else (), dead=dead)
+
+    async def _harmless(self) -> bool:
+        """Whether an event that nobody can object to could be applied now."""
+        now = self._deps.clock.now_ms()
+        event = {
+            "specversion": "1.0", "id": "rehearsal", "source": "segment-svc", "type": "page_view", "subject": "visitor:rehearsal",
+            "time": datetime.fromtimestamp(now / 1000, UTC).isoformat(), "data": {},
+        }  # fmt: skip
+        incoming, dead = wire.decode(self._deps.codec, [Record("rehearsal", None, encode(event), HEADERS)], now=now)
+        try:
+            await rehearse(self._deps, incoming)
+        except Exception as error:
+            log.error("rehearsal_failed", error=type(error).__name__, detail=str(error)[:500])
+            return False
+        return not dead
+
+
+def _halves(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """The same steps in two lots of about as many records."""
+    half = sum(len(step.records) for step in slices) // 2
+    first: list[Slice] = []
+    rest = list(slices)
+    while rest and len(rest[0].records) <= half:
+        half -= len(rest[0].records)
+        first.append(rest.pop(0))
+    if half and rest:
+        before, after = rest[0].cut(half)
+        first.append(before)
+        rest[0] = after
+    return first, rest
