@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.servers
-EXAMPLES = 80
+EXAMPLES = 40
 T = 1_800_000_000_000
 
 

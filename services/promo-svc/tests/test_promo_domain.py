@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import floor
 from typing import Any
 
 from hypothesis import given
@@ -74,6 +75,17 @@ class TestInvariants:
         parts = split(total, [Fraction(w) for w in weights])
         assert sum(parts) == (total if any(weights) else 0)
         assert all(part == 0 for part, weight in zip(parts, weights, strict=True) if weight == 0)
+
+    @given(st.integers(0, 10**15), st.lists(st.fractions(0, 10**9, max_denominator=99), min_size=1, max_size=12))
+    def test_a_split_is_what_carrying_the_rest_from_line_to_line_gives(
+        self, total: int, weights: list[Fraction]
+    ) -> None:
+        carry, wanted = Fraction(0), []
+        for weight in weights:
+            share = total * weight / sum(weights) + carry if sum(weights) else Fraction(0)
+            wanted.append(floor(share + Fraction(1, 2)) if weight else 0)
+            carry = share - wanted[-1]
+        assert split(total, weights) == wanted
 
     @given(
         st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 9)), min_size=1, max_size=6),

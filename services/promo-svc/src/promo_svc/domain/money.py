@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import accumulate, pairwise
+from math import lcm
 
 
 def half_up(value: Fraction) -> int:
     """The nearest whole unit; a half goes up."""
-    return int((value + Fraction(1, 2)).__floor__())
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
 def split(total: int, weights: Sequence[Fraction]) -> list[int]:
     """Parts of `total` in proportion to `weights`, carrying what rounding leaves, so that they sum to `total`.
 
     A weight of zero gets nothing. All weights zero: nothing is given. Rule: reference semantics of a fixed cart amount.
+    Carrying is the same as rounding the sum of the shares so far, which needs whole numbers only.
     """
-    whole = sum(weights, Fraction(0))
-    parts, carry = [], Fraction(0)
-    for weight in weights:
-        exact = Fraction(total) * weight / whole + carry if whole else Fraction(0)
-        part = half_up(exact) if weight else 0
-        carry = exact - part if weight else carry
-        parts.append(part)
-    return parts
+    scale = lcm(*(weight.denominator for weight in weights))
+    sums = list(accumulate((weight.numerator * (scale // weight.denominator) for weight in weights), initial=0))
+    whole = sums[-1]
+    given = [(2 * total * so_far + whole) // (2 * whole) if whole else 0 for so_far in sums]
+    return [after - before for before, after in pairwise(given)]
