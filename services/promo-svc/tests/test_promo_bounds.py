@@ -75,6 +75,26 @@ class TestCart:
         ):
             assert (await send(client, "/v1/evaluate", body))[0] == 400, body[:20]
 
+    async def test_what_is_wrong_in_a_map_is_pointed_at_as_the_map(self, client: httpx.AsyncClient) -> None:
+        for raw in ('{"a": 1, "b": 1e999}', f'{{"{"k" * 201}": 1}}'):
+            body = json.dumps(changed(CART, "/lines/0/attributes", "?")).replace('"?"', raw).encode()
+            assert await send(client, "/v1/evaluate", body) == (422, ["/lines/0/attributes"])
+
+    async def test_a_hint_is_whole_and_one_that_a_cart_can_follow(self, client: httpx.AsyncClient) -> None:
+        free = {"type": "free_shipping"}
+        for op, value in (("gte", 150.5), ("gt", 150.5), ("gte", 10**29), ("gt", 9 * 10**15)):
+            key = f"r-{op}-{len(str(value))}"
+            condition = {"cart": "subtotal", "op": op, "value": value}
+            made = await client.post(
+                "/v1/cart-rules", json={**RULE, "key": key, "status": "live", "condition": condition, "action": free}
+            )
+            assert made.status_code == 201
+        found = (await client.post("/v1/evaluate", json=CART)).json()
+        assert {hint["rule"]: hint["missing"] for hint in found["hints"]} == {"r-gte-5": 51, "r-gt-5": 51}
+        more = changed(CART, "/lines/0/price", 151)
+        trace = (await client.post("/v1/evaluate", json=more)).json()["trace"]
+        assert [t["rule"] for t in trace if t["applied"]] == ["r-gte-5", "r-gt-5"]
+
     async def test_the_largest_cart_is_summed_exactly(self, client: httpx.AsyncClient) -> None:
         await client.post("/v1/cart-rules", json={**RULE, "status": "live"})
         lines = [{"id": str(i), "price": 10**12 - i, "quantity": 17} for i in range(500)]
