@@ -9,7 +9,7 @@ from typing import Any
 
 from conditions.tree import Group, Leaf, Node, Vocabulary
 
-MOST_DEPTH, MOST_NODES = 12, 500
+MOST_DEPTH, MOST_NODES, MOST_WORD = 12, 500, 60
 GROUPS = ("all", "any", "not")
 
 
@@ -30,10 +30,26 @@ class Invalid(Exception):
         self.faults = faults
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or nothing when no known word is near."""
-    close = difflib.get_close_matches(word, list(known), 1)
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or nothing when no known word is near, or it is no word."""
+    if not isinstance(word, str):
+        return ""
+    close = difflib.get_close_matches(word[:MOST_WORD], list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in a message: a text in quotes, cut; of anything else what it is."""
+    if isinstance(value, str):
+        return repr(value[:MOST_WORD])
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "nothing")
+
+
+def step(name: str) -> str:
+    """A name as one step of a JSON pointer, cut."""
+    safe = name[:MOST_WORD].encode(errors="backslashreplace").decode()
+    return "/" + safe.replace("~", "~0").replace("/", "~1")
 
 
 class _Reader:
@@ -66,12 +82,12 @@ class _Reader:
         else:
             word = str(next(iter(raw), ""))
             hint = nearest(word, [*GROUPS, *self.vocabulary.types])
-            self.fail(at, "unknown-condition", f"{word!r} is not a condition{hint}")
+            self.fail(at, "unknown-condition", f"{shown(word)} is not a condition{hint}")
 
     def group(self, raw: Mapping[str, Any], key: str, at: str, depth: int) -> Node | None:
         extra = set(raw) - {key, "value"} if key != "not" else set(raw) - {key}
         if extra:
-            self.fail(f"{at}/{min(extra)}", "unknown-field", f"{min(extra)!r} does not belong here")
+            self.fail(at + step(min(extra)), "unknown-field", f"{shown(min(extra))} does not belong here")
         if key == "not":
             child = self.node(raw[key], f"{at}/not", depth + 1)
             return Group(True, False, (child,)) if child is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall
 from conditions.tree import Fail, LeafType
+from conditions.values import Number
 
 from segment_svc.domain.cart import CART_PARTS
 from segment_svc.domain.facts import Facts
@@ -48,7 +49,7 @@ class EventCount(Measure):
             return kept
         return kept + facts.profile.dropped.get(self._kind, (0, 0))[0]
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: events leave a rolling window one after the other."""
         assert self._span is not None
         assert self._span.last is not None
@@ -125,9 +126,10 @@ class CartAmount(Measure):
     def __init__(self, field: str) -> None:
         self._field, self.key = field, f"cart {field}"
 
-    def read(self, facts: Facts, now: int) -> float:
+    def read(self, facts: Facts, now: int) -> Number:
         """See Measure."""
-        return float(facts.cart()[self._field])
+        found: Number = facts.cart()[self._field]
+        return found
 
 
 class Cart(MeasuredLeaf):

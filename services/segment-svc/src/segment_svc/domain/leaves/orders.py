@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, first_passed, rise
 from conditions.read import nearest
 from conditions.tree import Fail
+from conditions.values import Number, ratio
 
-from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts, units
+from segment_svc.domain.amounts import decimal, units
+from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts
 from segment_svc.domain.leaves.shapes import DAY_MS, Where, Window, amount, only, where, window
 
 MOST_DAYS = 36_600
@@ -47,7 +49,7 @@ class OrderTotal(Measure):
         ]
         return [o["at"] for o in chosen], chosen
 
-    def read(self, facts: Facts, now: int) -> float:
+    def read(self, facts: Facts, now: int) -> Number:
         """See Measure."""
         instants, orders = self._orders(facts)
         if self._span is not None:
@@ -55,21 +57,19 @@ class OrderTotal(Measure):
             orders = orders[first:end]
         return self._total(orders)
 
-    def _total(self, orders: Sequence[dict[str, Any]]) -> float:
+    def _total(self, orders: Sequence[dict[str, Any]]) -> Number:
         if self._measure == "count":
             return len(orders)
         if self._measure == "avg_gap_days":
             gaps = len(orders) - 1
-            return float((orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps) if gaps > 0 else 0
+            return ratio(orders[-1]["at"] - orders[0]["at"], DAY_MS * gaps) if gaps > 0 else 0
         refunds: int = sum(o["refunds"] for o in orders) if self._measure in ("net", "refunds") else 0
         if self._measure == "refunds":
-            return refunds / 10_000
+            return decimal(refunds)
         total = sum(units(o.get(self._field)) for o in orders) - refunds
-        if self._measure == "avg":
-            return total / 10_000 / len(orders) if orders else 0
-        return total / 10_000
+        return decimal(total, (len(orders) or 1) if self._measure == "avg" else 1)
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: orders leave a rolling window one after the other."""
         assert self._span is not None
         last = self._span.last
@@ -144,7 +144,7 @@ class Days(Measure):
     def _date(self, at: int) -> date:
         return datetime.fromtimestamp(at / 1000, self._zone).date()
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: days only grow."""
         since = self._since(facts)
         days = next(iter(rise(cuts, int(value))), None)
@@ -176,7 +176,7 @@ class DaysSince(MeasuredLeaf):
             fail("/days_since/mode", "unknown-field", "mode is elapsed or calendar")
         accept = where(body.get("where"), "/days_since/where", fail)
         op, value = amount(body, "/days_since", fail)
-        if abs(value) > MOST_DAYS:
+        if not -MOST_DAYS <= value <= MOST_DAYS:
             fail("/days_since/value", "out-of-range", f"{MOST_DAYS} days at most")
         days = Days(body, self._websites, self._zone, accept)
         return Compared(days, op, value, dict(body), bool(body.get("if_never", False)))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from conditions.context import comparison, comparison_json
-from conditions.operators import compare
-from conditions.tree import Fail, LeafType
+from conditions.operators import matcher
+from conditions.tree import Answer, Fail, LeafType
 
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.leaves.shapes import only
@@ -35,8 +35,13 @@ class Attribute(LeafType):
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
+        return self.bind(params)(facts, now)
+
+    def bind(self, params: Any) -> Answer:
+        """See LeafType."""
         name, op, literal = params
-        return compare(op, register(facts.profile, f"attributes.{name}"), literal)
+        matches, register_name = matcher(op, literal), f"attributes.{name}"
+        return lambda facts, now: matches(register(facts.profile, register_name))
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""

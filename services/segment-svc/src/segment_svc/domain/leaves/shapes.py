@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conditions.operators import NUMERIC, OPERATORS, instant, literal_of, matcher, number
-from conditions.read import nearest
+from conditions.operators import NUMERIC, OPERATORS, literal_of, matcher
+from conditions.read import nearest, shown
 from conditions.tree import Fail
+from conditions.values import MOST_DIGITS, Number, instant, number
 
 DURATION = re.compile(r"^P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?$")
 DAY_MS = 86_400_000
@@ -43,8 +43,7 @@ class Where:
 
     def __init__(self, every: bool, tests: tuple[tuple[str, str, Any], ...]) -> None:
         self.every, self.tests = every, tests
-        texts = (x for _, op, x in tests if op == "eq" and isinstance(x, str) and number(x) is None)
-        self.needle = next(texts, "").encode() if every else b""
+        self.needle = b""
         self._matchers = tuple((name, matcher(op, literal)) for name, op, literal in tests)
 
     def holds(self, props: Mapping[str, Any]) -> bool:
@@ -123,19 +122,19 @@ def _under(prefix: str, fail: Fail) -> Fail:
     return lambda pointer, code, detail: fail(prefix + pointer, code, detail)
 
 
-def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, float]:
+def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, Number]:
     """A numeric comparison {op, value}: the operator and the number."""
     if not isinstance(raw, Mapping):
         fail(pointer, "wrong-type", "a comparison has op and value")
-        return "gte", 0.0
-    op, value = raw.get("op"), number(raw.get("value"))
+        return "gte", 0
+    op, value = raw.get("op"), raw.get("value")
     if op not in NUMERIC:
-        fail(f"{pointer}/op", "unknown-operator", f"{op!r} does not compare numbers{nearest(str(op), NUMERIC)}")
-        return "gte", 0.0
-    if value is None or not math.isfinite(value):
-        fail(f"{pointer}/value", "wrong-type", "a number is needed")
-        return str(op), 0.0
-    return str(op), value
+        fail(f"{pointer}/op", "unknown-operator", f"{shown(op)} does not compare numbers{nearest(op, NUMERIC)}")
+        return "gte", 0
+    found = number(value) if type(value) in (int, float) else None
+    if found is None:
+        fail(f"{pointer}/value", "wrong-type", f"a number of at most {MOST_DIGITS} digits is needed")
+    return str(op), found or 0
 
 
 def only(raw: Mapping[str, Any], known: Sequence[str], pointer: str, fail: Fail) -> None:
