@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 TEXT = Kind("a text", (*WORDS, "on_day", "not_on_day"), (str,))
 CODE = Kind("a code", WORDS, (str,), exact=True)
-CATEGORY = Kind("a category path", (*ONE_OF, "starts_with"), (str,), exact=True, path=True)
+CATEGORY = Kind("a category path", (*ONE_OF, "starts_with", "includes", "not_includes"), (str,), exact=True, path=True)
 NUMBER = Kind("a number", (*NUMERIC, "in", "not_in"), (int, float))
 FLAG = Kind("true or false", ("eq", "ne"), (bool,))
 OPEN = Kind("anything", (*WORDS, "on_day", "not_on_day"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from math import ceil, floor
 from typing import Any
@@ -53,7 +53,7 @@ class Compared:
     measure: Measure
     op: str
     literal: Number
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(hash=False)
     if_missing: bool = False
 
     def cuts(self) -> tuple[Cut, ...]:

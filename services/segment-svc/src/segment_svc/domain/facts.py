@@ -12,7 +12,7 @@ from segment_svc.domain.log import Log
 from segment_svc.domain.profile import NOTHING, Profile
 
 if TYPE_CHECKING:
-    from segment_svc.domain.leaves.shapes import Where
+    from segment_svc.domain.leaves.where import Where
 
 NOT_COUNTED = "cancelled"
 ORDER_PARTS = ("order_placed", "order_status_changed", "refund_issued")
