@@ -25,6 +25,10 @@ ODD_TEXTS = [
     "a", "A", "ß", "SS", "ſ", "é", "é", "İ", "ﬃ", "ᾳ", "\ud800", "a\0b", "a/b", "a/bc", "2026-01-02", "2026-01-02T10:00:00Z",
     "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-W01-1", "20260102", "true", "null", "x" * 9000, "é" * 9000,
 ]  # fmt: skip
+ODD_SCALARS: list[Any] = [
+    *ODD_TEXTS, None, True, False, 0, 1, -1, 10, 10.0, 0.1, 1.5, 10**23, 1e23, 10**29, 10**30, 2**53 + 1, 1e300, math.inf,
+    math.nan, 5e-324, -0.0, [], {}, ["a", 10], [["A"], None],
+]  # fmt: skip
 scalars = (
     st.none() | st.booleans() | st.integers(-20, 20) | st.sampled_from([10**29, 10**31, 10**4000, 2**53 + 1, -(10**31)])
     | st.floats(-20, 20).map(lambda x: round(x, 2)) | st.sampled_from([1e22, 1e300, math.inf, -math.inf, math.nan, 5e-324])
@@ -138,6 +142,29 @@ class TestTotal:
         if not faults and not (isinstance(raw, str) and len(raw) > MOST_TEXT):
             assert compare(op, raw, literal, exact=exact) == Oracle(exact).compare(op, raw, literal)
 
+    @pytest.mark.parametrize("op", [o for o in OPERATORS if o != "regex"])
+    def test_every_odd_value_compares_with_every_odd_literal_as_the_plain_rules_say(self, op: str) -> None:
+        compared = 0
+        for raw in ODD_SCALARS:
+            for exact in (False, True):
+                literal, faults = refusals(op, [raw] if op in ("in", "not_in") else raw, exact=exact)
+                for value in [] if faults else ODD_SCALARS:
+                    if not (isinstance(value, str) and len(value) > MOST_TEXT):
+                        assert compare(op, value, literal, exact=exact) == Oracle(exact).compare(op, value, literal)
+                        compared += 1
+        assert compared
+
+    def test_a_pattern_looks_at_anything(self) -> None:
+        for value in ODD_SCALARS:
+            assert type(compare("regex", value, "^.9")) is bool
+        assert compare("regex", "\ud800", "^.$")
+
+    @pytest.mark.parametrize(
+        "value", ["9999-06-01", "0001-01-01", "2026-02-30", "2026-W01-1", "20260102", "2026-1-2", "२०२६-०१-०२"]
+    )
+    def test_what_is_no_date_or_too_far_is_no_instant(self, value: str) -> None:
+        assert instant(value) is None
+
     @given(anything)
     def test_a_number_is_exact_or_none(self, value: Any) -> None:
         expected = Oracle(True).number(value)
@@ -173,7 +200,9 @@ class TestMeaning:
         [
             ("eq", "10.0", 10, True), ("eq", "10", 10, True), ("eq", "1e1", 10, False), ("eq", " 10", 10, False),
             ("eq", "10.0", "10", False), ("eq", 10, "10", True), ("eq", 10.0, "10", True), ("eq", "010", "10", False),
-            ("eq", True, 1, False), ("eq", 1, True, False), ("eq", "true", True, False), ("eq", True, True, True),
+            ("eq", True, 1, False), ("eq", 1e23, 10**23, True), ("eq", 10**23, 1e23, True),
+            ("lt", 9007199254740993, 9007199254740992.0, False), ("eq", 1, True, False), ("eq", "true", True, False),
+            ("eq", True, True, True),
             ("eq", "900000000000000001", 900000000000000002, False), ("eq", "0.1", 0.1, True),
             ("gt", "0.30000000000000000001", 0.3, True),
             ("eq", "STRASSE", "straße", True), ("eq", "Caf\u00e9", "CAFE\u0301", True), ("eq", "10", "१०", False),

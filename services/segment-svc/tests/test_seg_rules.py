@@ -112,7 +112,10 @@ def since_login(**more: Any) -> dict[str, Any]:
 class TestTotal:
     def test_every_condition_has_its_shape_here(self) -> None:
         assert set(SHAPES) == set(WORDS.types)
-        assert all(not faults(shape) for shape in SHAPES.values())
+        for shape in SHAPES.values():
+            node = parse(shape, WORDS)
+            assert hash(node) == hash(parse(copy.deepcopy(shape), WORDS))
+            assert from_text(to_text(node), WORDS) == node == parse(to_json(node), WORDS)
 
     @settings(deadline=None, max_examples=400)
     @given(st.sampled_from(sorted(SHAPES)), st.integers(0, 30), json_values, st.sampled_from(["", "extra"]))
@@ -139,6 +142,17 @@ class TestTotal:
     def test_references_of_anything_can_be_asked_for(self, condition: dict[str, Any]) -> None:
         for name in references(condition):
             assert name in json.dumps(renamed(condition, {}), ensure_ascii=False)
+
+    @pytest.mark.parametrize("body", [5, {}, {"keys": 5}, {"keys": "abc"}, {"keys": [5, ["x"]]}, []])
+    def test_a_reference_that_cannot_be_read_is_none(self, body: Any) -> None:
+        assert references({"all": [{"segment": body}, 7]}) == set()
+        assert renamed({"segment": body}, {"5": "x"}) == {"segment": body}
+
+    @pytest.mark.parametrize(
+        "last", ["P", "PT", "P1DT", "P1D\n", "P1Dx", "P\u0663D", "P1M", "P-1D", "P0D", "P1.5D", 5, None, ["P1D"]]
+    )
+    def test_what_is_no_duration_is_refused(self, last: Any) -> None:
+        assert faults({"events": {"type": "page_view", "window": {"last": last}}})
 
     @pytest.mark.parametrize("key", sorted(SHAPES))
     def test_what_is_saved_has_been_run(self, key: str) -> None:

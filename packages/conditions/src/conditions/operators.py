@@ -27,7 +27,7 @@ from conditions.values import (
     written,
 )
 
-MOST_LITERAL, MOST_LITERALS = 500, 1_000
+MOST_LITERAL, MOST_LITERALS = 500, 1_000  # a literal is so short that no text that had to be cut folds to it
 SAFE = 2**53
 Test = Callable[[Any], bool]
 
@@ -90,7 +90,7 @@ def _quick_text(literals: Sequence[str], exact: bool, positive: bool, matches: T
     def words(value: Any) -> bool:
         if type(value) is not str:
             return matches(value)
-        return (value in known or (len(value) <= MOST_TEXT and fold(value) in folded)) is positive
+        return (value in known or fold(value) in folded) is positive
 
     return code if exact else words
 
@@ -120,7 +120,7 @@ def _one_of(literals: Sequence[Any], exact: bool) -> Test:
         if type(value) is str:
             if exact or value in as_given:
                 return value in as_given
-            if texts and len(value) <= MOST_TEXT and fold(value) in texts:
+            if texts and fold(value) in texts:
                 return True
             return bool(numbers) and number(value) in numbers
         if type(value) is bool:

@@ -63,7 +63,7 @@ def _every(tests: Sequence[Predicate]) -> Holds:
     heads: dict[str, list[Predicate]] = {}
     for test in tests:
         head, _, rest = test.path.partition(".")
-        if head and rest:
+        if rest:
             heads.setdefault(head, []).append(test._replace(path=rest))
         else:
             plain.append((test.path, matcher_for(test.kind, test.op, test.literal)))
