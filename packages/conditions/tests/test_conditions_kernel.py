@@ -23,6 +23,7 @@ from conditions import (
 from conditions.context import Atom, Context
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall, first_passed, rise
 from conditions.operators import NUMERIC, compare
+from conditions.read import MOST_FAULTS
 from conditions.tree import Fail, Group, Leaf, Node, leaves
 from conditions.values import Number, number
 from hypothesis import given
@@ -222,6 +223,12 @@ class TestFaults:
     def test_a_misspelt_word_gets_the_nearest_known_one(self) -> None:
         with pytest.raises(Invalid, match="did you mean least"):
             parse({"leest": 1}, WORDS)
+
+    def test_of_very_many_faults_the_first_are_told(self) -> None:
+        for raw in ({"all": [{"leest": 1}] * 400}, {"all": [{"until": 1}], **{f"x{n}": 1 for n in range(10_000)}}):
+            with pytest.raises(Invalid) as caught:
+                parse(raw, WORDS)
+            assert 10 <= len(caught.value.faults) <= MOST_FAULTS
 
     def test_depth_and_size_are_bounded(self) -> None:
         deep: Any = {"until": 1}

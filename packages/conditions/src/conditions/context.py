@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conditions.kinds import CODE, FLAG, NUMBER, OPEN, TEXT, Kind, literal_for, matcher_for
-from conditions.read import nearest, shown, step
+from conditions.read import nearest, only, shown, step
 from conditions.tree import Answer, Fail, LeafType
 
 TEXTS = (
@@ -21,9 +21,7 @@ def comparison(
     raw: Mapping[str, Any], key: str, fail: Fail, *, exact: bool = False, kind: Kind = OPEN
 ) -> tuple[str, str, Any]:
     """The common shape {key: name, op, value}: checked (name, op, literal). `exact` is for codes, `kind` for known fields."""
-    for extra in sorted(set(raw) - {key, "op", "value"}):
-        hint = nearest(extra, ["op", "value"])
-        fail(step(extra), "unknown-field", f"{shown(extra)} does not belong here{hint}")
+    only(raw, (key, "op", "value"), fail)
     if not isinstance(raw[key], str) or not 0 < len(raw[key]) <= MOST_NAME:
         fail(step(key), "wrong-type", f"a name of 1 to {MOST_NAME} characters is needed")
     op = raw.get("op", "eq")

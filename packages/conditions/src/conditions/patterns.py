@@ -14,8 +14,8 @@ import re2
 from conditions.values import storable
 
 MOST_PATTERN, MOST_LOOKED_AT = 200, 1_000
-# Together these bound what one look may cost: about ten milliseconds and two mebibytes at the very worst.
-MOST_INSTRUCTIONS, MOST_MEMORY = 1_000, 2 << 20
+# Together these bound what one look may cost: about two milliseconds and two mebibytes at the very worst.
+MOST_INSTRUCTIONS, MOST_MEMORY = 400, 2 << 20
 
 
 class BadPattern(ValueError):

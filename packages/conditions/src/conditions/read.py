@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from conditions.tree import Group, Leaf, Node, Vocabulary
+from conditions.tree import Fail, Group, Leaf, Node, Vocabulary
 
-MOST_DEPTH, MOST_NODES, MOST_WORD = 12, 500, 60
+MOST_DEPTH, MOST_NODES, MOST_WORD, MOST_FAULTS = 12, 500, 60, 50
 GROUPS = ("all", "any", "not")
 
 
@@ -52,6 +53,12 @@ def step(name: str) -> str:
     return "/" + safe.replace("~", "~0").replace("/", "~1")
 
 
+def only(raw: Mapping[str, Any], known: Sequence[str], fail: Fail, pointer: str = "") -> None:
+    """Refuse fields nobody reads; of very many the first ones."""
+    for name in islice((name for name in raw if name not in known), 10):
+        fail(pointer + step(name), "unknown-field", f"{shown(name)} does not belong here{nearest(name, known)}")
+
+
 class _Reader:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -63,6 +70,8 @@ class _Reader:
 
     def node(self, raw: Any, at: str, depth: int) -> Node | None:
         self.nodes += 1
+        if len(self.faults) >= MOST_FAULTS:
+            return None
         if depth > MOST_DEPTH or self.nodes > MOST_NODES:
             if self.nodes <= MOST_NODES + 1:
                 self.fail(at, "too-large", f"at most {MOST_DEPTH} levels and {MOST_NODES} conditions")
@@ -85,9 +94,7 @@ class _Reader:
             self.fail(at, "unknown-condition", f"{shown(word)} is not a condition{hint}")
 
     def group(self, raw: Mapping[str, Any], key: str, at: str, depth: int) -> Node | None:
-        extra = set(raw) - {key, "value"} if key != "not" else set(raw) - {key}
-        if extra:
-            self.fail(at + step(min(extra)), "unknown-field", f"{shown(min(extra))} does not belong here")
+        only(raw, (key,) if key == "not" else (key, "value"), lambda where, *what: self.fail(at + where, *what))
         if key == "not":
             child = self.node(raw[key], f"{at}/not", depth + 1)
             return Group(True, False, (child,)) if child is not None else None
@@ -110,7 +117,7 @@ class _Reader:
 
 
 def parse(raw: Any, vocabulary: Vocabulary) -> Node:
-    """A checked tree. Raises Invalid with every fault found."""
+    """A checked tree. Raises Invalid with the faults found; after MOST_FAULTS the rest is not looked at."""
     reader = _Reader(vocabulary)
     node = reader.node(raw, "", 1)
     if node is None or reader.faults:

@@ -31,7 +31,7 @@ from segment_svc.domain.facts import Facts
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.vocabulary import GUARDS, vocabulary
 
-MOST_EVALUATIONS = 32
+MOST_EVALUATIONS, MOST_HINTS = 32, 5
 UTC = ZoneInfo("UTC")
 
 

@@ -8,13 +8,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall
+from conditions.read import only
 from conditions.tree import Fail, LeafType
 from conditions.values import Number
 
 from segment_svc.domain.cart import CART_PARTS
 from segment_svc.domain.event_fields import LINE, event_type
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.leaves.shapes import Window, amount, body_of, choice, only, window
+from segment_svc.domain.leaves.shapes import Window, amount, body_of, choice, window
 from segment_svc.domain.leaves.where import Where, where
 
 CART_FIELDS = ("subtotal", "grand_total", "line_items", "quantity")
@@ -81,7 +82,7 @@ class Events(MeasuredLeaf):
             return None
         count = body.get("count", {"op": "gte", "value": 1})
         if isinstance(count, Mapping):
-            only(count, ("op", "value"), "/events/count", fail)
+            only(count, ("op", "value"), fail, "/events/count")
         op, value = amount(count, "/events/count", fail)
         span = window(body.get("window"), self._zone, "/events/window", fail)
         accept = where(body.get("where"), fields, "/events/where", fail)

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions.operators import NUMERIC
-from conditions.read import nearest, shown, step
+from conditions.read import nearest, only, shown
 from conditions.tree import Fail
 from conditions.values import MOST_DIGITS, Number, day, instant, number
 
@@ -97,21 +97,14 @@ def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, Number]:
     return str(op), found or 0
 
 
-def only(raw: Mapping[str, Any], known: Sequence[str], pointer: str, fail: Fail) -> None:
-    """Refuse fields nobody reads."""
-    for name in raw:
-        if name not in known:
-            fail(pointer + step(name), "unknown-field", f"{shown(name)} does not belong here{nearest(name, known)}")
-
-
 def body_of(raw: Mapping[str, Any], key: str, known: Sequence[str], fail: Fail) -> Mapping[str, Any] | None:
     """What a condition {key: body} says, or None after `fail`."""
     body = raw[key]
-    only(raw, (key,), "", fail)
+    only(raw, (key,), fail)
     if not isinstance(body, Mapping):
         fail(f"/{key}", "wrong-type", f"{key} is an object")
         return None
-    only(body, known, f"/{key}", fail)
+    only(body, known, fail, f"/{key}")
     return body
 
 
