@@ -224,6 +224,20 @@ class TestFaults:
         with pytest.raises(Invalid, match="did you mean least"):
             parse({"leest": 1}, WORDS)
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "\n".join("  " * n + "ALL are TRUE" for n in range(400)),
+            "ALL are TRUE\n" + "  until 1\n" * 100_000,
+            "until " + "[" * 100_000,
+            "until " + "9" * 10_000,
+        ],
+        ids=["deep", "long", "nested", "huge"],
+    )
+    def test_a_text_is_bounded_too(self, text: str) -> None:
+        with pytest.raises(Invalid):
+            from_text(text, WORDS)
+
     def test_of_very_many_faults_the_first_are_told(self) -> None:
         for raw in ({"all": [{"leest": 1}] * 400}, {"all": [{"until": 1}], **{f"x{n}": 1 for n in range(10_000)}}):
             with pytest.raises(Invalid) as caught:
