@@ -7,9 +7,10 @@ from typing import Any
 
 from conditions import Group, Leaf, LeafType, Node, Vocabulary, holds, parse
 from conditions.context import comparison, comparison_json
-from conditions.operators import NUMERIC, compare, number
+from conditions.operators import NUMERIC, compare
 from conditions.read import nearest
 from conditions.tree import Fail
+from conditions.values import number
 
 from promo_svc.domain.cart import Line, Running
 
