@@ -1,7 +1,7 @@
-"""python tools/conformance.py FILE [--pure]: runs a file of segment or promotion cases and prints what passed.
+"""python tools/conformance.py FILE [--pure] [--strict]: runs a file of segment or promotion cases and prints what passed.
 
 Segment cases run through the real flows on a database of their own (--pure: the domain alone); promotion cases through
-the evaluator. The exit status is 1 when a case failed.
+the evaluator. The exit status is 1 when a case failed, and with --strict when one is not supported.
 """
 
 from __future__ import annotations
@@ -30,12 +30,6 @@ from segment_svc.settings import Settings  # noqa: E402
 
 from tests.conformance import promotions, segments  # noqa: E402
 from tests.conformance.report import Report  # noqa: E402
-
-
-@asynccontextmanager
-async def pure(_: dict[str, Any]) -> AsyncIterator[segments.Driver]:
-    """The domain alone."""
-    yield segments.Pure()
 
 
 async def on_database(cases: list[dict[str, Any]]) -> Report:
@@ -72,11 +66,12 @@ def main(path: str, flags: list[str]) -> int:
     raw = json.loads(Path(path).read_text())
     cases = raw["cases"] if isinstance(raw, dict) else raw
     if cases and "steps" in cases[0]:
-        report = asyncio.run(segments.run(cases, pure) if "--pure" in flags else on_database(cases))
+        report = asyncio.run(segments.run(cases, segments.pure) if "--pure" in flags else on_database(cases))
     else:
         report = promotions.run(cases)
     print(report.text())
-    return 1 if report.totals["failed"] else 0
+    wrong = report.totals["failed"] + (report.totals["unsupported"] if "--strict" in flags else 0)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

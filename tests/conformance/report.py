@@ -28,6 +28,7 @@ class Report:
         if outcome == "failed":
             self.lines.append(f"FAILED {case_id}: {detail}")
         if outcome == "unsupported":
+            self.lines.append(f"UNSUPPORTED {case_id}: {detail}")
             self.missing[detail] += 1
 
     def text(self) -> str:

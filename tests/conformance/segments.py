@@ -1,29 +1,33 @@
-"""Segment cases: definitions and events through the real flows on a real database, or (pure) through the domain alone."""
+"""Segment cases: definitions and events through the real flows on a real database, or (pure) through the domain alone.
+
+A case is translated (translate.py) and played to its end; every difference of it is told.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
+from chassis.bus import Record
 from chassis.clock import ManualClock
 from chassis.problems import Problem
-from segment_svc import definitions, store
+from contracts.codec import Codec
+from segment_svc import definitions, store, wire
 from segment_svc.domain import profile as people
-from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows import backfill, sweep
 from segment_svc.flows.apply_events import apply_events
 from segment_svc.flows.save_segment import Change, delete_segment, save_segment
 from segment_svc.wire import Incoming
 
+from tests.conformance import translate
 from tests.conformance.report import Report, Unsupported
+from tests.conformance.translate import instant
 
-APPLIES = {"any": "both", "registered": "customers", "visitor": "visitors"}
-NOBODY = {"events": {"type": "never.happens", "count": {"op": "gt", "value": 0}}}
+NEEDS_DATABASE = "without a database"
 
 
 class Driver(Protocol):
@@ -32,19 +36,13 @@ class Driver(Protocol):
     async def at(self, now_ms: int) -> None: ...
     async def define(self, key: str, body: dict[str, Any]) -> None: ...
     async def delete(self, key: str) -> None: ...
-    async def event(self, identity: str, activity: Activity, login: tuple[str, str] | None) -> None: ...
+    async def event(self, event: Incoming) -> None: ...
     async def members(self, key: str) -> set[str]: ...
     async def enters(self, key: str) -> dict[str, int]: ...
 
 
 class Refused(Exception):
-    """The definition was refused."""
-
-
-def instant(text: str) -> int:
-    """Epoch ms of a case's time; one without a zone is UTC."""
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    """The product refused a definition or an event."""
 
 
 class Database:
@@ -61,7 +59,7 @@ class Database:
         try:
             saved = await save_segment(self._deps, Change(key, body, self._versions.get(key), "case"))
         except Problem as problem:
-            raise _refusal(problem) from None
+            raise _refusal([e["detail"] for e in problem.errors] or [problem.title]) from None
         self._versions[key] = saved.version
         while await backfill.step(self._deps):
             pass
@@ -69,9 +67,9 @@ class Database:
     async def delete(self, key: str) -> None:
         await delete_segment(self._deps, key, expected=self._versions.pop(key))
 
-    async def event(self, identity: str, activity: Activity, login: tuple[str, str] | None) -> None:
-        identities = (identity,) if login is None else (login[1], login[0])
-        await apply_events(self._deps, [Incoming(str(activity.id_hash), identities, activity, login)])
+    async def event(self, event: Incoming) -> None:
+        if (await apply_events(self._deps, [event])).refused:
+            raise Refused(f"event {event.event_id} was refused")
 
     async def members(self, key: str) -> set[str]:
         while await sweep.sweep(self._deps):
@@ -95,30 +93,16 @@ class Database:
 
 
 class Pure:
-    """The domain alone: fold, evaluate at the instant asked for."""
+    """The domain alone: fold, evaluate at the instant asked for. People who become one need a database."""
 
-    def __init__(self) -> None:
-        self._now = 0
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._now, self._zone = 0, zone
         self._bodies: dict[str, dict[str, Any]] = {}
         self._people: dict[str, people.Profile] = {}
-        self._into: dict[str, str] = {}
-        self._inside: dict[str, set[str]] = {}
-        self._enters: dict[str, dict[str, int]] = {}
 
     def _definitions(self) -> list[Any]:
-        return [
-            definitions.as_definition(i, k, 1, b)
-            for i, (k, b) in enumerate(self._bodies.items())
-            if b["status"] == "active"
-        ]
-
-    def _compiled(self) -> RuleSet:
-        count = iter(range(10_000))
-        made = []
-        for definition in self._definitions():
-            atoms = plan_atoms(definition, ZoneInfo("UTC"), lambda: next(count))
-            made.append(msgspec.structs.replace(definition, atoms=atoms))
-        return RuleSet.compile(made)
+        bodies = [(key, body) for key, body in self._bodies.items() if body["status"] == "active"]
+        return [definitions.as_definition(i, key, 1, body) for i, (key, body) in enumerate(bodies)]
 
     async def at(self, now_ms: int) -> None:
         for person in self._people.values():
@@ -126,116 +110,109 @@ class Pure:
         self._now = now_ms
 
     async def define(self, key: str, body: dict[str, Any]) -> None:
-        before = dict(self._bodies)
-        self._bodies[key] = body
-        faults = RuleSet.check(self._definitions(), key) if body["status"] == "active" else []
+        before, self._bodies = self._bodies, {**self._bodies, key: body}
+        faults = RuleSet.check(self._definitions(), key, self._zone) if body["status"] == "active" else []
         if faults:
             self._bodies = before
-            raise _fault(faults[0].code, faults[0].detail)
+            raise _refusal([fault.detail for fault in faults])
 
     async def delete(self, key: str) -> None:
         del self._bodies[key]
 
-    async def event(self, identity: str, activity: Activity, login: tuple[str, str] | None) -> None:
-        for name in (identity, *(login or ())):
-            self._people.setdefault(name, people.empty("customer" if name.startswith("c:") else "visitor"))
-        if login is not None and login[0] not in self._into:
-            people.merge(self._people[login[1]], self._people.pop(login[0]), self._now)
-            self._into[login[0]] = login[1]
-        person = self._people.get(self._into.get(identity, identity))
-        if person is not None:
-            people.fold(person, activity, self._now)
+    async def event(self, event: Incoming) -> None:
+        if event.login is not None:
+            raise Unsupported(f"a merge {NEEDS_DATABASE}")
+        name = event.identities[0]
+        person = self._people.setdefault(name, people.empty("customer" if name.startswith("c:") else "visitor"))
+        if people.fold(person, event.activity, self._now).startswith("too_"):
+            raise Refused(f"event {event.event_id} was refused")
 
     async def members(self, key: str) -> set[str]:
-        rules = self._compiled()
-        if key not in rules.bits:
-            if key in rules.residuals:
-                raise Unsupported("request context in a case")
+        numbers = iter(range(10_000))
+        made = [
+            msgspec.structs.replace(d, atoms=plan_atoms(d, self._zone, lambda: next(numbers)))
+            for d in self._definitions()
+        ]
+        rules = RuleSet.compile(made, self._zone)
+        bit = rules.bits.get(key)
+        if bit is None:
             return set()
-        bit = rules.bits[key]
-        found = {
-            name for name, person in self._people.items()
-            if rules.timeline(person, self._now, horizon_ms=0, key=name).bits >> bit & 1
-        }  # fmt: skip
-        return found | {name for name, into in self._into.items() if into in found}
+        timelines = {n: rules.timeline(p, self._now, horizon_ms=0, key=n) for n, p in self._people.items()}
+        return {name for name, timeline in timelines.items() if timeline.bits >> bit & 1}
 
     async def enters(self, key: str) -> dict[str, int]:
-        raise Unsupported("enter_count without a database")
+        raise Unsupported(f"enter_count {NEEDS_DATABASE}")
 
 
-def _refusal(problem: Problem) -> Exception:
-    detail = problem.errors[0]["detail"] if problem.errors else problem.title
-    return _fault("unknown-condition" if "is not a condition" in detail else "refused", detail)
-
-
-def _fault(code: str, detail: str) -> Exception:
-    if code == "unknown-condition":
-        return Unsupported(detail.split(" is not")[0].strip("'") + " condition")
-    return Refused(detail)
+def _refusal(details: list[str]) -> Exception:
+    missing = [d for d in details if "is not a condition" in d]
+    return (
+        Unsupported(missing[0].split(" is not")[0].strip("'") + " condition")
+        if missing
+        else Refused("; ".join(details))
+    )
 
 
 class Case:
     """One case being played."""
 
     def __init__(self, raw: Mapping[str, Any], driver: Driver) -> None:
-        self._raw, self._driver = raw, driver
+        self._raw, self._driver, self._codec = raw, driver, Codec()
         self._kinds: dict[str, str] = {}
         self._sent: list[Mapping[str, Any]] = []
+        self._defined: set[str] = set()
+        self._now = 0
 
     def _key(self, name: str) -> str:
         return ("c:" if self._kinds.get(name) == "registered" else "v:") + name
 
-    async def play(self) -> str:
-        """Play the steps; answers how it differed, or nothing."""
+    async def play(self) -> list[str]:
+        """Play all the steps; answers every difference."""
+        translate.known(self._raw)
         first = instant(self._raw["steps"][0]["at"])
-        await self._driver.at(first)
-        for profile in self._raw.get("profiles", []):
+        await self._at(first)
+        for profile in self._raw.get("profiles") or []:
             await self._profile(profile, first)
-        for segment in self._raw.get("segments", []):
-            await self._driver.define(segment["key"], self._body(segment))
+        for segment in self._raw.get("segments") or []:
+            await self._define(segment)
+        found: list[str] = []
         for number, step in enumerate(self._raw["steps"]):
-            await self._driver.at(instant(step["at"]))
-            difference = await self._step(step)
-            if difference:
-                return f"step {number}: {difference}"
-        return ""
+            await self._at(instant(step["at"]))
+            found += [f"step {number}: {difference}" for difference in await self._step(step)]
+        return found
+
+    async def _at(self, now_ms: int) -> None:
+        self._now = now_ms
+        await self._driver.at(now_ms)
+
+    async def _define(self, segment: Mapping[str, Any]) -> None:
+        self._defined.add(segment["key"])
+        await self._driver.define(segment["key"], translate.body(segment, self._key))
 
     async def _profile(self, profile: Mapping[str, Any], at: int) -> None:
         self._kinds[profile["key"]] = profile["kind"]
         attributes = dict(profile.get("attributes") or {})
+        start = at - 1
         if profile.get("registered_at"):
             attributes.setdefault("registered_at", profile["registered_at"])
-        start = instant(profile["registered_at"]) if profile.get("registered_at") else at - 1
-        event = {"id": f"profile-{profile['key']}", "type": "identify", "props": attributes}
-        await self._send(profile["key"], event, min(start, at))
+            start = min(instant(profile["registered_at"]), at)
+        await self._send(
+            profile["key"], {"id": f"profile-{profile['key']}", "type": "identify", "props": attributes}, start
+        )
 
     async def _send(self, name: str, event: Mapping[str, Any], at: int) -> None:
-        props = dict(event.get("props") or {})
-        digest = hashlib.blake2b(str(event["id"]).encode(), digest_size=8).digest()
-        website = str(props.get("website") or "main")
-        if event["type"] == "identify":
-            props = {"attributes": props}
-        activity = Activity(int.from_bytes(digest, "big", signed=True), event["type"], at, website, pack(props))
-        await self._driver.event(self._key(name), activity, None)
+        kind = "customer" if self._key(name).startswith("c:") else "visitor"
+        await self._deliver(translate.record(f"{kind}:{name}", event, at))
 
-    def _body(self, segment: Mapping[str, Any]) -> dict[str, Any]:
-        include = list(segment.get("always_include") or [])
-        if segment.get("kind") == "manual":
-            include += segment.get("list") or []
-        picked = [(name, True) for name in include] + [(name, False) for name in segment.get("always_exclude") or []]
-        overrides = [{"profile": self._key(n), "include": i, "until": None, "reason": "case"} for n, i in picked]
-        return {
-            "name": segment["key"],
-            "description": "",
-            "owner": "",
-            "websites": [segment["website"]] if segment.get("website") else [],
-            "status": "active" if segment.get("active", True) else "inactive",
-            "applies_to": APPLIES[segment.get("applies_to", "any")],
-            "condition": segment.get("condition") or NOBODY,
-            "overrides": overrides,
-        }
+    async def _deliver(self, record: Record) -> None:
+        """Through the codec and its checks, as the consumer does it."""
+        incoming, dead = wire.decode(self._codec, [record], now=self._now)
+        for letter in dead:
+            raise Refused(f"an event was refused: {letter.reason}: {letter.detail}")
+        for event in incoming:
+            await self._driver.event(event)
 
-    async def _step(self, step: Mapping[str, Any]) -> str:
+    async def _step(self, step: Mapping[str, Any]) -> list[str]:
         match step["do"]:
             case "event":
                 self._sent.append(step["event"])
@@ -244,7 +221,7 @@ class Case:
                 event = self._sent[step["event_index"] - 1]
                 await self._send(event["profile"], event, instant(event["occurred_at"]))
             case "define":
-                await self._driver.define(step["segment"]["key"], self._body(step["segment"]))
+                await self._define(step["segment"])
             case "define_rejected":
                 return await self._rejected(step["segment"])
             case "delete":
@@ -255,52 +232,64 @@ class Case:
                 await self._merge(step["from"], step["into"], instant(step["at"]))
             case "expect":
                 return await self._expect(step)
-            case other:
-                raise Unsupported(f"step {other}")
-        return ""
+        return []
 
-    async def _rejected(self, segment: Mapping[str, Any]) -> str:
+    async def _rejected(self, segment: Mapping[str, Any]) -> list[str]:
         try:
-            await self._driver.define(segment["key"], self._body(segment))
+            await self._driver.define(segment["key"], translate.body(segment, self._key))
         except Refused:
-            return ""
-        return f"{segment['key']} was not refused"
+            return []
+        return [f"{segment['key']} was not refused"]
 
     async def _merge(self, source: str, into: str, at: int) -> None:
-        visitor, customer = self._key(source), self._key(into)
-        if not visitor.startswith("v:") or not customer.startswith("c:"):
+        if self._kinds.get(source) == "registered" or self._kinds.get(into) != "registered":
             raise Unsupported("a merge of two profiles of one kind")
-        digest = hashlib.blake2b(f"merge {source} {into}".encode(), digest_size=8).digest()
-        activity = Activity(int.from_bytes(digest, "big", signed=True), "login", at, "main", pack({}))
-        await self._driver.event(customer, activity, (visitor, customer))
+        props = {"visitor_id": source, "customer_id": into}
+        await self._send(into, {"id": f"merge {source} {into}", "type": "login", "props": props}, at)
 
-    async def _expect(self, step: Mapping[str, Any]) -> str:
-        for key, wanted in (step.get("members") or {}).items():
+    async def _expect(self, step: Mapping[str, Any]) -> list[str]:
+        differences = []
+        wanted, counts = step.get("members") or {}, step.get("enter_count") or {}
+        for key in {**wanted, **counts}:
+            if key not in self._defined:
+                raise Unsupported(f"an expectation of {key}, which is no segment")
+        for key, people_wanted in wanted.items():
             found = await self._driver.members(key)
-            for name in wanted.get("in") or []:
-                if self._key(name) not in found:
-                    return f"{name} should be in {key}"
-            for name in wanted.get("out") or []:
-                if self._key(name) in found:
-                    return f"{name} should be out of {key}"
-        for key, counts in (step.get("enter_count") or {}).items():
+            for side, inside in (("in", True), ("out", False)):
+                names = people_wanted.get(side) or []
+                differences += [
+                    f"{name} should be {side} {key}" for name in names if (self._key(name) in found) != inside
+                ]
+        for key, expected in counts.items():
             entered = await self._driver.enters(key)
-            for name, count in counts.items():
-                if entered.get(self._key(name), 0) != count:
-                    return f"{name} entered {key} {entered.get(self._key(name), 0)} times, not {count}"
-        return ""
+            for name, count in expected.items():
+                times = entered.get(self._key(name), 0)
+                if times != count:
+                    differences.append(f"{name} entered {key} {times} times, not {count}")
+        return differences
 
 
-async def run(cases: list[dict[str, Any]], new_driver: Any) -> Report:
+NewDriver = Callable[[dict[str, Any]], AbstractAsyncContextManager[Driver]]
+
+
+@asynccontextmanager
+async def pure(raw: dict[str, Any]) -> AsyncIterator[Driver]:
+    """The domain alone."""
+    yield Pure(ZoneInfo(raw.get("timezone") or "UTC"))
+
+
+async def run(cases: list[dict[str, Any]], new_driver: NewDriver) -> Report:
     """Play every case on a driver of its own."""
     report = Report()
     for raw in cases:
         async with new_driver(raw) as driver:
             try:
-                difference = await Case(raw, driver).play()
-                report.add(raw["id"], raw.get("tags", []), "failed" if difference else "passed", difference)
+                differences = await Case(raw, driver).play()
+                report.add(
+                    raw["id"], raw.get("tags", []), "failed" if differences else "passed", "; ".join(differences)
+                )
             except Unsupported as lacking:
                 report.add(raw["id"], raw.get("tags", []), "unsupported", str(lacking))
             except Refused as refused:
-                report.add(raw["id"], raw.get("tags", []), "failed", f"a definition was refused: {refused}")
+                report.add(raw["id"], raw.get("tags", []), "failed", f"refused: {refused}")
     return report

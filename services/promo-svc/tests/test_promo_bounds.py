@@ -147,7 +147,7 @@ RULES: list[tuple[str, Any, str | None]] = [
     ("/condition", products(where={}), "/condition/products/where"),
     ("/condition", products(where=None), "/condition/products/where"),
     ("/condition", products(value="3"), "/condition/products/value"),
-    ("/condition", products(op="in", value=[3]), "/condition/products/op"),
+    ("/condition", products(op="contains", value=3), "/condition/products/op"),
     ("/condition", products(where={"any": [sku(["A"]), {"line": "skuu"}]}), "/condition/products/where/any/1/line"),
     ("/condition", products(where={"cart": "subtotal"}), "/condition/products/where"),
     ("/condition", {"products": {}, "x": 1}, "/condition/x"), ("/condition", {"products": []}, "/condition/products"),
@@ -175,6 +175,19 @@ class TestRule:
             status, pointers = await send(client, "/v1/cart-rules", changed(RULE, pointer, value))
             assert (status, set(pointers)) == (422, {at or pointer}), (pointer, value)
         assert (await client.get("/v1/cart-rules")).json() == {"rules": []}
+
+    async def test_a_misspelt_word_is_told_the_right_one(self, client: httpx.AsyncClient) -> None:
+        for condition, word in (
+            ({"cart": "subtotl"}, "subtotal"),
+            ({"crat": "subtotal"}, "cart"),
+            (products(wheer={}), "where"),
+            (products(measure="fond"), "found"),
+            (products(where={"line": "categroy"}), "category"),
+            ({"cart": "subtotal", "op": "gtee", "value": 1}, "gte"),
+            ({"cart": "subtotal", "valeu": 1, "value": 1}, "value"),
+        ):
+            answer = await client.post("/v1/cart-rules", json={**RULE, "condition": condition})
+            assert f"did you mean {word}?" in answer.json()["errors"][0]["detail"], answer.text
 
     async def test_what_cannot_be_stored_is_refused(self, client: httpx.AsyncClient) -> None:
         for pointer in ("/condition/value", "/condition/cart", "/name", "/odd"):

@@ -12,12 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
+from conditions.kinds import NUMBER, OPEN, Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from promo_svc.domain.kinds import LISTED, NUMBER, OPEN, Kind
 from promo_svc.domain.vocabulary import CART_FIELDS, LINE_FIELDS, MEASURES
 
 EXAMPLES, CARTS = 100, 10
+LISTED = ("in", "not_in", "includes", "not_includes")
 AT_MS = 1_800_000_000_000
 NEIGHBOUR = {
     "key": "neighbour", "name": "n", "status": "live", "all_groups": True,
@@ -72,7 +73,7 @@ def leaf(draw: st.DrawFn, key: str, known: dict[str, Kind]) -> dict[str, Any]:
     name = draw(some(known))
     kind = known[name]
     op = draw(some((*kind.operators, "exists", "missing")))
-    value = NUMBERS if kind is NUMBER else WORDS if kind is not OPEN else WORDS | NUMBERS | st.booleans()
+    value = NUMBERS if kind is NUMBER else WORDS if kind is not OPEN else WORDS | NUMBERS
     if op in ("exists", "missing"):
         return {key: name, "op": op}
     if op in ("starts_with", "ends_with", "contains", "not_contains", "regex", "on_day", "not_on_day"):

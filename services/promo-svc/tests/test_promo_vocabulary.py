@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import httpx
 import pytest
+from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind
 from promo_svc.domain import vocabulary
-from promo_svc.domain.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind
 from promo_svc.domain.rule import ACTIONS
 from promo_svc.domain.vocabulary import CART_FIELDS, LINE_FIELDS, MEASURES
 from promo_svc.schemas import Action

@@ -17,19 +17,18 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
     for_code,
 )
 
 MOST_COPIES = 3
-CONNECT_S, DAY_MS = 5.0, 86_400_000
+CONNECT_S, REQUEST_MS, DAY_MS = 5.0, 10_000, 86_400_000
 # A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
 MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
+NO_TOPIC = "no-such-topic"
 NEVER = {
     MessageSizeTooLargeError: "too-large",
     RecordListTooLargeError: "too-large",
-    InvalidTopicError: "no-such-topic",
-    UnknownTopicOrPartitionError: "no-such-topic",
+    InvalidTopicError: NO_TOPIC,
     TopicAuthorizationFailedError: "not-authorized",
 }
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -86,7 +85,11 @@ class Fenced(Exception):
 
 
 class KafkaProducer:
-    """Idempotent producer: acks from all replicas, lz4, up to 5 ms of lingering. Connects when first needed, and again."""
+    """Acks from all replicas, lz4, up to 5 ms of lingering. Connects when first needed, and again.
+
+    Not idempotent: what is sent may be sent twice anyway (an outbox is at least once, events have ids), and after a record
+    that a broker refuses for its size the client's sequence has a gap, for which it refuses everything that follows.
+    """
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -107,9 +110,12 @@ class KafkaProducer:
         """
         producer = await self._connected()
         self._doubtful = True
-        outcomes = await asyncio.gather(*(_send(producer, r) for r in records))
+        unknown = await _unknown(producer, {r.topic for r in records})
+        known = [r for r in records if r.topic not in unknown]
+        outcomes = await asyncio.gather(*(_send(producer, r) for r in known))
         self._doubtful = False
-        return [(record, reason) for record, reason in zip(records, outcomes, strict=True) if reason]
+        refused = [(record, NO_TOPIC) for record in records if record.topic in unknown]
+        return refused + [(record, reason) for record, reason in zip(known, outcomes, strict=True) if reason]
 
     async def _connected(self) -> AIOKafkaProducer:
         """The client. After a failure the broker must answer first: what is handed to the client while it is away piles up."""
@@ -125,8 +131,8 @@ class KafkaProducer:
     async def _start(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._bootstrap,
-            enable_idempotence=True,
             acks="all",
+            request_timeout_ms=REQUEST_MS,
             compression_type="lz4",
             linger_ms=5,
             max_request_size=2 * 1024 * 1024,
@@ -138,6 +144,20 @@ class KafkaProducer:
             await producer.stop()
             raise
         return producer
+
+
+async def _unknown(producer: AIOKafkaProducer, topics: set[str]) -> set[str]:
+    """The topics that are not there, which the client would wait for, with everything behind them."""
+    for pause_s in (0.0, 0.1, 0.3):
+        missing = {topic for topic in topics if not producer.client.cluster.partitions_for_topic(topic)}
+        if not missing:
+            return missing
+        await asyncio.sleep(pause_s)
+        for topic in missing:
+            await producer.client.add_topic(topic)
+        if not await producer.client.force_metadata_update():
+            raise ConnectionError("no broker answers")
+    return missing
 
 
 async def _send(producer: AIOKafkaProducer, record: Record) -> str | None:

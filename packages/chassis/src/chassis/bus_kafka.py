@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from chassis.bus import Fenced
@@ -106,9 +106,6 @@ class BatchConsumer:
                     self._places.advance(slices)
         except Fenced:
             log.warning("bus_fenced")
-            self._places.displace()
-        except OffsetOutOfRangeError:
-            log.warning("bus_out_of_range")
             self._places.displace()
         except KafkaError:
             raise

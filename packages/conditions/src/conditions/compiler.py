@@ -12,7 +12,6 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from conditions.measures import Compared, Cut, Measure, passed
@@ -157,11 +156,11 @@ def _measured(measure: Measure, cuts: Sequence[Cut]) -> Look:
 
 
 def _answered(leaf: Leaf) -> Look:
-    test, params, change = leaf.type.test, leaf.params, leaf.type.change if leaf.type.temporal else None
+    answer, params, change = leaf.answer, leaf.params, leaf.type.change if leaf.type.temporal else None
 
     def look(facts: Any, now: int) -> tuple[bool, int]:
         at = change(params, facts, now) if change else None
-        return test(params, facts, now), NEVER if at is None else at
+        return answer(facts, now), NEVER if at is None else at
 
     return look
 
@@ -178,6 +177,6 @@ def compile_set(rules: Sequence[tuple[int, Node]]) -> Program:
         if len(slots.chained) > before:
             lines.append("    facts.bits = bits")
         lines.append(f"    if {expression}: bits |= {1 << bit}")
-    scope: dict[str, Any] = {f"t{n}": partial(leaf.type.test, leaf.params) for n, leaf in enumerate(slots.chained)}
+    scope: dict[str, Any] = {f"t{n}": leaf.answer for n, leaf in enumerate(slots.chained)}
     exec(compile("\n".join([*lines, "    return bits"]), "<conditions>", "exec"), scope)  # noqa: S102 - see above
     return Program(slots.looks(), scope["decide"])

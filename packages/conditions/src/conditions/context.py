@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from conditions.operators import OPERATORS, compare, literal_of
-from conditions.read import nearest
-from conditions.tree import Fail, LeafType
+from conditions.kinds import CODE, FLAG, NUMBER, OPEN, TEXT, Kind, literal_for, matcher_for
+from conditions.read import nearest, only, shown, step
+from conditions.tree import Answer, Fail, LeafType
 
-FIELDS = (
+TEXTS = (
     "country", "region", "city", "device", "locale", "language", "referrer", "landing_page", "utm_source", "utm_medium",
-    "utm_campaign", "hour", "weekday", "visit", "logged_in",
+    "utm_campaign", "visit",
 )  # fmt: skip
+MOST_NAME, MOST_ATOMS = 200, 1 << 20
+FIELDS: dict[str, Kind] = {**dict.fromkeys(TEXTS, TEXT), "hour": NUMBER, "weekday": NUMBER, "logged_in": FLAG}
 
 
-def comparison(raw: Mapping[str, Any], key: str, fail: Fail) -> tuple[str, str, Any]:
-    """The common shape {key: name, op, value}: checked (name, op, literal)."""
-    extra = set(raw) - {key, "op", "value"}
-    if extra:
-        fail(
-            f"/{min(extra)}",
-            "unknown-field",
-            f"{min(extra)!r} does not belong here{nearest(min(extra), ['op', 'value'])}",
-        )
+def comparison(
+    raw: Mapping[str, Any], key: str, fail: Fail, *, exact: bool = False, kind: Kind = OPEN
+) -> tuple[str, str, Any]:
+    """The common shape {key: name, op, value}: checked (name, op, literal). `exact` is for codes, `kind` for known fields."""
+    only(raw, (key, "op", "value"), fail)
+    if not isinstance(raw[key], str) or not 0 < len(raw[key]) <= MOST_NAME:
+        fail(step(key), "wrong-type", f"a name of 1 to {MOST_NAME} characters is needed")
     op = raw.get("op", "eq")
-    if op not in OPERATORS:
-        fail("/op", "unknown-operator", f"{op!r} is not an operator{nearest(str(op), OPERATORS)}")
-        return str(raw[key]), "eq", None
-    return str(raw[key]), op, literal_of(op, raw.get("value"), fail)
+    return raw[key], op, literal_for(CODE if exact else kind, op, raw.get("value"), fail)
 
 
 def comparison_json(key: str, params: tuple[str, str, Any]) -> dict[str, Any]:
@@ -42,6 +39,12 @@ def comparison_json(key: str, params: tuple[str, str, Any]) -> dict[str, Any]:
     )
 
 
+def asked(context: Mapping[str, Any], name: str) -> Any:
+    """A field of a request. Where it is a flag, the texts of a query string are read as one."""
+    value = context.get(name)
+    return {"true": True, "false": False}.get(value, value) if FIELDS[name] is FLAG and type(value) is str else value
+
+
 class Context(LeafType):
     """{"context": field, op, value}: `facts.context` maps the fields of the request."""
 
@@ -50,14 +53,11 @@ class Context(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        if raw["context"] not in FIELDS:
-            fail(
-                "/context",
-                "unknown-field",
-                f"{raw['context']!r} is not known of a request{nearest(str(raw['context']), FIELDS)}",
-            )
+        name = raw["context"]
+        if not isinstance(name, str) or name not in FIELDS:
+            fail("/context", "unknown-field", f"{shown(name)} is not known of a request{nearest(name, FIELDS)}")
             return None
-        return comparison(raw, "context", fail)
+        return comparison(raw, "context", fail, kind=FIELDS[name])
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
@@ -65,12 +65,17 @@ class Context(LeafType):
 
     def test(self, params: Any, facts: Any, now: int) -> bool:
         """See LeafType."""
+        return self.bind(params)(facts, now)
+
+    def bind(self, params: Any) -> Answer:
+        """See LeafType."""
         name, op, literal = params
-        return compare(op, facts.context.get(name), literal)
+        matches = matcher_for(FIELDS[name], op, literal)
+        return lambda facts, now: matches(asked(facts.context, name))
 
     def seen(self, params: Any, facts: Any, now: int) -> Any:
         """See LeafType."""
-        return facts.context.get(params[0])
+        return asked(facts.context, params[0])
 
 
 class Atom(LeafType):
@@ -81,8 +86,9 @@ class Atom(LeafType):
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
         atom = raw["atom"]
-        if not isinstance(atom, int) or isinstance(atom, bool) or atom < 0:
+        if type(atom) is not int or not 0 <= atom < MOST_ATOMS:
             fail("/atom", "wrong-type", "an atom is a bit number")
+            return None
         return atom
 
     def json(self, params: Any) -> dict[str, Any]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from math import ceil, floor
 from typing import Any
 
 from conditions.operators import TESTS
 from conditions.tree import LeafType
+from conditions.values import Number
 
-Cut = tuple[float, int]
+Cut = tuple[Number, int]
 SIDES = {"eq": (0, 1), "ne": (0, 1), "lt": (0,), "gte": (0,), "lte": (1,), "gt": (1,)}
 
 
 class Measure:
-    """A number known of the facts. Measures with the same `key` are the same number.
+    """A number known of the facts, exact: whole or decimal, never binary. Measures with the same `key` are the same number.
 
     `parts`: names of the parts of the facts it is made from; None: it must be read every time.
     """
@@ -29,11 +31,11 @@ class Measure:
     temporal = False
     parts: Collection[str] | None = None
 
-    def read(self, facts: Any, now: int) -> float | None:
+    def read(self, facts: Any, now: int) -> Number | None:
         """The number, or None where there is nothing to measure."""
         raise NotImplementedError
 
-    def change(self, facts: Any, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Any, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """The first instant after `now` at which the number, `value` now, passes a cut if nothing else happens."""
         return None
 
@@ -46,12 +48,12 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Parameters of a leaf that compares `measure` with a finite `literal`; `if_missing` answers for no number."""
+    """Parameters of a leaf that compares `measure` with `literal`; `if_missing` answers for no number."""
 
     measure: Measure
     op: str
-    literal: float
-    body: Mapping[str, Any]
+    literal: Number
+    body: Mapping[str, Any] = field(hash=False)
     if_missing: bool = False
 
     def cuts(self) -> tuple[Cut, ...]:
@@ -70,7 +72,8 @@ class MeasuredLeaf(LeafType):
 
     def seen(self, params: Compared, facts: Any, now: int) -> float | None:
         """See LeafType."""
-        return params.measure.read(facts, now)
+        value = params.measure.read(facts, now)
+        return float(value) if isinstance(value, Decimal) else value
 
     def test(self, params: Compared, facts: Any, now: int) -> bool:
         """See LeafType."""
@@ -83,7 +86,7 @@ class MeasuredLeaf(LeafType):
         return None if value is None else params.measure.change(facts, now, value, params.cuts())
 
 
-def passed(cuts: Sequence[Cut], value: float) -> int:
+def passed(cuts: Sequence[Cut], value: Number) -> int:
     """How many cuts lie below a number."""
     return bisect_right(cuts, (value, 0.5))
 
@@ -103,7 +106,7 @@ def rise(cuts: Sequence[Cut], count: int) -> Iterable[int]:
 
 
 def first_passed(
-    moments: Iterable[int], value: float, cuts: Sequence[Cut], at: Callable[[int], float | None]
+    moments: Iterable[int], value: Number, cuts: Sequence[Cut], at: Callable[[int], Number | None]
 ) -> int | None:
     """The first of the moments (ascending) at which the number `at(moment)` lies between other cuts than `value`."""
     region = passed(cuts, value)

@@ -1,157 +1,225 @@
-"""Comparing a value with a literal. Missing is None or an empty string; a negative operator is true of it."""
+"""Comparing a value with a literal of a rule. The literal decides how: a number as numbers, a text as texts, a flag as flags.
+
+Missing is null, an empty text or an empty list; a negative operator is true of it. Of a list one element must fit, and
+for a negative operator none. Texts are the same in any case and Unicode form; a code (`exact`) is compared as it stands.
+"""
 
 from __future__ import annotations
 
 import operator
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
-from math import isfinite
+from collections.abc import Callable, Sequence
+from datetime import UTC, tzinfo
 from typing import Any
 
+from conditions.patterns import BadPattern, pattern
 from conditions.tree import Fail
+from conditions.values import (
+    MOST_DIGITS,
+    MOST_TEXT,
+    day,
+    elements,
+    fold,
+    instant,
+    missing,
+    number,
+    storable,
+    text,
+    written,
+)
 
-MOST_PATTERN = 200
-NESTED_REPEAT = re.compile(r"\([^)]*[*+][^)]*\)[*+{]")
+MOST_LITERAL, MOST_LITERALS = 500, 1_000  # a literal is so short that no text that had to be cut folds to it
+SAFE = 2**53
+Test = Callable[[Any], bool]
 
-
-def number(value: Any) -> float | None:
-    """The value as a number when it reads as a finite one."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        return value
-    try:
-        found = float(value) if isinstance(value, str) and value.strip() and not value.strip().isalpha() else None
-    except ValueError:
-        return None
-    return found if found is None or isfinite(found) else None
-
-
-def missing(value: Any) -> bool:
-    """Whether there is nothing to compare."""
-    return value is None or value == ""
-
-
-def instant(value: Any) -> int | None:
-    """Epoch milliseconds of an ISO 8601 date or time; a date is its midnight, UTC unless it says otherwise."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality: as numbers when both read as numbers."""
-    left, right = number(a), number(b)
-    return left == right if left is not None and right is not None else a == b
-
-
-def _order(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def compare(value: Any, literal: Any) -> bool:
-        left, right = number(value), number(literal)
-        if left is None or right is None:
-            left, right = instant(value), instant(literal)
-        return left is not None and right is not None and test(left, right)
-
-    return compare
-
-
-def _member(value: Any, literal: Any) -> bool:
-    return any(same(value, item) for item in literal)
-
-
-def _includes(value: Any, literal: Any) -> bool:
-    items = value if isinstance(value, list | tuple) else [value]
-    wanted = literal if isinstance(literal, tuple) else (literal,)
-    return any(same(item, want) for item in items for want in wanted)
-
-
-def _contains(value: Any, literal: Any) -> bool:
-    return _includes(value, literal) if isinstance(value, list | tuple) else str(literal) in str(value)
-
-
-def _day(value: Any) -> str | None:
-    moment = instant(value)
-    return None if moment is None else datetime.fromtimestamp(moment / 1000, UTC).date().isoformat()
-
-
-POSITIVE: dict[str, Callable[[Any, Any], bool]] = {
-    "eq": same,
-    "lt": _order(operator.lt),
-    "lte": _order(operator.le),
-    "gt": _order(operator.gt),
-    "gte": _order(operator.ge),
-    "in": _member,
-    "contains": _contains,
-    "includes": _includes,
-    "starts_with": lambda value, literal: str(value).startswith(str(literal)),
-    "ends_with": lambda value, literal: str(value).endswith(str(literal)),
-    "regex": lambda value, literal: re.search(literal, str(value)[:1000]) is not None,
-    "on_day": lambda value, literal: _day(value) is not None and _day(value) == _day(literal),
-}
 NEGATIVE = {"ne": "eq", "not_in": "in", "not_contains": "contains", "not_includes": "includes", "not_on_day": "on_day"}
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge,
 }  # fmt: skip
 NUMERIC = tuple(TESTS)
+ORDER = ("lt", "lte", "gt", "gte")
+DAYS = ("on_day", "not_on_day")
+PARTS = ("contains", "starts_with", "ends_with")
+POSITIVE = ("eq", *ORDER, "in", "includes", *PARTS, "regex", "on_day")
 OPERATORS = (*POSITIVE, *NEGATIVE, "exists", "missing")
 
 
-def compare(op: str, value: Any, literal: Any) -> bool:
-    """The answer of an operator of OPERATORS."""
+def compare(op: str, value: Any, literal: Any, *, exact: bool = False, zone: tzinfo = UTC) -> bool:
+    """The answer of an operator of OPERATORS for any JSON value. `literal` is one that `literal_of` gave."""
+    return matcher(op, literal, exact=exact, zone=zone)(value)
+
+
+def matcher(op: str, literal: Any, *, exact: bool = False, zone: tzinfo = UTC) -> Test:
+    """`compare` with all but the value given: what does not depend on the value is decided once."""
     if op == "exists":
-        return not missing(value)
+        return lambda value: not missing(value)
     if op == "missing":
-        return missing(value)
-    if op in NEGATIVE:
-        return missing(value) or not POSITIVE[NEGATIVE[op]](value, literal)
-    return not missing(value) and POSITIVE[op](value, literal)
+        return missing
+    one, positive = _test(NEGATIVE.get(op, op), literal, exact, zone), op not in NEGATIVE
+
+    def matches(value: Any) -> bool:
+        if type(value) is str:
+            return (value != "" and one(value)) is positive
+        return any(map(one, elements(value))) is positive
+
+    if op in TESTS and type(literal) in (int, float):
+        return _quick_number(TESTS[op], literal, matches)
+    literals = literal if isinstance(literal, tuple) else (literal,)
+    if op in ("eq", "ne", "in", "not_in") and all(type(x) is str for x in literals):
+        return _quick_text(literals, exact, positive, matches)
+    return matches
 
 
-def matcher(op: str, literal: Any) -> Callable[[Any], bool]:
-    """`compare` with the operator and the literal given: what depends on them alone is decided once."""
-    positive = NEGATIVE.get(op, op)
-    if positive == "eq" and literal and isinstance(literal, str) and number(literal) is None:
-        return (lambda value: value == literal) if op == "eq" else (lambda value: value != literal)
-    if positive == "in" and all(isinstance(item, str) and item and number(item) is None for item in literal):
-        known, inside = frozenset(literal), op == "in"
-        return lambda value: (isinstance(value, str) and value in known) is inside
-    if op in NUMERIC and type(literal) in (int, float):
-        test = TESTS[op]
-        return lambda value: (
-            test(value, literal) if type(value) is int or type(value) is float else compare(op, value, literal)
-        )
-    return lambda value: compare(op, value, literal)
+def _quick_number(test: Callable[[Any, Any], bool], literal: float, matches: Test) -> Test:
+    """For what most values of a number are; beyond 2**53 a float is not what it was written as."""
+
+    def quick(value: Any) -> bool:
+        if (type(value) is float or type(value) is int) and -SAFE < value < SAFE:
+            return test(value, literal)
+        return matches(value)
+
+    return quick
 
 
-def literal_of(op: str, raw: Any, fail: Fail) -> Any:
-    """The literal an operator can work with: lists become tuples; a pattern must be short, valid and without nested repeats."""
-    if op in ("exists", "missing"):
-        return None
-    if op in ("in", "not_in"):
-        if not isinstance(raw, list) or not raw or len(raw) > 1000:
-            fail("/value", "wrong-type", f"{op} needs a list of 1 to 1000 values")
-            return ()
-        return tuple(raw)
+def _quick_text(literals: Sequence[str], exact: bool, positive: bool, matches: Test) -> Test:
+    known = frozenset(literals)
+    folded = frozenset(() if exact else map(fold, known))
+
+    def code(value: Any) -> bool:
+        return (value in known) is positive if type(value) is str else matches(value)
+
+    def words(value: Any) -> bool:
+        if type(value) is not str:
+            return matches(value)
+        return (value in known or fold(value) in folded) is positive
+
+    return code if exact else words
+
+
+def _test(op: str, literal: Any, exact: bool, zone: tzinfo) -> Test:
+    """What a positive operator asks of one value that is not missing."""
+    if op in ("eq", "in", "includes"):
+        return _one_of(literal if isinstance(literal, tuple) else (literal,), exact)
+    if op in ORDER:
+        return _ordered(TESTS[op], literal, exact, zone)
+    if op == "on_day":
+        wanted = day(literal, zone)
+        return lambda value: wanted is not None and day(value, zone) == wanted
     if op == "regex":
-        return _pattern(raw, fail)
-    if isinstance(raw, list):
-        return tuple(raw)
-    if raw is None or isinstance(raw, dict):
-        fail("/value", "wrong-type", f"{op} needs a value")
+        found = pattern(literal, exact)
+        return lambda value: (as_text := text(value)) is not None and found(as_text)
+    return _part(op, literal, exact)
+
+
+def _one_of(literals: Sequence[Any], exact: bool) -> Test:
+    as_given = frozenset(x for x in literals if type(x) is str)
+    numbers = frozenset(n for x in literals if type(x) is not str and (n := number(x)) is not None)
+    flags = frozenset(x for x in literals if type(x) is bool)
+    texts = as_given if exact else frozenset(map(fold, as_given))
+
+    def test(value: Any) -> bool:
+        if type(value) is str:
+            if exact or value in as_given:
+                return value in as_given
+            if texts and fold(value) in texts:
+                return True
+            return bool(numbers) and number(value) in numbers
+        if type(value) is bool:
+            return value in flags
+        found = number(value)
+        return found is not None and (found in numbers or (bool(texts) and written(found) in texts))
+
+    return test
+
+
+def _ordered(test: Callable[[Any, Any], bool], literal: Any, exact: bool, zone: tzinfo) -> Test:
+    """Order: of numbers for a number; for a text of numbers when both are, else of instants when both are, else of texts."""
+    as_number = None if exact else number(literal)
+    if type(literal) is not str:
+        return lambda value: (found := number(value)) is not None and test(found, as_number)
+    as_instant, as_text = None if exact else instant(literal, zone), literal if exact else fold(literal)
+
+    def ordered(value: Any) -> bool:
+        if as_number is not None and (found := number(value)) is not None:
+            return test(found, as_number)
+        if as_instant is not None and (at := instant(value, zone)) is not None:
+            return test(at, as_instant)
+        given = text(value)
+        return given is not None and test(given if exact else fold(given), as_text)
+
+    return ordered
+
+
+def _part(op: str, literal: str, exact: bool) -> Test:
+    wanted = literal if exact else fold(literal)
+
+    def test(value: Any) -> bool:
+        found = text(value)
+        if found is None:
+            return False
+        looked_at = found[-MOST_TEXT:] if op == "ends_with" else found[:MOST_TEXT]
+        if not exact:
+            looked_at = fold(looked_at)
+        if op == "contains":
+            return wanted in looked_at
+        return looked_at.startswith(wanted) if op == "starts_with" else looked_at.endswith(wanted)
+
+    return test
+
+
+def literal_of(op: str, raw: Any, fail: Fail, *, exact: bool = False) -> Any:
+    """The literal an operator can work with, or None after `fail`: a number, a text, a flag, a tuple of them, or none."""
+    if op in ("exists", "missing"):
+        if raw is not None:
+            fail("/value", "unknown-field", f"{op} has no value")
+        return None
+    if op in ("in", "not_in") or (op in ("includes", "not_includes") and isinstance(raw, list)):
+        if not isinstance(raw, list) or not 0 < len(raw) <= MOST_LITERALS:
+            fail("/value", "wrong-type", f"{op} needs a list of 1 to {MOST_LITERALS} values")
+            return None
+        return tuple(_single(op, item, f"/value/{i}", fail, exact) for i, item in enumerate(raw))
+    if op == "regex":
+        return _pattern(raw, fail, exact)
+    return _single(op, raw, "/value", fail, exact)
+
+
+def _single(op: str, raw: Any, at: str, fail: Fail, exact: bool) -> Any:
+    """One value: text for what looks into texts, a date for days, no flag where order counts."""
+    wrong = _text_fault(op, raw) if isinstance(raw, str) else _other_fault(op, raw, exact)
+    if wrong:
+        fail(at, "wrong-type", wrong)
+        return None
     return raw
 
 
-def _pattern(raw: Any, fail: Fail) -> str:
-    if not isinstance(raw, str) or len(raw) > MOST_PATTERN or NESTED_REPEAT.search(raw):
-        fail("/value", "unsafe-pattern", f"a pattern has at most {MOST_PATTERN} characters and no repeat in a repeat")
-        return ""
+def _text_fault(op: str, raw: str) -> str:
+    if not 0 < len(raw) <= MOST_LITERAL:
+        return f"a text has 1 to {MOST_LITERAL} characters; exists and missing ask whether there is any"
+    if not storable(raw):
+        return "a text has no NUL and no half of a character"
+    if op in DAYS and day(raw) is None:
+        return 'a day is like "2026-11-24"'
+    return ""
+
+
+def _other_fault(op: str, raw: Any, exact: bool) -> str:
+    if op in (*DAYS, *PARTS, "not_contains"):
+        return f"{op} needs a text"
+    if isinstance(raw, bool):
+        return f"{op} does not compare true and false here" if exact or op in ORDER else ""
+    if not isinstance(raw, int | float):
+        return f"{op} compares with a text, a number, true or false"
+    if exact:
+        return "a code is a text: put it in quotes, so that no leading zero is lost"
+    return f"a number has at most {MOST_DIGITS} digits" if number(raw) is None else ""
+
+
+def _pattern(raw: Any, fail: Fail, exact: bool) -> str | None:
+    if not isinstance(raw, str):
+        fail("/value", "bad-pattern", "a pattern is a text")
+        return None
     try:
-        re.compile(raw)
-    except re.error as error:
-        fail("/value", "bad-pattern", f"not a regular expression: {error}")
+        pattern(raw, exact)
+    except BadPattern as error:
+        fail("/value", "bad-pattern", f"this pattern cannot be used: {error}")
+        return None
     return raw

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from conditions.tree import Group, Leaf, Node, Vocabulary
+from conditions.tree import Fail, Group, Leaf, Node, Vocabulary
 
-MOST_DEPTH, MOST_NODES = 12, 500
+MOST_DEPTH, MOST_NODES, MOST_WORD, MOST_FAULTS = 12, 500, 60, 50
 GROUPS = ("all", "any", "not")
 
 
@@ -30,10 +31,32 @@ class Invalid(Exception):
         self.faults = faults
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or nothing when no known word is near."""
-    close = difflib.get_close_matches(word, list(known), 1)
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """`; did you mean x?`, or nothing when no known word is near, or it is no word."""
+    if not isinstance(word, str):
+        return ""
+    close = difflib.get_close_matches(word[:MOST_WORD], list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value in a message: a text in quotes, cut; of anything else what it is."""
+    if isinstance(value, str):
+        return repr(value[:MOST_WORD])
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "nothing")
+
+
+def step(name: str) -> str:
+    """A name as one step of a JSON pointer, cut."""
+    safe = name[:MOST_WORD].encode(errors="backslashreplace").decode()
+    return "/" + safe.replace("~", "~0").replace("/", "~1")
+
+
+def only(raw: Mapping[str, Any], known: Sequence[str], fail: Fail, pointer: str = "") -> None:
+    """Refuse fields nobody reads; of very many the first ones."""
+    for name in islice((name for name in raw if name not in known), 10):
+        fail(pointer + step(name), "unknown-field", f"{shown(name)} does not belong here{nearest(name, known)}")
 
 
 class _Reader:
@@ -47,6 +70,8 @@ class _Reader:
 
     def node(self, raw: Any, at: str, depth: int) -> Node | None:
         self.nodes += 1
+        if len(self.faults) >= MOST_FAULTS:
+            return None
         if depth > MOST_DEPTH or self.nodes > MOST_NODES:
             if self.nodes <= MOST_NODES + 1:
                 self.fail(at, "too-large", f"at most {MOST_DEPTH} levels and {MOST_NODES} conditions")
@@ -66,12 +91,10 @@ class _Reader:
         else:
             word = str(next(iter(raw), ""))
             hint = nearest(word, [*GROUPS, *self.vocabulary.types])
-            self.fail(at, "unknown-condition", f"{word!r} is not a condition{hint}")
+            self.fail(at, "unknown-condition", f"{shown(word)} is not a condition{hint}")
 
     def group(self, raw: Mapping[str, Any], key: str, at: str, depth: int) -> Node | None:
-        extra = set(raw) - {key, "value"} if key != "not" else set(raw) - {key}
-        if extra:
-            self.fail(f"{at}/{min(extra)}", "unknown-field", f"{min(extra)!r} does not belong here")
+        only(raw, (key,) if key == "not" else (key, "value"), lambda where, *what: self.fail(at + where, *what))
         if key == "not":
             child = self.node(raw[key], f"{at}/not", depth + 1)
             return Group(True, False, (child,)) if child is not None else None
@@ -94,7 +117,7 @@ class _Reader:
 
 
 def parse(raw: Any, vocabulary: Vocabulary) -> Node:
-    """A checked tree. Raises Invalid with every fault found."""
+    """A checked tree. Raises Invalid with the faults found; after MOST_FAULTS the rest is not looked at."""
     reader = _Reader(vocabulary)
     node = reader.node(raw, "", 1)
     if node is None or reader.faults:

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from conditions.read import Fault, Invalid, parse
+from conditions.read import MOST_DEPTH, MOST_NODES, Fault, Invalid, parse
 from conditions.tree import Leaf, Node, Vocabulary, to_json
 
 HEAD = re.compile(r"^(ALL|ANY) are (TRUE|FALSE)$")
@@ -39,6 +39,8 @@ def from_text(text: str, vocabulary: Vocabulary) -> Node:
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise Invalid([Fault("line 1", "empty", "there is no condition")])
+    if len(lines) > MOST_NODES:
+        raise Invalid([Fault(f"line {lines[MOST_NODES][0]}", "too-large", f"at most {MOST_NODES} conditions")])
     raw, rest = _block(lines, 0)
     if rest:
         raise Invalid([Fault(f"line {rest[0][0]}", "outside", "this line belongs to no group")])
@@ -52,6 +54,8 @@ def _block(lines: list[tuple[int, str]], depth: int) -> tuple[dict[str, Any], li
     if not head:
         return _leaf(number, line.strip()), rest
     children = []
+    if depth > MOST_DEPTH:
+        raise Invalid([Fault(f"line {number}", "too-large", f"at most {MOST_DEPTH} levels")])
     while rest and len(rest[0][1]) - len(rest[0][1].lstrip()) > depth * 2:
         child, rest = _block(rest, depth + 1)
         children.append(child)
@@ -68,6 +72,6 @@ def _leaf(number: int, line: str) -> dict[str, Any]:
             if word is None:
                 raise ValueError
             raw[word[1]], at = _decode(line, word.end())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Invalid([Fault(f"line {number}", "unreadable", "a line is words, each with a JSON value")]) from None
     return raw

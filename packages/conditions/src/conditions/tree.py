@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 Fail = Callable[[str, str, str], None]
+Answer = Callable[[Any, int], bool]
 
 
 class LeafType:
@@ -36,6 +38,10 @@ class LeafType:
         """The answer."""
         raise NotImplementedError
 
+    def bind(self, params: Any) -> Answer:
+        """`test` with the parameters given: what depends on them alone may be worked out here, once."""
+        return partial(self.test, params)
+
     def parts(self, params: Any) -> Collection[str] | None:
         """Names of the parts of the facts the answer is made from; None: it must be asked every time."""
         return None
@@ -51,10 +57,14 @@ class LeafType:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One condition."""
+    """One condition. `answer`: its test, bound to the parameters."""
 
     type: LeafType
     params: Any
+    answer: Answer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "answer", self.type.bind(self.params))
 
 
 @dataclass(frozen=True, slots=True)

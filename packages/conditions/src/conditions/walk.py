@@ -11,7 +11,7 @@ from conditions.tree import Group, Leaf, Node, leaves, to_json
 def holds(node: Node, facts: Any, now: int) -> bool:
     """Whether the tree is true."""
     if isinstance(node, Leaf):
-        return node.type.test(node.params, facts, now)
+        return node.answer(facts, now)
     results = (holds(child, facts, now) == node.expect for child in node.children)
     return all(results) if node.every else any(results)
 
@@ -27,7 +27,7 @@ def explain(node: Node, facts: Any, now: int) -> dict[str, Any]:
     if isinstance(node, Leaf):
         return {
             "condition": to_json(node),
-            "result": node.type.test(node.params, facts, now),
+            "result": node.answer(facts, now),
             "seen": node.type.seen(node.params, facts, now),
             "flips_at": node.type.change(node.params, facts, now) if node.type.temporal else None,
         }

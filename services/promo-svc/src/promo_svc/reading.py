@@ -7,6 +7,7 @@ import re
 import msgspec
 from chassis.http import read_json
 from chassis.problems import Problem
+from conditions.read import step
 from fastapi import Request
 
 from promo_svc.domain import cart
@@ -45,7 +46,7 @@ def place(message: str) -> tuple[str, str]:
     detail, path = (found["detail"], found["path"] or "") if found else (message, "")
     pointer = "".join(f"/{name or index}" for name, index in STEP.findall(path.partition("[...]")[0]))
     named = FIELD.fullmatch(detail)
-    return (pointer + "/" + cart.escaped(named[1]) if named else pointer), detail[:300]
+    return (pointer + step(named[1]) if named else pointer), detail[:300]
 
 
 async def storable(request: Request) -> None:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
+from conditions.read import step
 from msgspec import Meta
 
 from promo_svc.domain.money import half_up
@@ -88,13 +89,8 @@ def _odd(value: Any, at: str, depth: int) -> Iterable[tuple[str, str]]:
     if depth > MOST_DEPTH or len(value) > MOST_ITEMS:
         yield at, f"at most {MOST_ITEMS} values, {MOST_DEPTH} levels deep"
         return
-    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
-        yield from _odd(item, f"{at}/{escaped(str(step))}", depth + 1)
-
-
-def escaped(step: str) -> str:
-    """A name as one step of a JSON pointer, cut."""
-    return step[:100].replace("~", "~0").replace("/", "~1")
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _odd(item, at + step(str(name)), depth + 1)
 
 
 @dataclass(slots=True)

@@ -8,12 +8,13 @@ from math import ceil, floor
 from typing import Any
 
 from conditions import Group, Invalid, Leaf, LeafType, Node, Vocabulary, holds, leaves, parse, to_json
-from conditions.context import comparison_json
-from conditions.read import nearest
+from conditions.context import comparison, comparison_json
+from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind, matcher_for
+from conditions.operators import NUMERIC
+from conditions.read import nearest, only, shown
 from conditions.tree import Fail
 
 from promo_svc.domain.cart import MOST_TOTAL, Line, Running
-from promo_svc.domain.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind, comparison, matcher_for
 
 MOST_NAME = 100
 ATTRIBUTE = "attributes."
@@ -53,12 +54,11 @@ def _compared(raw: Mapping[str, Any], key: str, kind: Kind, fail: Fail, where: N
         fail(pointer, code, detail)
 
     found = comparison(raw, key, failing, kind=kind)
-    return None if found is None or faults else Comparison(*found, matcher_for(kind, *found[1:]), where)
+    return None if faults else Comparison(*found, matcher_for(kind, *found[1:]), where)
 
 
 def _unknown(word: Any, what: str, known: Mapping[str, Any]) -> str:
-    name = word[:60] if isinstance(word, str) else "this"
-    return f"{name!r} is not known of {what}{nearest(name, known)}"
+    return f"{shown(word)} is not known of {what}{nearest(word, known)}"
 
 
 class LineField(LeafType):
@@ -131,12 +131,12 @@ class Products(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body, outside = raw["products"], sorted(set(raw) - {"products"})
-        if outside:
-            fail(f"/{outside[0]}", "unknown-field", f"{outside[0][:60]!r} does not belong here")
+        body = raw["products"]
+        only(raw, ("products",), fail)
         if not isinstance(body, Mapping):
             fail("/products", "wrong-type", "products is an object: measure, op, value, where")
             return None
+        only(body, ("measure", "op", "value", "where"), fail, "/products")
         measure, where = body.get("measure", "found"), None
         if not isinstance(measure, str) or measure not in MEASURES:
             fail("/products/measure", "unknown-field", _unknown(measure, "products", MEASURES))
@@ -147,8 +147,10 @@ class Products(LeafType):
             except Invalid as error:
                 for fault in error.faults:
                     fail(f"/products/where{fault.pointer}", fault.code, fault.detail)
-        rest = {"measure": measure, "op": "gte", "value": 1, **{k: v for k, v in body.items() if k != "where"}}
-        return _compared(rest, "measure", NUMBER, lambda at, *why: fail(f"/products{at}", *why), where)
+        compared = {"measure": measure, "op": body.get("op", "gte")}
+        if "value" in body or compared["op"] in NUMERIC:
+            compared["value"] = body.get("value", 1)
+        return _compared(compared, "measure", NUMBER, lambda at, *why: fail(f"/products{at}", *why), where)
 
     def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""

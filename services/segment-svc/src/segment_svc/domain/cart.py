@@ -5,17 +5,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
+from conditions.values import number
+
 from segment_svc.domain.activity import unpack
+from segment_svc.domain.amounts import decimal, units
 from segment_svc.domain.profile import NOTHING, Profile
 
 Change = tuple[int, int, dict[str, Any]]
 CHANGES_IT = {"cart_update", "add_to_cart", "remove_from_cart"}
 CART_PARTS = (*CHANGES_IT, "order_placed")
+AMOUNTS = ("subtotal", "grand_total")
 NO_CART = {"line_items": 0, "quantity": 0, "subtotal": 0, "grand_total": 0, "coupon": None}
 
 
 def cart(profile: Profile) -> dict[str, Any]:
-    """Lines, counts and amounts (decimals of the cart's currency) of the cart as the events leave it."""
+    """Lines, counts and amounts (exact, in the unit of the cart's currency) of the cart as the events leave it."""
     if CHANGES_IT.isdisjoint(profile.log):
         return {**NO_CART, "items": []}
     whole = profile.log.get("cart_update", NOTHING)
@@ -27,10 +31,10 @@ def cart(profile: Profile) -> dict[str, Any]:
     changes = sorted(_changes(profile, since), key=lambda change: change[0])
     for _, sign, item in changes:
         _change_line(lines, item, sign)
-    subtotal = totals.get("subtotal")
+    subtotal = number(totals.get("subtotal"))
     if changes or subtotal is None:
-        subtotal = round(sum(line.get("price", 0) * line.get("quantity", 1) for line in lines), 4)
-    grand = totals.get("grand_total") if not changes else None
+        subtotal = decimal(sum(units(line.get("price")) * line.get("quantity", 1) for line in lines))
+    grand = number(totals.get("grand_total")) if not changes else None
     return {
         "items": lines,
         "line_items": len(lines),

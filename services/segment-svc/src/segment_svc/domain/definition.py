@@ -22,14 +22,21 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 def references(condition: Any) -> set[str]:
-    """Keys of the segments a stored condition refers to."""
+    """Keys of the segments a condition refers to; one that cannot be read refers to none."""
     if isinstance(condition, list):
         return {key for item in condition for key in references(item)}
     if not isinstance(condition, dict):
         return set()
-    if "segment" in condition and isinstance(condition["segment"], dict):
-        return {k for k in condition["segment"].get("keys") or [] if isinstance(k, str)}
+    if "segment" in condition:
+        keys = _keys(condition)
+        return {k for k in keys if isinstance(k, str)}
     return {key for name in ("all", "any", "not") if name in condition for key in references(condition[name])}
+
+
+def _keys(condition: Mapping[str, Any]) -> list[Any]:
+    body = condition["segment"]
+    keys = body.get("keys") if isinstance(body, dict) else None
+    return keys if isinstance(keys, list) else []
 
 
 def renamed(condition: Any, names: Mapping[str, str]) -> Any:
@@ -39,8 +46,8 @@ def renamed(condition: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(condition, dict):
         return condition
     if "segment" in condition:
-        body = condition["segment"]
-        return {"segment": {**body, "keys": [names.get(k, k) for k in body["keys"]]}}
+        keys = [names.get(k, k) if isinstance(k, str) else k for k in _keys(condition)]
+        return {"segment": {**condition["segment"], "keys": keys}} if keys else condition
     return {k: renamed(v, names) if k in ("all", "any", "not") else v for k, v in condition.items()}
 
 

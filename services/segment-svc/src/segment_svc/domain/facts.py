@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from conditions.operators import number
-
 from segment_svc.domain.activity import unpack
-from segment_svc.domain.cart import cart
+from segment_svc.domain.amounts import units
+from segment_svc.domain.cart import AMOUNTS, cart
 from segment_svc.domain.log import Log
 from segment_svc.domain.profile import NOTHING, Profile
 
 if TYPE_CHECKING:
-    from segment_svc.domain.leaves.shapes import Where
+    from segment_svc.domain.leaves.where import Where
 
 NOT_COUNTED = "cancelled"
 ORDER_PARTS = ("order_placed", "order_status_changed", "refund_issued")
@@ -93,17 +92,12 @@ def _orders(profile: Profile) -> list[dict[str, Any]]:
     return list(orders.values())
 
 
-def units(amount: Any) -> int:
-    """A decimal amount as a whole number of ten-thousandths, so that sums are exact; what is no number is 0."""
-    return round((number(amount) or 0) * 10_000)
-
-
 def view(profile: Profile) -> dict[str, Any]:
     """What support may look at: counts per event type, attributes, cart and group; no raw history."""
     return {
         "kind": profile.kind,
         "group": profile.group,
-        "cart": cart(profile),
+        "cart": {name: float(part) if name in AMOUNTS else part for name, part in cart(profile).items()},
         "attributes": {
             n.removeprefix("attributes."): h[-1][2] for n, h in profile.registers.items() if n.startswith("attributes.")
         },

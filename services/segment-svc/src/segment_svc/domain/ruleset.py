@@ -23,6 +23,7 @@ from conditions import (
     to_json,
 )  # fmt: skip
 from conditions.context import Atom
+from conditions.read import nearest, shown
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.definition import Definition, depends_on_itself, ordered, references
@@ -30,7 +31,7 @@ from segment_svc.domain.facts import Facts
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.vocabulary import GUARDS, vocabulary
 
-MOST_EVALUATIONS = 32
+MOST_EVALUATIONS, MOST_HINTS = 32, 5
 UTC = ZoneInfo("UTC")
 
 
@@ -116,7 +117,9 @@ class RuleSet:
         faults = []
         for name in sorted(references(by_key[key].condition)):
             if name not in known:
-                faults.append(Fault("", "unknown-segment", f"there is no active segment {name!r}"))
+                faults.append(
+                    Fault("", "unknown-segment", f"there is no active segment {shown(name)}{nearest(name, known)}")
+                )
             elif known[name]:
                 faults.append(Fault("", "needs-request", f"{name!r} depends on the request and cannot be referred to"))
         if any(leaf.type.key == "segment" for leaf in leaves(tree)) and depends_on_itself(by_key, key):

@@ -17,7 +17,7 @@ def vocabulary(websites: tuple[str, ...], zone: ZoneInfo, bits: Mapping[str, int
     """What a merchant may write; `bits` says which bit each other segment has."""
     return Vocabulary(
         [
-            Attribute(), CustomerGroup(), Segment(bits), Events(websites), LastEvent(websites), Orders(websites),
+            Attribute(zone), CustomerGroup(), Segment(bits), Events(websites, zone), LastEvent(websites), Orders(websites, zone),
             DaysSince(websites, zone), Cart(), ProductList(), Context(),
         ]
     )  # fmt: skip

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, fall
+from conditions.read import only
 from conditions.tree import Fail, LeafType
+from conditions.values import Number
 
 from segment_svc.domain.cart import CART_PARTS
+from segment_svc.domain.event_fields import LINE, event_type
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.leaves.shapes import Where, Window, amount, only, where, window
+from segment_svc.domain.leaves.shapes import Window, amount, body_of, choice, window
+from segment_svc.domain.leaves.where import Where, where
 
 CART_FIELDS = ("subtotal", "grand_total", "line_items", "quantity")
 
@@ -48,7 +53,7 @@ class EventCount(Measure):
             return kept
         return kept + facts.profile.dropped.get(self._kind, (0, 0))[0]
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: events leave a rolling window one after the other."""
         assert self._span is not None
         assert self._span.last is not None
@@ -64,19 +69,23 @@ class Events(MeasuredLeaf):
 
     key = "events"
 
-    def __init__(self, websites: tuple[str, ...]) -> None:
-        self._websites = websites
+    def __init__(self, websites: tuple[str, ...], zone: ZoneInfo) -> None:
+        self._websites, self._zone = websites, zone
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["events"]
-        if not isinstance(body, Mapping) or not isinstance(body.get("type"), str):
-            fail("/events/type", "wrong-type", "events need a type")
+        body = body_of(raw, self.key, ("type", "count", "window", "where"), fail)
+        if body is None:
             return None
-        only(body, ("type", "count", "window", "where"), "/events", fail)
-        op, value = amount(body.get("count", {"op": "gte", "value": 1}), "/events/count", fail)
-        span = window(body.get("window"), "/events/window", fail)
-        accept = where(body.get("where"), "/events/where", fail)
+        kind, fields = event_type(body.get("type"), "/events/type", fail)
+        if not kind:
+            return None
+        count = body.get("count", {"op": "gte", "value": 1})
+        if isinstance(count, Mapping):
+            only(count, ("op", "value"), fail, "/events/count")
+        op, value = amount(count, "/events/count", fail)
+        span = window(body.get("window"), self._zone, "/events/window", fail)
+        accept = where(body.get("where"), fields, "/events/where", fail)
         return Compared(EventCount(body, self._websites, span, accept), op, value, dict(body))
 
 
@@ -90,17 +99,21 @@ class LastEvent(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["last_event"]
-        if not isinstance(body, Mapping) or not isinstance(body.get("type"), str) or body.get("has") is None:
-            fail("/last_event", "wrong-type", "last_event needs type and has")
+        body = body_of(raw, self.key, ("type", "where", "has"), fail)
+        if body is None:
             return None
-        only(body, ("type", "where", "has"), "/last_event", fail)
-        selected = where(body.get("where"), "/last_event/where", fail)
-        return body["type"], selected, where(body["has"], "/last_event/has", fail), _frozen(body)
+        kind, fields = event_type(body.get("type"), "/last_event/type", fail)
+        if not kind:
+            return None
+        selected = where(body.get("where"), fields, "/last_event/where", fail)
+        has = where(body.get("has"), fields, "/last_event/has", fail)
+        if body.get("has") is None:
+            fail("/last_event/has", "wrong-type", "has says what must hold of the last event")
+        return kind, selected, has, json.dumps(body, sort_keys=True)
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
-        return {"last_event": params[-1].value}
+        return {"last_event": json.loads(params[-1])}
 
     def parts(self, params: Any) -> tuple[str, ...]:
         """See LeafType."""
@@ -125,9 +138,10 @@ class CartAmount(Measure):
     def __init__(self, field: str) -> None:
         self._field, self.key = field, f"cart {field}"
 
-    def read(self, facts: Facts, now: int) -> float:
+    def read(self, facts: Facts, now: int) -> Number:
         """See Measure."""
-        return float(facts.cart()[self._field])
+        found: Number = facts.cart()[self._field]
+        return found
 
 
 class Cart(MeasuredLeaf):
@@ -137,12 +151,11 @@ class Cart(MeasuredLeaf):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["cart"]
-        if not isinstance(body, Mapping) or body.get("field") not in CART_FIELDS:
-            fail("/cart/field", "unknown-field", f"cart has {', '.join(CART_FIELDS)}")
+        body = body_of(raw, self.key, ("field", "op", "value"), fail)
+        if body is None:
             return None
-        only(body, ("field", "op", "value"), "/cart", fail)
-        return Compared(CartAmount(body["field"]), *amount(body, "/cart", fail), dict(body))
+        field = choice(body, "field", CART_FIELDS, "/cart", fail)
+        return Compared(CartAmount(field), *amount(body, "/cart", fail), dict(body)) if field else None
 
 
 class ProductList(LeafType):
@@ -152,19 +165,20 @@ class ProductList(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["list"]
-        if not isinstance(body, Mapping) or body.get("name") not in ("cart", "wishlist"):
-            fail("/list/name", "unknown-field", "list is cart or wishlist")
+        body = body_of(raw, self.key, ("name", "found", "where"), fail)
+        if body is None:
             return None
-        only(body, ("name", "found", "where"), "/list", fail)
-        found = body.get("found", True)
-        if not isinstance(found, bool) or body.get("where") is None:
-            fail("/list", "wrong-type", "list needs where, and found is true or false")
-        return body["name"], bool(found), where(body.get("where"), "/list/where", fail), _frozen(body)
+        name, found = choice(body, "name", ("cart", "wishlist"), "/list", fail), body.get("found", True)
+        if not isinstance(found, bool):
+            fail("/list/found", "wrong-type", "found is true or false")
+        accept = where(body.get("where"), LINE, "/list/where", fail)
+        if body.get("where") is None:
+            fail("/list/where", "wrong-type", "where says which lines are meant")
+        return name, found, accept, json.dumps(body, sort_keys=True)
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
-        return {"list": params[-1].value}
+        return {"list": json.loads(params[-1])}
 
     def parts(self, params: Any) -> tuple[str, ...]:
         """See LeafType."""
@@ -182,12 +196,3 @@ class ProductList(LeafType):
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
         return bool(self.seen(params, facts, now)) is params[1]
-
-
-class _frozen:  # noqa: N801 - reads like a cast
-    """JSON kept for the storage form; equal by identity, which is all a leaf needs."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Mapping[str, Any]) -> None:
-        self.value = dict(value)

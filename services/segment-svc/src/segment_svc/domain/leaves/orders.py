@@ -9,11 +9,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions.measures import Compared, Cut, Measure, MeasuredLeaf, first_passed, rise
-from conditions.read import nearest
+from conditions.operators import compare
 from conditions.tree import Fail
+from conditions.values import Number, ratio
 
-from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts, units
-from segment_svc.domain.leaves.shapes import DAY_MS, Where, Window, amount, only, where, window
+from segment_svc.domain.amounts import decimal, units
+from segment_svc.domain.event_fields import ORDER, TOTALS
+from segment_svc.domain.facts import NOT_COUNTED, ORDER_PARTS, Facts
+from segment_svc.domain.leaves.shapes import DAY_MS, Window, amount, body_of, choice, midnight, window
+from segment_svc.domain.leaves.where import Where, where
 
 MOST_DAYS = 36_600
 MEASURES = ("count", "sum", "avg", "net", "refunds", "avg_gap_days")
@@ -21,12 +25,17 @@ SINCE = {"last_order": ORDER_PARTS, "first_order": ORDER_PARTS, "last_login": ("
 
 
 class OrderTotal(Measure):
-    """A total over the orders that `accept` selects, in a window or ever. Cancelled ones count only when it asks for them."""
+    """A total over the orders that `accept` selects, in a window or ever.
+
+    Cancelled ones count only where the filter asks for orders of that very status.
+    """
 
     def __init__(self, body: Mapping[str, Any], websites: tuple[str, ...], span: Window | None, accept: Where | None):
         self._measure, self._field = body["measure"], body.get("field", "grand_total")
         self._websites, self._span, self._accept = websites, span, accept
-        self._by_status = accept is not None and any(name == "status" for name, _, _ in accept.tests)
+        self._by_status = accept is not None and any(
+            t.path == "status" and t.op in ("eq", "in") and compare(t.op, NOT_COUNTED, t.literal) for t in accept.tests
+        )
         self._selection = f"orders {json.dumps([websites, body.get('where')])}"
         self.key = f"{self._selection} {json.dumps([self._measure, self._field, body.get('window')])}"
         self.temporal = span is not None and span.last is not None
@@ -47,7 +56,7 @@ class OrderTotal(Measure):
         ]
         return [o["at"] for o in chosen], chosen
 
-    def read(self, facts: Facts, now: int) -> float:
+    def read(self, facts: Facts, now: int) -> Number:
         """See Measure."""
         instants, orders = self._orders(facts)
         if self._span is not None:
@@ -55,21 +64,19 @@ class OrderTotal(Measure):
             orders = orders[first:end]
         return self._total(orders)
 
-    def _total(self, orders: Sequence[dict[str, Any]]) -> float:
+    def _total(self, orders: Sequence[dict[str, Any]]) -> Number:
         if self._measure == "count":
             return len(orders)
         if self._measure == "avg_gap_days":
             gaps = len(orders) - 1
-            return float((orders[-1]["at"] - orders[0]["at"]) / DAY_MS / gaps) if gaps > 0 else 0
+            return ratio(orders[-1]["at"] - orders[0]["at"], DAY_MS * gaps) if gaps > 0 else 0
         refunds: int = sum(o["refunds"] for o in orders) if self._measure in ("net", "refunds") else 0
         if self._measure == "refunds":
-            return refunds / 10_000
+            return decimal(refunds)
         total = sum(units(o.get(self._field)) for o in orders) - refunds
-        if self._measure == "avg":
-            return total / 10_000 / len(orders) if orders else 0
-        return total / 10_000
+        return decimal(total, (len(orders) or 1) if self._measure == "avg" else 1)
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: orders leave a rolling window one after the other."""
         assert self._span is not None
         last = self._span.last
@@ -85,23 +92,21 @@ class Orders(MeasuredLeaf):
 
     key = "orders"
 
-    def __init__(self, websites: tuple[str, ...]) -> None:
-        self._websites = websites
+    def __init__(self, websites: tuple[str, ...], zone: ZoneInfo) -> None:
+        self._websites, self._zone = websites, zone
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["orders"]
-        if not isinstance(body, Mapping) or body.get("measure") not in MEASURES:
-            given = body.get("measure") if isinstance(body, Mapping) else body
-            fail("/orders/measure", "unknown-field", f"{given!r} is not a measure{nearest(str(given), MEASURES)}")
+        body = body_of(raw, self.key, ("measure", "op", "value", "field", "where", "window"), fail)
+        if body is None:
             return None
-        only(body, ("measure", "op", "value", "field", "where", "window"), "/orders", fail)
-        if not isinstance(body.get("field", ""), str):
-            fail("/orders/field", "wrong-type", "a field has a name")
-        accept = where(body.get("where"), "/orders/where", fail)
+        measure = choice(body, "measure", MEASURES, "/orders", fail)
+        if "field" in body:
+            choice(body, "field", TOTALS, "/orders", fail)
+        accept = where(body.get("where"), ORDER, "/orders/where", fail)
         op, value = amount(body, "/orders", fail)
-        span = window(body.get("window"), "/orders/window", fail)
-        return Compared(OrderTotal(body, self._websites, span, accept), op, value, dict(body))
+        span = window(body.get("window"), self._zone, "/orders/window", fail)
+        return Compared(OrderTotal(body, self._websites, span, accept), op, value, dict(body)) if measure else None
 
 
 class Days(Measure):
@@ -144,7 +149,7 @@ class Days(Measure):
     def _date(self, at: int) -> date:
         return datetime.fromtimestamp(at / 1000, self._zone).date()
 
-    def change(self, facts: Facts, now: int, value: float, cuts: Sequence[Cut]) -> int | None:
+    def change(self, facts: Facts, now: int, value: Number, cuts: Sequence[Cut]) -> int | None:
         """See Measure: days only grow."""
         since = self._since(facts)
         days = next(iter(rise(cuts, int(value))), None)
@@ -152,8 +157,7 @@ class Days(Measure):
             return None
         if not self._calendar:
             return since + days * DAY_MS
-        day = self._date(since) + timedelta(days=days)
-        return round(datetime(day.year, day.month, day.day, tzinfo=self._zone).timestamp() * 1000)
+        return midnight(self._date(since) + timedelta(days=days), self._zone)
 
 
 class DaysSince(MeasuredLeaf):
@@ -166,17 +170,18 @@ class DaysSince(MeasuredLeaf):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["days_since"]
-        if not isinstance(body, Mapping) or body.get("of") not in list(SINCE):
-            given = body.get("of") if isinstance(body, Mapping) else body
-            fail("/days_since/of", "unknown-field", f"{given!r} is not known{nearest(str(given), SINCE)}")
+        body = body_of(raw, self.key, ("of", "mode", "op", "value", "if_never", "where"), fail)
+        if body is None:
             return None
-        only(body, ("of", "mode", "op", "value", "if_never", "where"), "/days_since", fail)
-        if body.get("mode", "elapsed") not in ("elapsed", "calendar"):
-            fail("/days_since/mode", "unknown-field", "mode is elapsed or calendar")
-        accept = where(body.get("where"), "/days_since/where", fail)
+        of = choice(body, "of", tuple(SINCE), "/days_since", fail)
+        choice({"mode": "elapsed", **body}, "mode", ("elapsed", "calendar"), "/days_since", fail)
+        accept = where(body.get("where"), ORDER, "/days_since/where", fail)
+        if accept is not None and SINCE.get(of) != ORDER_PARTS:
+            fail("/days_since/where", "unknown-field", "only orders are filtered")
         op, value = amount(body, "/days_since", fail)
-        if abs(value) > MOST_DAYS:
+        if not -MOST_DAYS <= value <= MOST_DAYS:
             fail("/days_since/value", "out-of-range", f"{MOST_DAYS} days at most")
-        days = Days(body, self._websites, self._zone, accept)
-        return Compared(days, op, value, dict(body), bool(body.get("if_never", False)))
+        if_never = body.get("if_never", False)
+        if not isinstance(if_never, bool):
+            fail("/days_since/if_never", "wrong-type", "if_never is true or false")
+        return Compared(Days(body, self._websites, self._zone, accept), op, value, dict(body), if_never) if of else None

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from conditions.context import comparison, comparison_json
-from conditions.operators import compare
-from conditions.tree import Fail, LeafType
+from conditions.kinds import OPEN, matcher_for
+from conditions.operators import MOST_LITERAL, MOST_LITERALS
+from conditions.tree import Answer, Fail, LeafType
+from conditions.values import elements, storable
 
+from segment_svc.domain.event_fields import open_kind
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.leaves.shapes import only
-from segment_svc.domain.profile import register
+from segment_svc.domain.leaves.shapes import body_of, choice
+from segment_svc.domain.profile import Profile, register
+
+
+def attribute(profile: Profile, name: str) -> Any:
+    """The latest value of an attribute; of one that holds objects, what is in them at a dotted path."""
+    register_name = f"attributes.{name}"
+    if register_name in profile.registers or "." not in name:
+        return register(profile, register_name)
+    head, _, rest = name.partition(".")
+    return lookup(register(profile, f"attributes.{head}"), rest)
+
+
+def lookup(value: Any, path: str) -> Any:
+    """What is at a dotted path; of a list, what is there in all its elements."""
+    if isinstance(value, list):
+        return [lookup(item, path) for item in elements(value)]
+    if not isinstance(value, Mapping):
+        return None
+    head, _, rest = path.partition(".")
+    return lookup(value.get(head), rest) if rest and path not in value else value.get(path)
 
 
 class Attribute(LeafType):
@@ -19,11 +42,13 @@ class Attribute(LeafType):
 
     key = "attribute"
 
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        if not isinstance(raw["attribute"], str) or not raw["attribute"]:
-            fail("/attribute", "wrong-type", "an attribute has a name")
-        return comparison(raw, "attribute", fail)
+        name = raw["attribute"]
+        return comparison(raw, "attribute", fail, kind=open_kind(name) if isinstance(name, str) else OPEN)
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
@@ -35,12 +60,17 @@ class Attribute(LeafType):
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
+        return self.bind(params)(facts, now)
+
+    def bind(self, params: Any) -> Answer:
+        """See LeafType."""
         name, op, literal = params
-        return compare(op, register(facts.profile, f"attributes.{name}"), literal)
+        matches = matcher_for(open_kind(name), op, literal, self._zone)
+        return lambda facts, now: matches(attribute(facts.profile, name))
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""
-        return register(facts.profile, f"attributes.{params[0]}")
+        return attribute(facts.profile, params[0])
 
 
 class CustomerGroup(LeafType):
@@ -50,16 +80,17 @@ class CustomerGroup(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["group"]
-        if (
-            not isinstance(body, Mapping)
-            or body.get("op") not in ("in", "not_in")
-            or not isinstance(body.get("values"), list)
-        ):
-            fail("/group", "wrong-type", "group needs op (in, not_in) and a list of values")
+        body = body_of(raw, self.key, ("op", "values"), fail)
+        if body is None:
             return None
-        only(body, ("op", "values"), "/group", fail)
-        return body["op"], tuple(str(v) for v in body["values"])
+        op, values = choice(body, "op", ("in", "not_in"), "/group", fail), body.get("values")
+        if not isinstance(values, list) or not 0 < len(values) <= MOST_LITERALS:
+            fail("/group/values", "wrong-type", f"group needs a list of 1 to {MOST_LITERALS} values")
+            return None
+        for i, name in enumerate(values):
+            if not isinstance(name, str) or len(name) > MOST_LITERAL or not storable(name):
+                fail(f"/group/values/{i}", "wrong-type", "a group is a text")
+        return op, tuple(values)
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
@@ -143,16 +174,18 @@ class Segment(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        body = raw["segment"]
-        if not isinstance(body, Mapping) or body.get("op") not in ("in", "not_in", "all"):
-            fail("/segment/op", "unknown-operator", "segment needs op (in, not_in, all) and keys")
+        body = body_of(raw, self.key, ("op", "keys"), fail)
+        if body is None:
             return None
-        keys = body.get("keys")
-        if not isinstance(keys, list) or not keys or not all(isinstance(k, str) for k in keys):
-            fail("/segment/keys", "empty", "segment needs at least one key")
+        op, keys = choice(body, "op", ("in", "not_in", "all"), "/segment", fail), body.get("keys")
+        if (
+            not isinstance(keys, list)
+            or not 0 < len(keys) <= MOST_LITERALS
+            or not all(isinstance(k, str) for k in keys)
+        ):
+            fail("/segment/keys", "empty", f"segment needs 1 to {MOST_LITERALS} keys")
             return None
-        only(body, ("op", "keys"), "/segment", fail)
-        return body["op"], tuple(keys)
+        return op, tuple(keys)
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""

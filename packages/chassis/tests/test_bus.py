@@ -1,0 +1,297 @@
+"""Kafka as it is: records no client reads, gaps, topics made anew, records too large, a broker that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.structs import TopicPartition
+from chassis.bus import MOST_PAYLOAD, KafkaProducer, Record, ensure_topics, pack, unpack
+from chassis.bus_kafka import BatchConsumer, GroupMember
+from chassis.bus_places import EARLIEST, LATEST, Name, Position, Slice
+from chassis.health import Health
+from devstack.kafka import Kafka
+
+servers = pytest.mark.servers
+DAY_MS = 86_400_000
+
+
+class Kept:
+    """Positions in memory, and every value that was handed on."""
+
+    def __init__(self) -> None:
+        self.at: dict[Name, Position] = {}
+        self.causes: dict[Name, str | None] = {}
+        self.values: list[bytes | None] = []
+        self.before: Callable[[Sequence[Slice]], Awaitable[None]] | None = None
+
+    async def read(self, partitions: Sequence[Name]) -> Mapping[Name, Position]:
+        return {name: self.at.setdefault(name, Position(EARLIEST)) for name in partitions}
+
+    async def found(self, partition: Name, old: int, new: int) -> None:
+        if self.at[partition].next_offset == old:
+            self.at[partition] = Position(new)
+
+    async def halted(self, partition: Name, cause: str | None) -> None:
+        self.causes[partition] = cause
+
+    async def handle(self, slices: Sequence[Slice]) -> None:
+        if self.before is not None:
+            await self.before(slices)
+        for step in slices:
+            assert self.at[step.topic, step.partition].next_offset == step.expected
+            last = step.records[-1].timestamp_ms
+            self.at[step.topic, step.partition] = Position(step.next_offset, last if last >= 0 else None)
+            self.values += [r.value for r in step.records]
+
+
+@contextlib.asynccontextmanager
+async def consuming(kafka: Kafka, topic: str, kept: Kept, health: Health | None = None) -> AsyncIterator[None]:
+    member = GroupMember(kafka.bootstrap, f"g-{topic}", (topic,), session_timeout_ms=2000)
+    consumer = BatchConsumer(member, positions=kept, handle=kept.handle, health=health or Health())
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(consumer.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await client.start()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def topic(admin: AIOKafkaAdminClient) -> str:
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    await admin.create_topics([NewTopic(name, 1, 1)])
+    return name
+
+
+@pytest.fixture
+async def send(kafka: Kafka, topic: str) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+    await producer.start()
+
+    async def send(*values: bytes, at: int | None = None) -> None:
+        for value in values:
+            await producer.send_and_wait(topic, value, partition=0, timestamp_ms=at)
+
+    send.producer = producer  # type: ignore[attr-defined]
+    yield send
+    await producer.stop()
+
+
+async def unreadable(producer: AIOKafkaProducer, topic: str) -> None:
+    """A record between two good ones, in one batch, whose header has a name that is no text."""
+
+    class Odd(str):
+        def encode(self, *_: Any) -> bytes:
+            return b"\xff\xfe"
+
+    made = producer.create_batch()
+    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 16_384)
+    for n, headers in enumerate(([], [(Odd("x"), b"")], [])):
+        builder.append(n, None, None, b"batch-%d" % n, headers)
+    made._builder = builder
+    made._relative_offset = 3
+    made.close()
+    await (await producer.send_batch(made, topic, partition=0))
+
+
+@servers
+class TestConsumer:
+    async def test_a_record_the_client_cannot_read_is_a_hole_with_what_follows_it_in_its_batch_and_the_rest_goes_on(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        kept = Kept()
+        await send(b"first")
+        await unreadable(send.producer, topic)
+        await send(b"last")
+        async with consuming(kafka, topic, kept):
+            await until(lambda: b"last" in kept.values)
+        assert kept.values == [b"first", b"batch-0", None, None, b"last"]
+
+    async def test_what_retention_took_is_a_halt_until_somebody_chooses(
+        self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient
+    ) -> None:
+        kept, health, name = Kept(), Health(), (topic, 0)
+        await send(*(b"%d" % n for n in range(10)))
+        kept.at[name] = Position(3)
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=6)})
+        async with consuming(kafka, topic, kept, health):
+            await until(lambda: bool(health.troubles()))
+            assert "halted, gap" in health.troubles()[f"partition {topic}/0"]
+            assert "gap" in str(kept.causes[name])
+            assert kept.values == []
+            kept.at[name] = Position(EARLIEST)
+            await until(lambda: len(kept.values) == 4)
+        assert (kept.values, kept.causes[name], health.troubles()) == ([b"6", b"7", b"8", b"9"], None, {})
+
+    async def test_retention_that_overtakes_a_slow_reader_is_a_halt_too(
+        self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient
+    ) -> None:
+        kept, health, name = Kept(), Health(), (topic, 0)
+        async with consuming(kafka, topic, kept, health):
+            await send(b"0")
+            await until(lambda: kept.values == [b"0"])
+
+            async def overtaken(_: Sequence[Slice]) -> None:
+                kept.before = None
+                await send(b"2", b"3")
+                await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=3)})
+                raise ZeroDivisionError
+
+            kept.before = overtaken
+            await send(b"1")
+            await until(lambda: f"partition {topic}/0" in health.troubles())
+            kept.at[name] = Position(LATEST)
+            await until(lambda: f"partition {topic}/0" not in health.troubles())
+            await send(b"4")
+            await until(lambda: kept.values == [b"0", b"4"])
+
+    @pytest.mark.parametrize("count", [1, 5])
+    async def test_a_topic_made_anew_is_a_halt_whether_it_is_shorter_or_longer(
+        self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient, count: int
+    ) -> None:
+        kept, health, name = Kept(), Health(), (topic, 0)
+        async with consuming(kafka, topic, kept):
+            await send(b"a", b"b", b"c", at=1_700_000_000_000)
+            await until(lambda: len(kept.values) == 3)
+        await admin.delete_topics([topic])
+        await asyncio.sleep(0.5)
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+        await send.producer.client.force_metadata_update()
+        await send(*(b"n%d" % n for n in range(count)), at=1_700_000_500_000)
+        async with consuming(kafka, topic, kept, health):
+            await until(lambda: bool(health.troubles()))
+            assert "halted, replaced" in health.troubles()[f"partition {topic}/0"]
+            assert len(kept.values) == 3
+            kept.at[name] = Position(EARLIEST)
+            await until(lambda: len(kept.values) == 3 + count)
+        assert kept.causes[name] is None
+
+    async def test_a_batch_that_fails_is_taken_again_and_readiness_says_so_meanwhile(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        kept, health = Kept(), Health()
+        fail = asyncio.Event()
+        fail.set()
+
+        async def broken(_: Sequence[Slice]) -> None:
+            if fail.is_set():
+                raise ZeroDivisionError
+
+        kept.before = broken
+        async with consuming(kafka, topic, kept, health):
+            await send(b"1", b"2")
+            await until(lambda: "consumer" in health.troubles())
+            assert "ZeroDivisionError" in health.troubles()["consumer"]
+            fail.clear()
+            await until(lambda: kept.values == [b"1", b"2"])
+            await until(lambda: not health.troubles())
+
+
+@servers
+class TestProducer:
+    async def test_what_a_broker_never_takes_is_answered_and_the_rest_is_produced(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        producer, kept = KafkaProducer(kafka.bootstrap), Kept()
+        lot = [
+            Record(topic, None, b"a"),
+            Record(topic, None, os.urandom(1_500_000)),
+            Record(f"{topic}-none", None, b"b"),
+        ]
+        refused = await producer.send_all([*lot, Record(topic, b"k", b"c", (("h", None),))])
+        assert [(r.topic, reason) for r, reason in refused] == [
+            (f"{topic}-none", "no-such-topic"),
+            (topic, "too-large"),
+        ]
+        await producer.stop()
+        async with consuming(kafka, topic, kept):
+            await until(lambda: len(kept.values) == 2)
+        assert sorted(v or b"" for v in kept.values) == [b"a", b"c"]
+
+    async def test_it_is_made_without_a_broker_and_comes_back_when_there_is_one(self, tmp_path: Path) -> None:
+        server = Kafka(tmp_path)
+        producer = KafkaProducer(server.bootstrap)
+        with pytest.raises((KafkaError, OSError, TimeoutError)):
+            await producer.send_all([Record("t", None, b"1")])
+        server.start()
+        try:
+            await ensure_topics(server.bootstrap, {"t": (1, 1)})
+            assert await producer.send_all([Record("t", None, b"1")]) == []
+            server.kill()
+            with pytest.raises((KafkaError, OSError, TimeoutError)):
+                async with asyncio.timeout(3):
+                    await producer.send_all([Record("t", None, b"2")])
+            with pytest.raises((KafkaError, OSError, TimeoutError)):
+                await producer.send_all([Record("t", None, b"3")])
+            server.start()
+            async with asyncio.timeout(60):
+                while True:
+                    with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                        assert await producer.send_all([Record("t", None, b"4")]) == []
+                        break
+        finally:
+            await producer.stop()
+            server.stop()
+
+
+async def set_on(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    answer = (await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))[0]
+    return {entry[0]: entry[1] for entry in answer.resources[0][4]}
+
+
+@servers
+class TestTopics:
+    async def test_the_retention_is_applied_to_a_topic_that_is_there_and_what_else_is_set_stays(
+        self, kafka: Kafka, topic: str, admin: AIOKafkaAdminClient
+    ) -> None:
+        mine = {"segment.bytes": "1048576", "retention.ms": "5"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=mine)])
+        while (await set_on(admin, topic))["retention.ms"] != "5":
+            await asyncio.sleep(0.05)
+        other = f"{topic}-new"
+        for days in (14, 28):
+            await ensure_topics(kafka.bootstrap, {topic: (4, days), other: (2, days)})
+            async with asyncio.timeout(20):
+                for name in (topic, other):
+                    while (await set_on(admin, name))["retention.ms"] != str(days * DAY_MS):
+                        await asyncio.sleep(0.05)
+            assert (await set_on(admin, topic))["segment.bytes"] == "1048576"
+
+
+class TestPayloads:
+    def test_records_come_out_as_they_went_in_and_no_payload_is_much_larger_than_it_may_be(self) -> None:
+        records = [
+            Record("t", None, b"x" * n, (("h", None), ("i", b"1"))) for n in (0, 10, 300_000, 300_000, 900_000, 5)
+        ]
+        payloads = pack(records)
+        assert [r for p in payloads for r in unpack(p)] == records
+        assert [len(p) > MOST_PAYLOAD for p in payloads] == [False, False, True, False]
+        with pytest.raises(ValueError, match="MessagePack"):
+            unpack(b"\xc1")

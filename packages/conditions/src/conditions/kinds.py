@@ -1,0 +1,65 @@
+"""Kinds of fields whose values are known beforehand: which operators and literals suit them, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, tzinfo
+from typing import Any, NamedTuple
+
+from conditions.operators import NEGATIVE, NUMERIC, ORDER, PARTS, Test, literal_of, matcher
+from conditions.read import nearest, shown
+from conditions.tree import Fail
+from conditions.values import elements, missing
+
+ONE_OF = ("eq", "ne", "in", "not_in")
+WORDS = (*ONE_OF, *ORDER, *PARTS, "not_contains", "regex", "includes", "not_includes")
+
+
+class Kind(NamedTuple):
+    """What a field holds. `literals` are the JSON types it may be compared with; none given: any."""
+
+    name: str
+    operators: Sequence[str]
+    literals: tuple[type, ...] = ()
+    exact: bool = False
+    path: bool = False
+
+
+TEXT = Kind("a text", (*WORDS, "on_day", "not_on_day"), (str,))
+CODE = Kind("a code", WORDS, (str,), exact=True)
+CATEGORY = Kind("a category path", (*ONE_OF, "starts_with", "includes", "not_includes"), (str,), exact=True, path=True)
+NUMBER = Kind("a number", (*NUMERIC, "in", "not_in"), (int, float))
+FLAG = Kind("true or false", ("eq", "ne"), (bool,))
+OPEN = Kind("anything", (*WORDS, "on_day", "not_on_day"))
+
+
+def literal_for(kind: Kind, op: Any, raw: Any, fail: Fail) -> Any:
+    """As `literal_of`, for a field of a kind: what the field cannot be asked is refused too."""
+    known = (*kind.operators, "exists", "missing")
+    if op not in known:
+        fail("/op", "unknown-operator", f"{shown(op)} does not compare {kind.name}{nearest(op, known)}")
+        return None
+    literal = literal_of(op, raw, fail, exact=kind.exact)
+    given = literal if isinstance(literal, tuple) else (literal,)
+    if kind.literals and any(x is not None and type(x) not in kind.literals for x in given):
+        fail("/value", "wrong-type", f"this field is {kind.name}, and so must the value be")
+    return literal
+
+
+def matcher_for(kind: Kind, op: str, literal: Any, zone: tzinfo = UTC) -> Test:
+    """As `matcher`, for a field of a kind: a category path holds for what is below it."""
+    if not kind.path or op in ("exists", "missing"):
+        return matcher(op, literal, exact=kind.exact, zone=zone)
+    paths = frozenset(x.rstrip("/") for x in (literal if isinstance(literal, tuple) else (literal,)))
+    branches = tuple(f"{path}/" for path in paths)
+    positive = op not in NEGATIVE
+
+    def one(value: Any) -> bool:
+        return type(value) is str and (value in paths or value.startswith(branches))
+
+    def below(value: Any) -> bool:
+        if type(value) is str:
+            return one(value) is positive
+        return (not missing(value) and any(map(one, elements(value)))) is positive
+
+    return below

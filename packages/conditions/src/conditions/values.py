@@ -1,0 +1,125 @@
+"""What a JSON value is when it is compared: a number, a text, an instant. Total: of anything odd there is none.
+
+Numbers are exact: whole ones stay int, others become Decimal as they are written, never a binary fraction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, tzinfo
+from decimal import Context, Decimal
+from typing import Any, TypeAlias
+from unicodedata import normalize
+
+Number: TypeAlias = "int | Decimal"
+MOST_DIGITS = 30
+MOST_TEXT = 6_000
+MOST_ELEMENTS = 1_000
+DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:]{5,8}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?")
+_TOO_LARGE = 10**MOST_DIGITS
+_PLACES = Context(prec=80)
+
+
+def number(value: Any) -> Number | None:
+    """The value as an exact number: a JSON number, or a text that is strictly a decimal; at most 30 digits."""
+    kind = type(value)
+    if kind is int or kind is Decimal:
+        return value if -_TOO_LARGE < value < _TOO_LARGE else None
+    if kind is float:
+        if not -_TOO_LARGE < value < _TOO_LARGE:
+            return None
+        found = Decimal(repr(value))
+        return int(found) if value.is_integer() else found
+    if kind is not str or not 0 < len(value) <= MOST_DIGITS + 2 or not DECIMAL.fullmatch(value):
+        return None
+    digits = len(value) - ("." in value) - (value[0] in "+-")
+    if digits > MOST_DIGITS:
+        return None
+    found = Decimal(value)
+    return int(found) if found == found.to_integral_value() else found
+
+
+def scaled(value: Any, places: int) -> int:
+    """The number as a whole count of its `places`-th decimal places, rounded half even; what is no number is 0."""
+    found = number(value) or 0
+    return found * 10**places if type(found) is int else int(_PLACES.scaleb(found, places).to_integral_value())
+
+
+def ratio(whole: int, parts: int) -> Number:
+    """The quotient, exact to 80 digits."""
+    return whole // parts if whole % parts == 0 else _PLACES.divide(Decimal(whole), Decimal(parts))
+
+
+def missing(value: Any) -> bool:
+    """Whether there is nothing to compare: null, an empty text, a list without anything in it."""
+    return value is None or value == "" or (isinstance(value, list | tuple) and not any(True for _ in elements(value)))
+
+
+def elements(value: Any) -> Iterator[Any]:
+    """What is in a list, lists in it flattened, in order; of anything else, itself. What is missing is left out.
+
+    At most MOST_ELEMENTS are looked at.
+    """
+    waiting = [value]
+    for _ in range(MOST_ELEMENTS):
+        if not waiting:
+            return
+        item = waiting.pop()
+        if isinstance(item, list | tuple):
+            waiting.extend(reversed(item[:MOST_ELEMENTS]))
+        elif item is not None and item != "":
+            yield item
+
+
+def text(value: Any) -> str | None:
+    """The value as text: a text is itself, a number its shortest decimal form; a flag or an object is none."""
+    if type(value) is str:
+        return value
+    found = number(value)
+    return None if found is None else written(found)
+
+
+def written(value: Number) -> str:
+    """A number as digits, without an exponent."""
+    return str(value) if type(value) is int else format(value, "f")
+
+
+def storable(value: str) -> bool:
+    """Whether a database takes the text: no NUL, no half of a surrogate pair."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def fold(value: str) -> str:
+    """The form in which texts that differ in case or Unicode form alone are the same; of a long one the beginning."""
+    if value.isascii():
+        return value[:MOST_TEXT].lower()
+    return normalize("NFC", normalize("NFD", value[:MOST_TEXT]).casefold())
+
+
+def moment(value: Any, zone: tzinfo = UTC) -> datetime | None:
+    """The moment of an ISO 8601 date (its midnight) or time; without an offset it is local to `zone`."""
+    if type(value) is not str or len(value) > 40 or not INSTANT.fullmatch(value):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+        found = found if found.tzinfo else found.replace(tzinfo=zone)
+        return found.astimezone(zone) if 1 < found.year < 9999 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def instant(value: Any, zone: tzinfo = UTC) -> int | None:
+    """Epoch milliseconds of a moment."""
+    found = moment(value, zone)
+    return None if found is None else round(found.timestamp() * 1000)
+
+
+def day(value: Any, zone: tzinfo = UTC) -> date | None:
+    """The day of a moment in the zone."""
+    found = moment(value, zone)
+    return None if found is None else found.date()

@@ -1,0 +1,171 @@
+"""What is saved has been run: a definition is decided, explained and asked for its next change for people of every sort.
+
+The people are made up from the table of events, and from the names the definition itself mentions: nobody yet, one of
+everything, the same with odd values, and somebody who did very much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from hashlib import blake2b
+from itertools import count
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from conditions import Fault, Vocabulary, compile_set, parse
+from conditions.context import FIELDS, Atom, Context
+from conditions.kinds import CODE, FLAG, NUMBER, Kind
+
+from segment_svc.domain import profile as people
+from segment_svc.domain.activity import Activity, pack
+from segment_svc.domain.definition import Definition
+from segment_svc.domain.event_fields import CUSTOM, EVENTS
+from segment_svc.domain.profile import LIMIT, Profile
+from segment_svc.domain.ruleset import UTC, RuleSet, plan_atoms
+
+NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
+HORIZON_MS = 400 * 24 * HOUR_MS
+HUGE = 2**63 - 1
+REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
+# What the fields of an event hold: numbers, texts.
+ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
+NEGATIVE = (-1, "-1")
+# What a shop may put where anything may stand.
+ANYTHING: tuple[Any, ...] = (
+    "2026-11-24T10:00:00Z", "01067", 7, -0.5, True, None, 1e25, 5e-324, ["a", ["b", {"c": 1}], 2, None],
+    {"a": [{"b": "c"}]}, [], "\U0001f600\u0301" * 2_000, [{"sku": "A"}] * 300,
+)  # fmt: skip
+
+
+def run_probes(definition: Definition, zone: ZoneInfo = UTC) -> Fault | None:
+    """None for a checked definition that can be run for everybody; else a fault that names the kind of the exception."""
+    who = "anybody"
+    try:
+        numbers = count()
+        atoms = plan_atoms(definition, zone, lambda: next(numbers))
+        rules = RuleSet.compile([msgspec.structs.replace(definition, atoms=atoms)], zone)
+        for residual in rules.residuals.values():
+            compile_set([(0, parse(residual, REQUEST))])
+        for sort, person, context in _people(definition.condition):
+            who = sort
+            rules.timeline(person, NOW, horizon_ms=HORIZON_MS, key="c:probe")
+            why = rules.explain(definition.key, person, NOW, who="c:probe", context=context)
+            json.dumps(why, allow_nan=False)
+    except Exception as error:  # whatever it is, a rule that raises must not be saved
+        return Fault("", "cannot-run", f"it cannot be decided for {who}: {type(error).__name__}")
+    return None
+
+
+def _people(condition: Any) -> Iterator[tuple[str, Profile, dict[str, Any]]]:
+    """(what they are, the person, the request they make), one by one."""
+    yield "a visitor nobody has seen", people.empty("visitor"), {}
+    yield "a customer nobody has seen", people.empty("customer"), {}
+    names = _names(condition)
+    for kind, values in (("one of everything", ORDINARY), ("empty values", EMPTY), ("negative values", NEGATIVE),
+                         ("huge values", HUGE_ONES)):  # fmt: skip
+        yield f"somebody with {kind}", _one_of_everything(*values), _request(values[1])
+    for i, value in enumerate(ANYTHING):
+        person = _one_of_everything(*ORDINARY)
+        _fold(person, _free_events(names, value, NOW - HOUR_MS))
+        yield f"somebody with odd values ({i})", person, _request(value)
+    heavy = people.decode(_heavy())
+    _fold(heavy, [e for n in range(LIMIT) for e in _free_events(names, ANYTHING[n % len(ANYTHING)], NOW - n * HOUR_MS)])
+    yield "somebody who did very much", heavy, {}
+
+
+def _names(condition: Any) -> dict[str, set[str]]:
+    """The attributes, event types and fields a condition mentions."""
+    found: dict[str, set[str]] = {"attribute": set(), "type": set(), "field": set()}
+    waiting = [condition]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                if name in found and isinstance(inner, str):
+                    found[name].add(inner)
+                waiting.append(inner)
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return found
+
+
+def _free_events(names: Mapping[str, set[str]], value: Any, at: int) -> list[Activity]:
+    """The custom events a condition mentions with all its fields, and its attributes, holding a value."""
+    props: dict[str, Any] = {}
+    for path in names["field"]:
+        _put(props, path, value)
+    attributes: dict[str, Any] = {}
+    for path in names["attribute"]:
+        attributes[path] = value
+        _put(attributes, path, value)
+    events = [_event(kind, at, props) for kind in names["type"] if kind.startswith(CUSTOM)]
+    return [*events, _event("identify", at, {"attributes": attributes})]
+
+
+def _put(props: dict[str, Any], path: str, value: Any) -> None:
+    """A value at a dotted path."""
+    *heads, last = path.split(".")
+    for head in heads:
+        inner = props.setdefault(head, {})
+        props = inner if isinstance(inner, dict) else {}
+    props[last] = value
+
+
+def _message(fields: Mapping[str, Kind], number: Any, text: str) -> dict[str, Any]:
+    """The properties of an event, every field filled; lines are a list of two and one without anything."""
+    props: dict[str, Any] = {}
+    for path, kind in fields.items():
+        _put(props, path, number if kind is NUMBER else kind is not FLAG and text)
+    if "items" in props:
+        props["items"] = [props["items"], dict(props["items"]), {}]
+    return props
+
+
+def _one_of_everything(number: Any, text: str) -> Profile:
+    return people.decode(_everything(number, text))
+
+
+@cache
+def _everything(number: Any, text: str) -> bytes:
+    person = people.empty("customer")
+    _fold(person, _all_types(number, text, NOW - HOUR_MS))
+    _fold(person, _all_types(number, text, NOW + HOUR_MS))  # dated ahead
+    return people.encode(person)
+
+
+@cache
+def _heavy() -> bytes:
+    person = people.empty("customer")
+    for n in range(LIMIT):
+        _fold(person, _all_types(float(n), f"a/{n % 7}", NOW - n * HOUR_MS))
+    return people.encode(person)
+
+
+def _all_types(number: Any, text: str, at: int) -> list[Activity]:
+    """One event of every type; the cart and the wishlist have lines."""
+    line = _message({"sku": CODE, "name": CODE, "category": CODE, "quantity": NUMBER, "price": NUMBER}, number, text)
+    whole = {"items": [line, {}]}
+    events = [
+        _event(kind, at, {**_message(fields, number, text), **(whole if kind in people.WHOLE else {})})
+        for kind, fields in EVENTS.items()
+        if kind not in people.REGISTERS
+    ]
+    said: dict[str, dict[str, Any]] = {"identify": {}, "group_assigned": {"group": text}, "consent_changed": {}}
+    return [*events, *(_event(kind, at, props) for kind, props in said.items())]
+
+
+def _event(kind: str, at: int, props: Mapping[str, Any]) -> Activity:
+    name = int.from_bytes(blake2b(f"{kind} {at}".encode(), digest_size=8).digest(), "big", signed=True)
+    return Activity(name, kind, at, "main", pack(dict(props)))
+
+
+def _fold(person: Profile, events: Sequence[Activity]) -> None:
+    for event in events:
+        people.fold(person, event, NOW)
+
+
+def _request(value: Any) -> dict[str, Any]:
+    return dict.fromkeys(FIELDS, value)
