@@ -165,7 +165,8 @@ RULES: list[tuple[str, Any, str | None]] = [
     ("/filter", {"line": "attributes.x", "value": {"a": 1}}, "/filter/value"),
     ("/filter", {"line": "attributes.x", "op": "in", "value": [{"a": 1}]}, "/filter/value/0"),
     ("/filter", {"line": "attributes.x", "value": 10**30}, "/filter/value"),
-    ("/filter", {"all": [sku(["A"])] * 101}, "/condition"),
+    ("/filter", {"all": [sku(["A"])] * 51}, "/condition"),
+    ("/condition", {"all": [products(where={"any": [sku(["A"])] * 25})] * 2}, "/condition"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from conditions import Fault, Invalid, Node, parse
 from promo_svc.domain.vocabulary import CART, LINES, size
 
 ACTIONS = ("percent", "fixed_unit", "fixed_cart", "free_shipping")
-MOST_CONDITIONS = 100
+MOST_CONDITIONS = 50
 CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TREES = (("condition", CART), ("filter", LINES))
 
