@@ -24,11 +24,18 @@ async def stored(database: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+def signed(request: httpx.Request) -> httpx.Request:
+    """A token lives a minute; a test may take longer."""
+    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc')}"
+    return request
+
+
 @pytest.fixture
 async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
     await upgrade(database, schema=SCHEMA, package="content_svc")
     async with build(Settings(database, redis_url, SECRET)) as service:
-        headers = {"authorization": f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc')}", "x-actor": "ann"}
         transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://content", headers=headers) as made:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://content", auth=signed, headers={"x-actor": "ann"}
+        ) as made:
             yield made
