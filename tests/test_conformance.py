@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conditions import Vocabulary
-from segment_svc.domain import ruleset
+from segment_svc.domain import checks, ruleset
 from segment_svc.domain.ruleset import UTC
 from segment_svc.domain.vocabulary import vocabulary
 
@@ -63,7 +63,8 @@ class TestCases:
             return Vocabulary([t for t in vocabulary(*args).types.values() if t.key != key])
 
         whole = play(*CASES).totals["passed"]
-        monkeypatch.setattr(ruleset, "vocabulary", without)
+        for module in (ruleset, checks):
+            monkeypatch.setattr(module, "vocabulary", without)
         assert play(*CASES).totals["passed"] < whole
 
     @pytest.mark.parametrize("key", [key for key in CONDITIONS if key != "context"])

@@ -17,6 +17,7 @@ from chassis.problems import Problem
 from contracts.codec import Codec
 from segment_svc import definitions, store, wire
 from segment_svc.domain import profile as people
+from segment_svc.domain.checks import check
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows import backfill, sweep
 from segment_svc.flows.apply_events import apply_events
@@ -68,7 +69,7 @@ class Database:
         await delete_segment(self._deps, key, expected=self._versions.pop(key))
 
     async def event(self, event: Incoming) -> None:
-        if (await apply_events(self._deps, [event])).refused:
+        if (await apply_events(self._deps, [event])).dead:
             raise Refused(f"event {event.event_id} was refused")
 
     async def members(self, key: str) -> set[str]:
@@ -111,7 +112,7 @@ class Pure:
 
     async def define(self, key: str, body: dict[str, Any]) -> None:
         before, self._bodies = self._bodies, {**self._bodies, key: body}
-        faults = RuleSet.check(self._definitions(), key, self._zone) if body["status"] == "active" else []
+        faults = check(self._definitions(), key, self._zone) if body["status"] == "active" else []
         if faults:
             self._bodies = before
             raise _refusal([fault.detail for fault in faults])

@@ -2,99 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-from chassis import bus
-from chassis.bus import MOST_RECORD, Fenced, Record
-from chassis.bus_places import EARLIEST, Slice
+from chassis.bus import MOST_RECORD, Fenced
+from chassis.bus_places import Slice
 from chassis.clock import ManualClock
-from chassis.documents import FACTS
-from msgspec.json import encode
 from segment_svc import definitions, store
-from segment_svc.domain import document
 from segment_svc.domain import profile as people
 from segment_svc.domain.leaves.person import Attribute
 from segment_svc.flows import backfill, sweep
-from segment_svc.flows.ingest import Ingest
-from segment_svc.positions import StoredPositions
+
+sys.path.insert(0, str(Path(__file__).parent))
+from seg_log import START, TOPIC, VIEWED, Log, event, make, members, records
 
 pytestmark = pytest.mark.servers
-START, TOPIC = 1_700_000_000_000, "storefront.browse.v1"
-JSON = (("content-type", b"application/cloudevents+json"),)
-VIEWED = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
-
-
-def event(
-    number: int, kind: str = "product_view", data: Any = None, *, at: int = START, who: str = "visitor:ann"
-) -> Any:
-    time = datetime.fromtimestamp(at / 1000, UTC).isoformat()
-    base = {"specversion": "1.0", "id": f"e{number}", "source": "t", "type": kind, "time": time, "subject": who}
-    return {**base, "data": data or {}}
-
-
-def records(*values: Any, first: int = 0) -> list[Record]:
-    """Values as records of one partition; anything but bytes or None as JSON."""
-    raw = [v if isinstance(v, bytes | None) else encode(v) for v in values]
-    return [Record(TOPIC, b"k", v, JSON, 0, first + i, START + i) for i, v in enumerate(raw)]
-
-
-class Log:
-    """A partition as a worker reads it."""
-
-    def __init__(self, service: Any) -> None:
-        self.deps, self.positions = service.deps, StoredPositions(service.deps.db)
-        self.ingest = Ingest(service.deps, logged=True)
-        self.next = 0
-
-    async def give(self, *values: Any) -> Any:
-        """One poll: the records from where the partition stands, and the step over them."""
-        place = (await self.positions.read([(TOPIC, 0)]))[TOPIC, 0].next_offset
-        if place == EARLIEST:
-            await self.positions.found((TOPIC, 0), EARLIEST, 0)
-        found = records(*values, first=max(place, 0))
-        return await self.ingest([Slice(TOPIC, 0, max(place, 0), found[-1].offset + 1, found)])
-
-    async def place(self) -> int:
-        return (await self.positions.read([(TOPIC, 0)]))[TOPIC, 0].next_offset
-
-    async def letters(self) -> list[Record]:
-        """The dead letters that are to leave."""
-        async with self.deps.db.tx() as tx:
-            rows = await tx.fetch("SELECT payload FROM outbox WHERE channel = $1 ORDER BY id", FACTS)
-        return [r for row in rows for r in bus.unpack(row["payload"]) if r.topic.endswith(".dlq")]
-
-    async def reasons(self) -> list[tuple[bytes | None, bytes | None]]:
-        """(reason, offset) of each dead letter."""
-        return [(dict(r.headers)["dlq-reason"], dict(r.headers)["dlq-offset"]) for r in await self.letters()]
+Breaking = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
 def log(service: Any) -> Log:
     return Log(service)
-
-
-async def make(client: httpx.AsyncClient, service: Any, key: str, condition: Any = VIEWED) -> None:
-    body = {"key": key, "name": key, "status": "active", "condition": condition}
-    answer = await client.post("/v1/segments", json=body)
-    assert answer.status_code == 201, answer.text
-    while await backfill.step(service.deps):
-        pass
-
-
-async def members(client: httpx.AsyncClient, key: str) -> set[str]:
-    return {m["profile"] for m in (await client.get(f"/v1/segments/{key}/members")).json()["members"]}
-
-
-async def shown(service: Any, identity: str) -> document.Document:
-    await service.deps.relay.drain()
-    return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, skus: Sequence[str]) -> None:
@@ -242,16 +175,26 @@ class TestPoison:
 
 
 @pytest.fixture
-def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on, asking whether an attribute is `boom` raises."""
-    test = Attribute.test
+def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Once awaited, asking whether an attribute is `boom` raises for everybody who did anything; it did not at save."""
+    bind = Attribute.bind
 
-    def broken(self: Any, params: Any, facts: Any, now: int) -> bool:
-        if params[2] == "boom" and facts.profile.log:
-            raise ZeroDivisionError
-        return test(self, params, facts, now)
+    def broken(self: Any, params: Any) -> Any:
+        answer = bind(self, params)
 
-    monkeypatch.setattr(Attribute, "test", broken)
+        def asked(facts: Any, now: int) -> bool:
+            if params[2] == "boom" and facts.profile.log:
+                raise ZeroDivisionError
+            return answer(facts, now)
+
+        return asked
+
+    async def begin() -> None:
+        monkeypatch.setattr(Attribute, "bind", broken)
+        async with service.deps.db.tx() as tx:
+            await definitions.publish(tx, [], now=START)
+
+    return begin
 
 
 BOOM = {"any": [VIEWED, {"attribute": "a", "op": "eq", "value": "boom"}]}
@@ -267,10 +210,10 @@ class TestQuarantine:
         await log.give(event(1))
         return log
 
-    @pytest.mark.usefixtures("breaking")
     async def test_a_rule_that_raises_is_taken_out_with_those_that_refer_to_it_and_the_others_go_on(
-        self, client: httpx.AsyncClient, service: Any, shop: Log
+        self, client: httpx.AsyncClient, shop: Log, breaking: Breaking
     ) -> None:
+        await breaking()
         receipt = await shop.give(
             event(2, "identify", {"attributes": {"a": "x"}}, who="customer:c"), event(3, who="customer:c")
         )
@@ -285,11 +228,12 @@ class TestQuarantine:
         assert (why.status_code, "quarantined" in why.json()["detail"]) == (409, True)
 
     async def test_saving_it_again_ends_it(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, monkeypatch: pytest.MonkeyPatch
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with monkeypatch.context() as ours:
-            ours.setattr(Attribute, "test", lambda *_: 1 / 0)
-            await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
+        await breaking()
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
+        assert await members(client, "boom") == set()
+        monkeypatch.undo()
         body = {"name": "boom", "status": "active", "condition": BOOM}
         answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
         assert answer.status_code == 200, answer.text
@@ -301,129 +245,28 @@ class TestQuarantine:
         assert await members(client, "not-boom") == {"c:c"}
 
     async def test_a_new_version_that_raises_never_serves_and_the_old_one_goes_on(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: None
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
     ) -> None:
-        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}, who="customer:c"))
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
         body = {"name": "viewers", "status": "active", "condition": BOOM}
         answer = await client.put("/v1/segments/viewers", json=body, headers={"if-match": '"1"'})
         assert answer.status_code == 200, answer.text
+        await breaking()
         while await backfill.step(service.deps):
             pass
         found = (await client.get("/v1/segments/viewers")).json()
         assert (found["live_version"], found["quarantined"]) == (1, "ZeroDivisionError")
         assert await members(client, "viewers") == {"v:ann"}
 
-    @pytest.mark.usefixtures("breaking")
     async def test_the_sweep_goes_on_too(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, clock: ManualClock
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, clock: ManualClock
     ) -> None:
         week = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
         await make(client, service, "week", week)
         await shop.give(event(5, at=START + 1))
         assert await members(client, "week") == {"v:ann"}
+        await breaking()
         clock.advance(8 * 86_400_000)
         while await sweep.sweep(service.deps):
             pass
         assert await members(client, "week") == set()
-
-
-class TestAhead:
-    async def test_a_group_of_a_clock_that_is_fast_holds_from_its_instant_on(
-        self, service: Any, log: Log, clock: ManualClock
-    ) -> None:
-        await log.give(event(1, "group_assigned", {"group": "Wholesale"}, at=START + 2000, who="customer:c"))
-        assert (await shown(service, "c:c")).group == ""
-        clock.set(START + 1999)
-        assert await sweep.sweep(service.deps) == 0
-        clock.set(START + 2000)
-        assert await sweep.sweep(service.deps) == 1
-        assert (await shown(service, "c:c")).group == "Wholesale"
-        assert await sweep.sweep(service.deps) == 0
-
-    async def test_one_purpose_leaves_the_others_alone(self, service: Any, log: Log) -> None:
-        flags = []
-        for number, said in enumerate(({"personalisation": False}, {"analytics": False}, {"personalisation": True})):
-            await log.give(
-                event(number, "consent_changed", {"purposes": said}, at=START + number - 10, who="customer:c")
-            )
-            flags.append((await shown(service, "c:c")).consent)
-        assert flags == [0b01, 0b11, 0b10]
-
-
-class TestLocks:
-    async def test_who_only_reads_waits_for_nobody(self, client: httpx.AsyncClient, service: Any, log: Log) -> None:
-        await make(client, service, "viewers")
-        await log.give(event(1))
-        paths = ["/v1/profiles/v:ann", "/v1/segments/viewers/explain?profile=v:ann", "/v1/definitions", "/v1/segments"]
-        async with service.deps.db.tx() as tx:
-            await definitions.lock(tx)
-            await store.load(tx, ["v:ann"])
-            async with asyncio.timeout(5):
-                answers = [await client.get(path) for path in paths]
-                answers.append(await client.post("/v1/segments/preview", json={"condition": VIEWED}))
-        assert [a.status_code for a in answers] == [200] * 5
-
-    async def test_the_sweep_passes_people_somebody_works_on(
-        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
-    ) -> None:
-        await make(client, service, "week", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
-        await log.give(event(1), event(2, who="visitor:bob"))
-        clock.advance(8 * 86_400_000)
-        async with service.deps.db.tx() as tx:
-            await store.load(tx, ["v:ann"])
-            async with asyncio.timeout(5):
-                assert await sweep.sweep(service.deps) == 1
-        assert await members(client, "week") == {"v:ann"}
-        assert await sweep.sweep(service.deps) == 1
-
-    async def test_a_change_of_definitions_gets_its_turn_however_many_batches_follow_each_other(
-        self, service: Any
-    ) -> None:
-        rounds, over, rng = [0], asyncio.Event(), random.Random(1)
-
-        async def batches() -> None:
-            while not over.is_set() and rounds[0] < 400:
-                async with service.deps.db.tx() as tx:
-                    await service.deps.rulebook.current(tx)
-                    rounds[0] += 1
-                    await asyncio.sleep(rng.uniform(0.02, 0.06))
-
-        busy = [asyncio.ensure_future(batches()) for _ in range(8)]
-        await asyncio.sleep(0.1)
-        async with service.deps.db.tx() as tx:
-            await definitions.publish(tx, [], now=START)
-        over.set()
-        await asyncio.gather(*busy)
-        assert rounds[0] < 400, "the batches had to end first"
-
-    async def test_two_workers_on_the_same_people_never_wait_in_a_circle(self, service: Any) -> None:
-        rng = random.Random(3)
-        people_of = [f"visitor:{i}" for i in range(12)] + [f"customer:{i}" for i in range(6)]
-        numbers = iter(range(10**6))
-
-        def batch() -> list[Any]:
-            found = [event(next(numbers), who=rng.choice(people_of)) for _ in range(12)]
-            for _ in range(4):
-                who, device = f"{rng.randrange(6)}", f"{rng.randrange(12)}"
-                found.append(
-                    event(next(numbers), "login", {"visitor_id": device, "customer_id": who}, who=f"customer:{who}")
-                )
-            rng.shuffle(found)
-            return found
-
-        async def worker() -> None:
-            ingest = Ingest(service.deps, logged=False)
-            for _ in range(60):
-                made = records(*batch())
-                while True:
-                    try:
-                        await ingest([Slice("http", 0, 0, len(made), made)])
-                        break
-                    except store.Conflict:
-                        continue
-
-        await asyncio.gather(*(worker() for _ in range(4)))
-        async with service.deps.db.tx() as tx:
-            stats = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-            assert await tx.fetchval(stats) == 0
-            assert await tx.fetchval("SELECT count(DISTINCT identity) = count(*) FROM identity")

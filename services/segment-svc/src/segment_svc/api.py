@@ -23,6 +23,7 @@ from segment_svc import definitions, positions, reads, store
 from segment_svc.definitions import Rules, Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
+from segment_svc.domain.checks import check
 from segment_svc.domain.facts import view
 from segment_svc.domain.ruleset import RuleSet, plan_atoms
 from segment_svc.flows.ingest import HEADERS, Ingest
@@ -98,7 +99,7 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     async with deps.db.tx() as tx:
         states, total = await reads.sample(tx, SAMPLE)
     draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
-    faults = RuleSet.check([*rules.live, draft], "draft", deps.rulebook.zone)
+    faults = check([*rules.live, draft], "draft", deps.rulebook.zone)
     refuse(faults)
     used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
     fresh = itertools.count(used)

@@ -19,6 +19,7 @@ from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
 
 from segment_svc import wire
+from segment_svc.domain.checks import readable
 from segment_svc.domain.definition import Definition, references, renamed
 from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.settings import Settings
@@ -84,7 +85,7 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     shadow = tuple(
         _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
     )
-    if broken := {d.key: UNREADABLE for d in (*live, *shadow) if not RuleSet.readable(d, zone)}:
+    if broken := {d.key: UNREADABLE for d in (*live, *shadow) if not readable(d, zone)}:
         raise RuleRaised(broken)
     ruleset = RuleSet.compile([*live, *shadow], zone)
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}

@@ -24,7 +24,7 @@ from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
 from segment_svc.domain.profile import LIMIT, Profile
-from segment_svc.domain.ruleset import UTC, RuleSet, plan_atoms
+from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
 HORIZON_MS = 400 * 24 * HOUR_MS
@@ -54,6 +54,8 @@ def run_probes(definition: Definition, zone: ZoneInfo = UTC) -> Fault | None:
             rules.timeline(person, NOW, horizon_ms=HORIZON_MS, key="c:probe")
             why = rules.explain(definition.key, person, NOW, who="c:probe", context=context)
             json.dumps(why, allow_nan=False)
+    except RuleRaised as raised:
+        return Fault("", "cannot-run", f"it cannot be decided for {who}: {raised.causes[definition.key]}")
     except Exception as error:  # whatever it is, a rule that raises must not be saved
         return Fault("", "cannot-run", f"it cannot be decided for {who}: {type(error).__name__}")
     return None

@@ -8,25 +8,21 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions import (
-    Fault,
     Group,
-    Invalid,
     Leaf,
     Node,
     Program,
     Reading,
     compile_set,
     explain,
-    leaves,
     parse,
     split,
     to_json,
 )  # fmt: skip
 from conditions.context import Atom
-from conditions.read import nearest, shown
 
 from segment_svc.domain import profile as people
-from segment_svc.domain.definition import Definition, depends_on_itself, ordered, references
+from segment_svc.domain.definition import Definition, ordered
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.vocabulary import GUARDS, vocabulary
@@ -89,42 +85,6 @@ class RuleSet:
                 residuals[definition.key] = to_json(rest)
         owners = {atom: d.key for d in definitions for atom in d.atoms}
         return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners)
-
-    @staticmethod
-    def readable(definition: Definition, zone: ZoneInfo = UTC) -> bool:
-        """Whether the condition, saved by whatever version of this code, can be compiled by this one."""
-        try:
-            parse(definition.condition, vocabulary(definition.websites, zone, {}))
-        except Invalid:
-            return False
-        return True
-
-    @staticmethod
-    def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
-        """What is wrong with the definition `key` among the others; nothing when it can be saved."""
-        by_key = {d.key: d for d in definitions}
-        try:
-            tree = parse(by_key[key].condition, vocabulary(by_key[key].websites, zone, {}))
-        except Invalid as error:
-            return error.faults
-        known: dict[str, bool] = {}
-        for name, other in by_key.items():
-            try:
-                parsed = parse(other.condition, vocabulary(other.websites, zone, {}))
-                known[name] = any(leaf.type.context for leaf in leaves(parsed))
-            except Invalid:
-                continue
-        faults = []
-        for name in sorted(references(by_key[key].condition)):
-            if name not in known:
-                faults.append(
-                    Fault("", "unknown-segment", f"there is no active segment {shown(name)}{nearest(name, known)}")
-                )
-            elif known[name]:
-                faults.append(Fault("", "needs-request", f"{name!r} depends on the request and cannot be referred to"))
-        if any(leaf.type.key == "segment" for leaf in leaves(tree)) and depends_on_itself(by_key, key):
-            faults.append(Fault("", "cycle", "the segment would depend on itself"))
-        return faults
 
     def is_durable(self, key: str) -> bool:
         """Whether membership can be listed: nothing of it depends on the request."""

@@ -18,8 +18,10 @@ from conditions import Fault
 from segment_svc import definitions, store
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
+from segment_svc.domain.checks import check
 from segment_svc.domain.definition import Definition
-from segment_svc.domain.ruleset import RuleSet, plan_atoms
+from segment_svc.domain.probes import run_probes
+from segment_svc.domain.ruleset import plan_atoms
 
 MOST_ATOMS = 4096
 
@@ -72,10 +74,11 @@ def _expect(old: Stored | None, change: Change) -> None:
 
 
 def _check(stored: list[Stored], saved: Stored, zone: ZoneInfo) -> None:
-    """The whole set must compile with the change in it: unknown references and cycles show only there."""
+    """The whole set must compile with the change in it, where unknown references and cycles show; and it must run."""
     active = [s for s in stored if s.body["status"] == "active" or s.key == saved.key]
-    faults = RuleSet.check([_draft(s) for s in active], saved.key, zone)
-    refuse(faults)
+    refuse(check([_draft(s) for s in active], saved.key, zone))
+    fault = run_probes(_draft(saved), zone)
+    refuse([fault] if fault else [])
 
 
 def refuse(faults: Sequence[Fault]) -> None:

@@ -1,0 +1,47 @@
+"""What is wrong with a definition, by itself and among the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from conditions import Fault, Invalid, leaves, parse
+from conditions.read import nearest, shown
+
+from segment_svc.domain.definition import Definition, depends_on_itself, references
+from segment_svc.domain.ruleset import UTC
+from segment_svc.domain.vocabulary import vocabulary
+
+
+def readable(definition: Definition, zone: ZoneInfo = UTC) -> bool:
+    """Whether the condition, saved by whatever version of this code, can be compiled by this one."""
+    try:
+        parse(definition.condition, vocabulary(definition.websites, zone, {}))
+    except Invalid:
+        return False
+    return True
+
+
+def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
+    """What is wrong with the definition `key` among the others; nothing when it can be saved."""
+    by_key = {d.key: d for d in definitions}
+    try:
+        tree = parse(by_key[key].condition, vocabulary(by_key[key].websites, zone, {}))
+    except Invalid as error:
+        return error.faults
+    known: dict[str, bool] = {}
+    for name, other in by_key.items():
+        with contextlib.suppress(Invalid):
+            parsed = parse(other.condition, vocabulary(other.websites, zone, {}))
+            known[name] = any(leaf.type.context for leaf in leaves(parsed))
+    faults = []
+    for name in sorted(references(by_key[key].condition)):
+        if name not in known:
+            detail = f"there is no active segment {shown(name)}{nearest(name, known)}"
+            faults.append(Fault("", "unknown-segment", detail))
+        elif known[name]:
+            faults.append(Fault("", "needs-request", f"{name!r} depends on the request and cannot be referred to"))
+    if any(leaf.type.key == "segment" for leaf in leaves(tree)) and depends_on_itself(by_key, key):
+        faults.append(Fault("", "cycle", "the segment would depend on itself"))
+    return faults

@@ -1,0 +1,129 @@
+"""Many at work on the same people: who waits for whom, and what takes effect when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from chassis.bus_places import Slice
+from chassis.clock import ManualClock
+from segment_svc import definitions, store
+from segment_svc.flows import sweep
+from segment_svc.flows.ingest import Ingest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from seg_log import START, VIEWED, Log, event, make, members, records, shown
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def log(service: Any) -> Log:
+    return Log(service)
+
+
+class TestAhead:
+    async def test_a_group_of_a_clock_that_is_fast_holds_from_its_instant_on(
+        self, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await log.give(event(1, "group_assigned", {"group": "Wholesale"}, at=START + 2000, who="customer:c"))
+        assert (await shown(service, "c:c")).group == ""
+        clock.set(START + 1999)
+        assert await sweep.sweep(service.deps) == 0
+        clock.set(START + 2000)
+        assert await sweep.sweep(service.deps) == 1
+        assert (await shown(service, "c:c")).group == "Wholesale"
+        assert await sweep.sweep(service.deps) == 0
+
+    async def test_one_purpose_leaves_the_others_alone(self, service: Any, log: Log) -> None:
+        flags = []
+        for number, said in enumerate(({"personalisation": False}, {"analytics": False}, {"personalisation": True})):
+            await log.give(
+                event(number, "consent_changed", {"purposes": said}, at=START + number - 10, who="customer:c")
+            )
+            flags.append((await shown(service, "c:c")).consent)
+        assert flags == [0b01, 0b11, 0b10]
+
+
+class TestLocks:
+    async def test_who_only_reads_waits_for_nobody(self, client: httpx.AsyncClient, service: Any, log: Log) -> None:
+        await make(client, service, "viewers")
+        await log.give(event(1))
+        paths = ["/v1/profiles/v:ann", "/v1/segments/viewers/explain?profile=v:ann", "/v1/definitions", "/v1/segments"]
+        async with service.deps.db.tx() as tx:
+            await definitions.lock(tx)
+            await store.load(tx, ["v:ann"])
+            async with asyncio.timeout(5):
+                answers = [await client.get(path) for path in paths]
+                answers.append(await client.post("/v1/segments/preview", json={"condition": VIEWED}))
+        assert [a.status_code for a in answers] == [200] * 5
+
+    async def test_the_sweep_passes_people_somebody_works_on(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await make(client, service, "week", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
+        await log.give(event(1), event(2, who="visitor:bob"))
+        clock.advance(8 * 86_400_000)
+        async with service.deps.db.tx() as tx:
+            await store.load(tx, ["v:ann"])
+            async with asyncio.timeout(5):
+                assert await sweep.sweep(service.deps) == 1
+        assert await members(client, "week") == {"v:ann"}
+        assert await sweep.sweep(service.deps) == 1
+
+    async def test_a_change_of_definitions_gets_its_turn_however_many_batches_follow_each_other(
+        self, service: Any
+    ) -> None:
+        rounds, over, rng = [0], asyncio.Event(), random.Random(1)
+
+        async def batches() -> None:
+            while not over.is_set() and rounds[0] < 400:
+                async with service.deps.db.tx() as tx:
+                    await service.deps.rulebook.current(tx)
+                    rounds[0] += 1
+                    await asyncio.sleep(rng.uniform(0.02, 0.06))
+
+        busy = [asyncio.ensure_future(batches()) for _ in range(8)]
+        await asyncio.sleep(0.1)
+        async with service.deps.db.tx() as tx:
+            await definitions.publish(tx, [], now=START)
+        over.set()
+        await asyncio.gather(*busy)
+        assert rounds[0] < 400, "the batches had to end first"
+
+    async def test_two_workers_on_the_same_people_never_wait_in_a_circle(self, service: Any) -> None:
+        rng = random.Random(3)
+        people_of = [f"visitor:{i}" for i in range(12)] + [f"customer:{i}" for i in range(6)]
+        numbers = iter(range(10**6))
+
+        def batch() -> list[Any]:
+            found = [event(next(numbers), who=rng.choice(people_of)) for _ in range(12)]
+            for _ in range(4):
+                who, device = f"{rng.randrange(6)}", f"{rng.randrange(12)}"
+                found.append(
+                    event(next(numbers), "login", {"visitor_id": device, "customer_id": who}, who=f"customer:{who}")
+                )
+            rng.shuffle(found)
+            return found
+
+        async def worker() -> None:
+            ingest = Ingest(service.deps, logged=False)
+            for _ in range(60):
+                made = records(*batch())
+                while True:
+                    try:
+                        await ingest([Slice("http", 0, 0, len(made), made)])
+                        break
+                    except store.Conflict:
+                        continue
+
+        await asyncio.gather(*(worker() for _ in range(4)))
+        async with service.deps.db.tx() as tx:
+            stats = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+            assert await tx.fetchval(stats) == 0
+            assert await tx.fetchval("SELECT count(DISTINCT identity) = count(*) FROM identity")
