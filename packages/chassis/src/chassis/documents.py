@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from chassis.problems import Problem
 from chassis.service import repeat
 
 RELEASE, FACTS = "release", "facts"
+VERSION = re.compile(r'"?([0-9]{1,9})"?')
 POLL_S = 0.25
 DOCUMENTS_DDL = (
     """CREATE TABLE document (
@@ -67,10 +69,10 @@ def expected_version(if_match: str | None) -> int:
     """The version an If-Match header names. Raises Problem 428 without one, 412 for something else."""
     if if_match is None:
         raise Problem("precondition-required", 428, "Send the version you saw as If-Match")
-    text = if_match.strip().strip('"')
-    if not text.isdigit():
+    named = VERSION.fullmatch(if_match.strip())
+    if named is None:
         raise Problem("stale-version", 412, "If-Match names no version")
-    return int(text)
+    return int(named[1])
 
 
 def _document(record: Any) -> Document:
