@@ -89,6 +89,10 @@ class TestBadInput:
             (envelope(type="custom", data={"name": "x", "props": {"n" * 101: 1}}), "bad-name"),
             (envelope(type="custom", data={"name": "x y"}), "bad-name"),
             (envelope(type="cart_update", data={"items": [{}] * 501}), "too-long"),
+            (
+                envelope(type="custom", data={"name": "x", "props": {f"k{i}": "x" * 1900 for i in range(9)}}),
+                "too-large",
+            ),
         ],
     )
     def test_it_is_implausible_with_a_stable_reason(self, value: Any, reason: str) -> None:

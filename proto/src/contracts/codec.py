@@ -17,7 +17,9 @@ from google.protobuf.message import DecodeError, Message
 from contracts.events.v1 import commerce_pb2, storefront_pb2
 from contracts.fields import Implausible, Seen, Undecodable, reader_of, shape_of
 
-MOST_BYTES = 128 * 1024
+# An event that lists lines, and any other one. Up to two hundred of a type are looked at together.
+MOST_BYTES, MOST_PLAIN_BYTES = 128 * 1024, 16 * 1024
+LISTS = frozenset(("cart_update", "wishlist_update", "order_placed"))
 ATTRIBUTES, OPTIONAL = ("id", "source", "type", "time", "subject"), (("website", b"main"), ("specversion", b"1.0"))
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
@@ -86,9 +88,11 @@ class Codec:
         if len(value) > MOST_BYTES:
             raise Undecodable("too-large", f"an event has at most {MOST_BYTES} bytes")
         named = {name: content or b"" for name, content in headers}
-        if named.get("content-type", b"").startswith(b"application/protobuf"):
-            return self._binary(value, named)
-        return self._structured(value)
+        protobuf = named.get("content-type", b"").startswith(b"application/protobuf")
+        event = self._binary(value, named) if protobuf else self._structured(value)
+        if len(value) > MOST_PLAIN_BYTES and event.type not in LISTS:
+            raise Implausible("too-large", f"an event without lines has at most {MOST_PLAIN_BYTES} bytes")
+        return event
 
     def _structured(self, value: bytes) -> Event:
         try:
