@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from devstack import kafka, varnish
 
 
-def _packages(names: Sequence[str]) -> None:
+def packages(names: Sequence[str]) -> None:
     """Debian packages; without the right to install them, nothing happens."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return
@@ -24,7 +24,7 @@ def _packages(names: Sequence[str]) -> None:
 def _tests() -> int:
     """Say what is missing and cannot be installed; under CI=true that is an error."""
     if varnish.available():
-        _packages(varnish.PACKAGES)
+        packages(varnish.PACKAGES)
     missing = [m for m in (varnish.available(), kafka.available()) if m]
     for what in missing:
         print(f"{what}: the suites that need it will not run")
@@ -34,7 +34,7 @@ def _tests() -> int:
 def _bench() -> int:
     """The load generator, and Kafka."""
     if not shutil.which("wrk"):
-        _packages(["wrk"])
+        packages(["wrk"])
     missing = [m for m in (None if shutil.which("wrk") else "wrk is not installed", kafka.available()) if m]
     for what in missing:
         print(f"{what}: make bench needs it")

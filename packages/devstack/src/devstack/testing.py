@@ -38,8 +38,8 @@ def state() -> Iterator[Path]:
 
 
 def _running(server: Any) -> Iterator[Any]:
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
@@ -94,9 +94,10 @@ def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
     started: list[Varnish] = []
 
     def start(vcl: str) -> Varnish:
-        server = Varnish(state / uuid.uuid4().hex[:8], vcl)
-        server.start()
+        server = Varnish(state / uuid.uuid4().hex[:8])
         started.append(server)
+        server.start()
+        server.use(vcl)
         return server
 
     yield start
