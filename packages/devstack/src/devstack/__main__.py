@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from aiokafka.errors import KafkaError
 from chassis.bus import ensure_topics
 from contracts import topics
 
@@ -46,6 +47,7 @@ def interruptible() -> None:
     def once(*_: object) -> None:
         for sig in wanted:
             signal.signal(sig, signal.SIG_IGN)
+        os.write(1, b"\nStopping\n")
         raise KeyboardInterrupt
 
     for sig in wanted:
@@ -60,7 +62,7 @@ def ports() -> list[int]:
         if not text.isdecimal() or not 0 < int(text) < 65_536:
             raise StartFailed(f"{setting} is a port from 1 to 65535, not {text!r}")
         port = int(text)
-        hint = f"give the {who} another one: {setting}={port + 10} make run"
+        hint = f"give the {who} another one, as in {setting}={port + 10 if port < 65_000 else port - 10} make run"
         if port in found:
             raise StartFailed(f"the {who} cannot have port {port} too: {hint}")
         if not bindable(port):
@@ -73,13 +75,14 @@ def ports() -> list[int]:
 
 @dataclass(slots=True)
 class Run:
-    """What is being started; `stack` ends it in reverse."""
+    """What is being started, with its files in `state`; `ending` ends it in reverse."""
 
-    stack: ExitStack
+    ending: ExitStack
+    state: Path
 
     def started(self, server: Any) -> Any:
         """Start it; whatever came of that is stopped in the end."""
-        self.stack.callback(server.stop)
+        self.ending.callback(server.stop)
         server.start()
         return server
 
@@ -89,8 +92,11 @@ class Run:
         if not bootstrap and (missing := kafka.available()):
             print(NO_KAFKA.format(reason=missing), flush=True)
             return ""
-        bootstrap = bootstrap or self.started(Kafka(STATE)).bootstrap
-        asyncio.run(ensure_topics(bootstrap, topics.PARTITIONS))
+        bootstrap = bootstrap or self.started(Kafka(self.state)).bootstrap
+        try:
+            asyncio.run(ensure_topics(bootstrap, topics.PARTITIONS))
+        except KafkaError as error:
+            raise StartFailed(f"Kafka at {bootstrap} cannot be used: {error}") from None
         return bootstrap
 
     def edge(self) -> Varnish | None:
@@ -100,7 +106,7 @@ class Run:
         if missing := varnish.available():
             print(NO_EDGE.format(reason=missing), flush=True)
             return None
-        edge: Varnish = self.started(Varnish(STATE))
+        edge: Varnish = self.started(Varnish(self.state))
         return edge
 
     def shop(self, stack: Stack, port: int) -> None:
@@ -112,7 +118,7 @@ class Run:
         }  # fmt: skip
         env = {f"STOREFRONT_{name}": value for name, value in values.items()}
         child = Child(
-            "The example shop", [sys.executable, "-m", "devstack.storefront"], STATE / "storefront.log", env=env
+            "The example shop", [sys.executable, "-m", "devstack.storefront"], self.state / "storefront.log", env=env
         )
         self.started(child)
         child.wait_ready(port, seconds=SHOP_S)
@@ -131,10 +137,12 @@ def follow(stack: Stack, edge: Varnish) -> None:
 
 
 def wait(stack: Stack, edge: Varnish | None) -> None:
-    """Until a signal."""
+    """Until a signal: what ended is started again, and the edge is kept current."""
     told = ""
     while True:
         time.sleep(FOLLOW_S)
+        for child in stack.mend():
+            print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
         try:
             if edge is not None:
                 follow(stack, edge)
@@ -147,10 +155,10 @@ def wait(stack: Stack, edge: Varnish | None) -> None:
 def run(claim: Claim) -> None:
     """Start everything, say where it is, wait. Ends with KeyboardInterrupt or StartFailed; nothing is left then."""
     began = time.monotonic()
-    gateway_port, shop_port = ports()
     claim.wait_for_leftovers()
+    gateway_port, shop_port = ports()
     with ExitStack() as ending:
-        running = Run(ending)
+        running = Run(ending, STATE)
         database = os.environ.get("DATABASE_URL") or running.started(Postgres(STATE)).url
         redis = os.environ.get("REDIS_URL") or running.started(Valkey(STATE)).url
         bootstrap, edge = running.bus(), running.edge()
@@ -171,24 +179,16 @@ def main() -> int:
     interruptible()
     direct()
     try:
-        STATE.mkdir(exist_ok=True)
-        claim = Claim(STATE)
+        with closing(Claim(STATE)) as claim:
+            run(claim)
     except Runs as other:
         where = other.found.get("shop") or "it is still starting"
         print(f"Footfall runs already: {where} (process {other.found.get('pid')}). Nothing was changed.")
-        return 0
-    except OSError as error:
-        print(f"Footfall keeps its data in {STATE}, which cannot be written: {error.strerror}", file=sys.stderr)
-        return 1
-    try:
-        run(claim)
     except KeyboardInterrupt:
         print("Stopped", flush=True)
     except (StartFailed, OSError, httpx.HTTPError) as error:
         print(f"Footfall could not start: {error}", file=sys.stderr)
         return 1
-    finally:
-        claim.release()
     return 0
 
 

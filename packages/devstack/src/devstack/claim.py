@@ -40,10 +40,14 @@ def running(state: Path) -> dict[str, Any] | None:
 
 
 class Claim:
-    """The right to run in a folder. Raises Runs when another process has it."""
+    """The right to run in a folder, made if need be. Raises Runs when another process has it, StartFailed if it cannot be."""
 
     def __init__(self, state: Path) -> None:
-        self._lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            state.mkdir(exist_ok=True)
+            self._lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StartFailed(f"{state}, where the data is kept, cannot be written: {error.strerror}") from None
         if not _taken(self._lock, LOOKED_AT_S):  # somebody who only looks has it for an instant
             os.close(self._lock)
             raise Runs(running(state) or {})
@@ -64,7 +68,7 @@ class Claim:
         if not _taken(self._children, LEFTOVERS_S):
             raise StartFailed("something that a killed run started does not end: fuser .run/children shows what")
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Give it back; nothing of ours runs any more."""
         os.ftruncate(self._lock, 0)
         os.close(self._children)

@@ -154,6 +154,13 @@ class Stack:
         except OSError:
             return False
 
+    def mend(self) -> list[Child]:
+        """Start again what ended by itself; answers which."""
+        ended = [c for c in self.children.values() if c.popen is not None and c.popen.poll() is not None]
+        for child in ended:
+            child.start()
+        return ended
+
     def stop(self) -> None:
         """Stop them, the gateway first."""
         for name in reversed(SERVICES):
