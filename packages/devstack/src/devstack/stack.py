@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jwt
 
-from devstack.process import ATTEMPTS, LOOPBACK, Child, PortTaken, StartFailed, bindable, free_port
+from devstack.process import ATTEMPTS, LOOPBACK, Child, PortTaken, StartFailed, bindable, free_port, listens
 
 SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
 PREFIX = {"segment_svc": "SEGMENT_", "content_svc": "CONTENT_", "promo_svc": "PROMO_", "gateway": "GATEWAY_"}
@@ -153,6 +153,11 @@ class Stack:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    def serves(self, service: str) -> bool:
+        """Whether it is our own process that listens where the service should."""
+        child = self.children[service]
+        return child.popen is not None and listens(child.popen.pid, self.ports[service])
 
     def mend(self) -> list[Child]:
         """Start again what ended by itself; answers which."""

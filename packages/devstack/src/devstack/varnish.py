@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 from pathlib import Path
 
 from devstack.process import LOOPBACK, Child, StartFailed, on_free_port
-from devstack.servers import enterable
+from devstack.servers import enterable, unprivileged
 
 PACKAGES = ("varnish", "varnish-modules", "varnish-vmod-digest")
 NOTHING = "vcl 4.1; backend none none; sub vcl_recv { return (synth(503)); }"
@@ -28,11 +27,11 @@ class Varnish:
     """One instance; answers 503 until it is told what to `use`."""
 
     def __init__(self, state: Path) -> None:
-        # As root, Varnish has its configuration compiled by a user of its own.
-        self._jail = pwd.getpwnam("varnish").pw_uid if os.geteuid() == 0 else None
-        self._home = enterable(state / "varnish", self._jail)
-        self._home.chmod(0o755)  # its worker is another user still
+        # Not as root: it would change its user, and with that forget that it is to end when we do.
+        self._uid = unprivileged()
+        self._home = enterable(state / "varnish", self._uid)
         self.port, self._used, self._number = 0, NOTHING, 0
+        self._work = self._home
         self._child: Child | None = None
 
     @property
@@ -46,11 +45,14 @@ class Varnish:
         self.port = on_free_port(self._serve, self.port)
 
     def _serve(self, port: int) -> None:
+        for left in self._home.glob("work-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._work = self._home / f"work-{port}"
         argv = [
-            "varnishd", "-F", "-a", f"{LOOPBACK}:{port}", "-f", str(self._home / "nothing.vcl"), "-n",
-            str(self._home / "work"), "-s", "malloc,64m",
+            "varnishd", "-F", "-a", f"{LOOPBACK}:{port}", "-f", str(self._home / "nothing.vcl"), "-n", str(self._work),
+            "-s", "malloc,64m",
         ]  # fmt: skip
-        self._child = Child("Varnish", argv, self._home / "log")
+        self._child = Child("Varnish", argv, self._home / "log", user=self._uid, cwd=self._home)
         self._child.start()
         self._child.wait_ready(port, self._answers, seconds=30)
 
@@ -64,8 +66,8 @@ class Varnish:
         self._number += 1
         file, name = self._home / "edge.vcl", f"v{self._number}"
         file.touch(mode=0o600)
-        if self._jail is not None:
-            os.chown(file, self._jail, self._jail)
+        if self._uid is not None:
+            os.chown(file, self._uid, self._uid)
         file.write_text(vcl)
         for command in (("vcl.load", name, str(file)), ("vcl.use", name)):
             status, said = self._admin(*command)
@@ -75,7 +77,7 @@ class Varnish:
         return True
 
     def _admin(self, *command: str) -> tuple[int, str]:
-        argv = ["varnishadm", "-n", str(self._home / "work"), *command]
+        argv = ["varnishadm", "-n", str(self._work), *command]
         done = subprocess.run(argv, check=False, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
