@@ -11,7 +11,7 @@ import pytest
 from devstack import varnish as varnish_server
 from devstack.__main__ import Run, follow
 from devstack.process import free_port
-from devstack.shop.seed import campaigns, people, publish
+from devstack.shop.seed import campaigns, people, publish, settled
 from devstack.stack import Stack
 from devstack.testing import need
 from devstack.varnish import Varnish
@@ -38,6 +38,7 @@ def demo(services: Callable[..., AbstractContextManager[Stack]], state: Path) ->
         stack = ending.enter_context(services("demo", edges=(edge.url,), extra=patient))
         campaigns(stack)
         publish(stack, people())
+        assert settled(stack)
         follow(stack, edge)
         port = free_port()
         run.shop(stack, port)

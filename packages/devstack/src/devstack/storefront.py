@@ -163,7 +163,7 @@ class Shop:
     ) -> httpx.Response:  # fmt: skip
         """Ask the gateway, or the edge for a decision, as `who`. Raises Away."""
         sent = {**headers, "x-api-key": key or self._settings.publishable}
-        if kept := [f"{n}={cookies[n]}" for n in (VISITOR, CONTEXT) if n in cookies]:
+        if kept := [f"{n}={cookies[n]}" for n in (VISITOR, CONTEXT) if cookies.get(n, "\xff").isascii()]:
             sent["cookie"] = "; ".join(kept)
         if who.id:
             sent["authorization"] = f"Bearer {customer_token(self._settings.jwt, who.id)}"

@@ -121,6 +121,20 @@ def publish(stack: Stack, events: Iterator[dict[str, Any]]) -> int:
     return total
 
 
+def settled(stack: Stack) -> bool:
+    """Wait until the gateway knows what the customers of the demo are; False when that takes too long."""
+    until = time.monotonic() + LIVE_S
+    waiting = [customer.id for customer in PEOPLE.values() if customer.id]
+    with httpx.Client(base_url=stack.url, headers={"x-api-key": stack.secrets.secret}, timeout=30) as server:
+        while waiting and time.monotonic() < until:
+            asked = {"profile": f"c:{waiting[-1]}", "slots": "home.hero"}
+            if server.get("/v1/explain", params=asked).json().get("segments"):
+                waiting.pop()
+            else:
+                time.sleep(0.05)
+    return not waiting
+
+
 def seed(stack: Stack) -> str:
     """Set the shop up, or what is missing of it after a start that was cut off; one line on what was done."""
     done = stack.state / "seeded"
@@ -128,6 +142,8 @@ def seed(stack: Stack) -> str:
     publish(stack, people())
     if not created and done.exists():
         return "The demo shop is there already"
+    if not settled(stack):
+        raise StartFailed("the demo customers do not get into their segments: see .run/segment_svc.log")
     said = f"Demo shop: {len(SEGMENTS)} segments, {publish(stack, orders())} orders, {publish(stack, browsing())} views"
     done.touch()
     return said
