@@ -21,7 +21,7 @@ keys: .venv/ready ## print the addresses and keys of what runs, for a shell: eva
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
-test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka and Varnish (T=path for a part)
+test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish and Chromium (T=path for a part)
 	@$(PY) -m devstack.install tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest $(T)
@@ -41,7 +41,7 @@ fmt: .venv/ready ## format and mend what can be mended
 proto: .venv/ready ## compile proto/, rewrite the AsyncAPI and OpenAPI documents
 	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py && $(PY) tools/openapi.py
 lock: .venv/ready ## pin the requirements again
-	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
+	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev browser; do \
 	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done
 
 ##@ Deploy

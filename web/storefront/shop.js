@@ -46,7 +46,7 @@ function setCart(name) {
 
 // What is shown.
 
-function safe(link) {
+export function safe(link) {
   try {
     const url = new URL(link, location.origin);
     const own = link.startsWith("/") && url.origin === location.origin;
@@ -89,14 +89,20 @@ function slotSection(slot, { body, headers }, why) {
       element("p", fallback ? "No block is for this shopper, so it is the slot's default." : "", {})));
 }
 
-// A condition in the order it was written, a leaf a line.
-const words = value => value && typeof value === "object" ? Object.values(value).map(words).join(" ") : String(value);
+// A condition as words in the order one would say them, a leaf a line.
+const SAID = ["type", "measure", "field", "count", "op", "value", "values", "where", "window"];
+function words(value) {
+  if (value === null || value === "") return "none";
+  if (typeof value !== "object") return String(value);
+  if (Array.isArray(value)) return value.map(words).join(", ");
+  return Object.entries(value).sort(([a], [b]) => SAID.indexOf(a) - SAID.indexOf(b)).map(([, v]) => words(v)).join(" ");
+}
 function leaves(node) {
   if (node.children) return node.children.flatMap(leaves);
-  const [[name, rest]] = Object.entries(node.condition ?? { condition: "" });
+  const name = Object.keys(node.condition).find(key => !SAID.includes(key)) ?? "";
   const until = node.flips_at ? `, until ${new Date(node.flips_at).toLocaleString()}` : "";
-  const seen = "seen" in node ? ` (here: ${words(node.seen) || "none"}${until})` : until;
-  return [element("li", `${node.result ? "✓" : "✗"} ${name} ${words(rest)}${seen}`)];
+  const here = "seen" in node ? ` (here: ${words(node.seen)}${until})` : "";
+  return [element("li", `${node.result ? "✓" : "✗"} ${name} ${words(node.condition)}${here}`)];
 }
 
 function segmentsSection(why) {
@@ -181,7 +187,7 @@ function session({ who, people, edge }) {
 }
 
 document.addEventListener("click", ({ target }) => {
-  if (target.dataset.do) after(actions[target.dataset.do]);
+  if (target.dataset?.do) after(actions[target.dataset.do]);
 });
 find("who").addEventListener("change", ({ target }) => after(async () => {
   session((await ask("/shop/session", { who: target.value })).body);

@@ -247,7 +247,7 @@ class TestWithout:
         run = start(env).up()
         run.until(lambda: "Footfall is up" in run.said)
         assert "No Kafka (java is not installed)" in run.said
-        assert "No Varnish (varnishd is not installed)" in run.said
+        assert "No Varnish (varnishd is not installed" in run.said
         status, said = finished("devstack.tour", home, env)
         assert status == 0, said
 
@@ -265,6 +265,41 @@ class TestWithout:
         assert status == 1
         assert f"{home}/.run" in said
         assert "Traceback" not in said
+
+
+class TestMake:
+    @pytest.fixture
+    def checkout(self, tmp_path: Path) -> Path:
+        """This checkout without what was set up and run in it."""
+        for path in Path(__file__).parents[3].iterdir():
+            if path.name not in (".venv", ".run", ".git"):
+                (tmp_path / path.name).symlink_to(path)
+        return tmp_path
+
+    def test_packages_that_cannot_be_fetched_are_told_in_words(self, checkout: Path) -> None:
+        nowhere = {"PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/", "PIP_RETRIES": "0", "PIP_FIND_LINKS": ""}
+        done = make(checkout, "run", nowhere)
+        assert done.returncode != 0
+        assert "could not be fetched" in done.stdout
+        assert "PIP_INDEX_URL" in done.stdout
+        assert not (checkout / ".venv" / "ready").exists()
+
+    def test_clean_does_not_take_the_data_of_what_runs(self, checkout: Path) -> None:
+        claim = Claim(checkout / ".run")
+        refused = make(checkout, "clean", {})
+        assert refused.returncode != 0
+        assert "Footfall runs" in refused.stdout
+        assert (checkout / ".run").exists()
+        claim.close()
+        assert make(checkout, "clean", {}).returncode == 0
+        assert not (checkout / ".run").exists()
+        assert make(checkout, "clean", {}).returncode == 0
+
+
+def make(checkout: Path, target: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", target], check=False, cwd=checkout, env={**os.environ, **env}, capture_output=True, text=True
+    )
 
 
 def test_the_tour_tells_a_failure_in_a_sentence(home: Path) -> None:
