@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -106,12 +107,37 @@ class TestClaim:
         assert psutil.pid_exists(child), "it does not end when asked"
         with closing(Claim(tmp_path)) as claim:
             claim.wait_for_leftovers()
-            assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+            assert not alive(child)
 
     def test_a_folder_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(StartFailed, match=f"{tmp_path}/file/.run.*cannot be written"):
             Claim(tmp_path / "file" / ".run")
+
+
+def test_a_short_command_ends_with_who_ran_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from devstack.process import finish; "
+        "finish('sleep', ['sh', '-c', f'echo $$ > {sys.argv[1]}; exec sleep 60'])"
+    )
+    file = tmp_path / "pid"
+    runner = subprocess.Popen([sys.executable, "-c", code, str(file)])
+    while not (file.exists() and file.read_text()):
+        assert runner.poll() is None
+        time.sleep(0.02)
+    runner.kill()
+    runner.wait()
+    end = time.monotonic() + 30
+    while alive(int(file.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class TestPorts:

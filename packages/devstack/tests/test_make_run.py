@@ -29,6 +29,7 @@ HEARS = """
 import signal, sys
 from devstack.__main__ import interruptible
 interruptible()
+signal.alarm(60)  # so that a signal nobody hears is a failure, not a wait
 try:
     print("up", flush=True)
     signal.pause()
@@ -40,8 +41,9 @@ except KeyboardInterrupt:
 
 
 def ignored() -> None:
-    """What a shell without job control does for a command in the background."""
+    """What a shell without job control does for a command in the background; without what a nohup around us does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def module(name: str, home: Path, env: Mapping[str, str], **more: Any) -> subprocess.Popen[str]:
@@ -134,6 +136,19 @@ def children(run: Run) -> set[int]:
     return {child.pid for child in psutil.Process(run.process.pid).children(recursive=True)}
 
 
+def published(home: Path, env: Mapping[str, str]) -> int:
+    """A segment that a slot of the demo depends on from now on; answers its id."""
+    key = {"x-api-key": json.loads((home / ".run" / "secrets.json").read_text())["admin"]}
+    content = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "Lamps"}}]}}
+    where = {"field": "sku", "op": "eq", "value": "LAMP"}
+    condition = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "where": where}}
+    with httpx.Client(base_url=f"http://127.0.0.1:{env['PORT']}/admin/v1", headers=key) as admin:
+        made = admin.post("/segments", json={"key": "lamps", "name": "L", "status": "active", "condition": condition})
+        block = {"key": "lamps", "title": "L", "status": "live", "slots": ["home.note"], "content": content}
+        assert admin.post("/blocks", json={**block, "audience": {"any_of": ["lamps"]}}).status_code == 201
+    return int(made.json()["id"])
+
+
 class TestTwice:
     def test_a_second_start_says_so_and_changes_nothing_and_a_killed_one_hinders_nobody(
         self, home: Path, env: dict[str, str], start: Callable[[Mapping[str, str]], Run], kafka: Kafka
@@ -150,6 +165,9 @@ class TestTwice:
         status, said = finished("devstack.tour", home, env)
         assert status == 0, said
         assert "7 of 7" in said
+
+        segment = published(home, env)
+        first.until(lambda: f"X-Seg-{segment};" in (home / ".run" / "varnish" / "edge.vcl").read_text())
 
         assert first.end(signal.SIGKILL) == -signal.SIGKILL
         status, said = finished("devstack.tour", home, env)
@@ -187,8 +205,7 @@ class TestEnds:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(sig)
-        while process.stdout.readline() != "ending\n":
-            pass
+        assert [process.stdout.readline() for _ in range(3)] == ["\n", "Stopping\n", "ending\n"]
         process.send_signal(sig)
         assert process.communicate("go on\n", timeout=PATIENCE_S)[0] == "ended\n"
         assert process.returncode == 0

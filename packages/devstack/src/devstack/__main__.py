@@ -30,7 +30,9 @@ STATE = Path(".run").resolve()
 # Who wants a port that people must know, the setting that changes it, and what it is otherwise.
 PORTS = (("gateway", "PORT", 8100), ("example shop", "SHOP_PORT", 8080))
 NO_KAFKA = "No Kafka ({reason}): the collector hands events to segment-svc directly"
-NO_EDGE = "No Varnish ({reason}): the shop asks the gateway itself, so there are no hits to see"
+NO_EDGE = (
+    "No Varnish ({reason}; as root on Debian it is installed): the shop asks the gateway, there are no hits to see"
+)
 FOLLOW_S, SHOP_S = 1.0, 20
 
 

@@ -73,6 +73,18 @@ def direct() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*known, LOOPBACK, "localhost"])
 
 
+def _followed(death: signal.Signals) -> Callable[[], None]:
+    """What a child does before it becomes its program: get `death` when we end."""
+    libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
+
+    def in_child() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, death.value)
+        if os.getppid() != parent:  # we ended before it could follow
+            os._exit(1)
+
+    return in_child
+
+
 @dataclass(slots=True)
 class Child:
     """One process. `death` is the signal it gets when we end, however we end."""
@@ -89,20 +101,13 @@ class Child:
 
     def start(self) -> None:
         """Start it; does not wait for it to be ready."""
-        libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
-
-        def in_child() -> None:
-            libc.prctl(PR_SET_PDEATHSIG, self.death.value)
-            if os.getppid() != parent:  # it ended before it could be followed
-                os._exit(1)
-
         with self.log.open("ab") as out:
             self.logged = out.tell()
             # What is inheritable is meant to be: claim.py has one such file.
             self.popen = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.cwd,
                 env={**os.environ, **self.env}, user=self.user, group=self.user, start_new_session=True,
-                extra_groups=[] if self.user is not None else None, preexec_fn=in_child, close_fds=False,
+                extra_groups=[] if self.user is not None else None, preexec_fn=_followed(self.death), close_fds=False,
             )  # fmt: skip
 
     def wait_ready(self, port: int, answers: Callable[[], bool] = lambda: True, *, seconds: float) -> None:
@@ -148,7 +153,8 @@ class Child:
 def finish(name: str, argv: Sequence[str], *, user: int | None = None, cwd: Path | None = None) -> None:
     """Run a short command to its end. Raises StartFailed with the last it said when it fails."""
     done = subprocess.run(
-        argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, user=user, group=user, cwd=cwd
-    )
+        argv, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, user=user, group=user, cwd=cwd,
+        preexec_fn=_followed(signal.SIGKILL), close_fds=False,
+    )  # fmt: skip
     if done.returncode:
         raise StartFailed(f"{name} failed:\n" + (done.stdout + done.stderr).strip()[-1000:])
