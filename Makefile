@@ -4,21 +4,24 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 T ?=
 TYPES := .venv/bin/mypy packages/conditions/src packages/chassis/src packages/devstack/src proto/src/contracts services/segment-svc/src services/content-svc/src services/promo-svc/src services/gateway/src
+NO_PACKAGES := The Python packages could not be fetched or put into .venv: the lines above say why. Behind a mirror or a proxy set PIP_INDEX_URL or HTTPS_PROXY, then run the same command again.
 MEMBERS := packages/conditions packages/chassis packages/devstack proto services/segment-svc services/content-svc services/promo-svc services/gateway
 
 ##@ Use
-.PHONY: run tour
-run: .venv/ready ## start everything: servers, services, demo shop, storefront (Ctrl-C stops it all)
-	@$(PY) -m devstack
+.PHONY: run tour keys
+run: .venv/ready ## start everything: servers, services, demo shop, storefront (Ctrl-C stops it all; PORT, SHOP_PORT)
+	@exec $(PY) -m devstack
 tour: .venv/ready ## play the seven use cases against the running stack, with the explain of each
 	@$(PY) -m devstack.tour
+keys: .venv/ready ## print the addresses and keys of what runs, for a shell: eval "$$(make -s keys)"
+	@$(PY) -m devstack.keys
 
 ##@ Check
 .PHONY: check test conformance faults bench deploy-test
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
-test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka and Varnish (T=path for a part)
+test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish and Chromium (T=path for a part)
 	@$(PY) -m devstack.install tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest $(T)
@@ -38,7 +41,7 @@ fmt: .venv/ready ## format and mend what can be mended
 proto: .venv/ready ## compile proto/, rewrite the AsyncAPI and OpenAPI documents
 	@$(PY) tools/protogen.py && $(PY) tools/asyncapi.py && $(PY) tools/openapi.py
 lock: .venv/ready ## pin the requirements again
-	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev; do \
+	@.venv/bin/pip install -q uv && cd requirements && for f in runtime dev browser; do \
 	  ../.venv/bin/uv pip compile -q -U --generate-hashes --no-header --no-annotate --python-version 3.11 $$f.in -o $$f.txt; done
 
 ##@ Deploy
@@ -49,6 +52,7 @@ secrets: .venv/ready ## make the secret files docker-compose.yml reads, once; pr
 ##@ Keep house
 .PHONY: clean help
 clean: ## forget the data and logs of make run
+	@test ! -e .run/lock || flock -n .run/lock true || { echo "Footfall runs: end make run first"; exit 1; }
 	@rm -rf .run
 help: ## this page
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +61,7 @@ help: ## this page
 	@command -v python3 >/dev/null || { echo "Python 3.11 or newer is needed"; exit 1; }
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, found $$(python3 -V)"; exit 1; }
 	@echo "Setting up .venv (about a minute, once)"
-	@test -x $(PY) || python3 -m venv .venv
-	@.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@test -x $(PY) || python3 -m venv .venv || { echo "Python could not make .venv here (on Debian: apt install python3-venv)"; exit 1; }
+	@.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt || { echo "$(NO_PACKAGES)"; exit 1; }
 	@.venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from devstack.process import listening
+from devstack.process import listens
 
 
 class Server:
@@ -22,7 +22,7 @@ class Server:
             ["taskset", "-c", core, *argv], env={**os.environ, **env}, stdin=subprocess.DEVNULL
         )
         until = time.monotonic() + 30
-        while not listening(port):
+        while not listens(self._popen.pid, port):
             if time.monotonic() > until or self._popen.poll() is not None:
                 raise RuntimeError(f"{argv} did not start")
             time.sleep(0.05)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -18,7 +19,7 @@ def words(text: str) -> dict[str, Any]:
     return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
 
 
-def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end, "it did not happen in time"
@@ -39,6 +40,10 @@ class Shopper:
             name, _, value = line.split(";")[0].partition("=")
             self.cookies[name] = value
 
+    def known_in(self) -> str:
+        """The segments the context cookie is signed for, and so the copies the edge may give: .3.9."""
+        return self.cookies.get("__Host-ff_ctx", ".").split("|")[0]
+
     def header(self) -> dict[str, str]:
         cookie = "; ".join(f"{n}={v}" for n, v in self.cookies.items())
         return {**self.key, "cookie": cookie} if cookie else self.key
@@ -58,10 +63,15 @@ class Shopper:
 
 
 @pytest.fixture(scope="module")
-def shop(stack: Stack) -> Stack:
-    with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
-        publish(admin)
-    return stack
+def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
+    """Services of their own: what others publish changes what the edge has to know, and turns hits into misses.
+
+    They may take their time on a busy machine: a late answer is a degraded one, with another life in the cache.
+    """
+    with services("edge", extra={"gateway": {"BUDGET_MS": "20000"}}) as stack:
+        with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
+            publish(admin)
+        yield stack
 
 
 def publish(admin: httpx.Client) -> None:
@@ -86,12 +96,22 @@ def publish(admin: httpx.Client) -> None:
     until(lambda: all(s["live_version"] for s in segments() if s["key"].startswith("edge-")))
 
 
+@pytest.fixture(scope="module")
+def ids(shop: Stack) -> dict[str, int]:
+    """The ids of both segments, by key."""
+    answer = httpx.get(f"{shop.url}/admin/v1/segments", headers={"x-api-key": shop.secrets.admin})
+    return {s["key"]: s["id"] for s in answer.json()["segments"]}
+
+
 @pytest.fixture
-def edge(shop: Stack, varnish: Callable[[str], Varnish]) -> str:
-    key = {"x-api-key": shop.secrets.admin}
-    until(lambda: "X-Seg-" in httpx.get(f"{shop.url}/admin/v1/edge/vcl", headers=key).text)
-    text = httpx.get(f"{shop.url}/admin/v1/edge/vcl", headers=key).text
-    return varnish(text).url
+def edge(shop: Stack, ids: dict[str, int], varnish: Callable[[str], Varnish]) -> str:
+    """A Varnish that knows all that was published: the gateway learns of it a moment later, one segment at a time."""
+
+    def vcl() -> str:
+        return httpx.get(f"{shop.url}/admin/v1/edge/vcl", headers={"x-api-key": shop.secrets.admin}).text
+
+    until(lambda: all(f"X-Seg-{number};" in vcl() for number in ids.values()))
+    return varnish(vcl()).url
 
 
 class TestEdge:
@@ -99,20 +119,22 @@ class TestEdge:
         assert Shopper(shop, edge).see("edge-a.top") == ("edge-a.top:default", "edge; fwd=miss")
         assert Shopper(shop, edge).see("edge-a.top") == ("edge-a.top:default", "edge; hit")
 
-    def test_a_segment_changes_only_the_pages_it_matters_to(self, shop: Stack, edge: str) -> None:
+    def test_a_segment_changes_only_the_pages_it_matters_to(self, shop: Stack, ids: dict[str, int], edge: str) -> None:
         stranger, fan = Shopper(shop, edge), Shopper(shop, edge)
         fan.refresh()
-        stranger.see("edge-b.top")
         fan.view(1, "edge-a")
 
         def entered() -> bool:
+            # Not what the gateway answers: with an older cookie the edge asks it, and may not keep what comes.
             fan.refresh()
-            return Shopper.see(fan, "edge-a.top")[0] == "edge-a-block"
+            return fan.known_in() == f".{ids['edge-a-fans']}."
 
         until(entered)
-        assert stranger.see("edge-a.top")[0] == "edge-a.top:default"
+        assert fan.see("edge-a.top") == ("edge-a-block", "edge; fwd=miss")
+        assert stranger.see("edge-a.top") == ("edge-a.top:default", "edge; fwd=miss")
         assert fan.see("edge-a.top") == ("edge-a-block", "edge; hit")
 
+        assert stranger.see("edge-b.top") == ("edge-b.top:default", "edge; fwd=miss")
         assert fan.see("edge-b.top") == ("edge-b.top:default", "edge; hit"), (
             "one copy for both: the segment is irrelevant"
         )

@@ -79,6 +79,7 @@ class TestGovernance:
         for element in (
             {"id": "a", "type": "html", "props": {"html": "<script>"}},
             {"id": "a", "type": "cta", "props": {"label": "x", "href": "javascript:alert(1)"}},
+            {"id": "a", "type": "cta", "props": {"label": "x", "href": "/\\evil.example"}},
         ):
             body = {**SLOT, "default": {"*": {"schemaVersion": 1, "blocks": [element]}}}
             assert (await client.post("/v1/slots", json=body)).status_code == 422

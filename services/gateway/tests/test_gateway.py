@@ -116,6 +116,7 @@ class TestDoor:
             ("GET", "/v1/decisions?slots=top" + "&a=1" * 60, "publishable", 400),
             ("GET", "/admin/v1/segments/%00", "admin", 404),
             ("GET", "/v1/explain?profile=%00&slots=top", "secret", 400),
+            ("GET", "/v1/explain?slots=top", "secret", 422),
         ],
     )
     def test_a_stranger_and_an_odd_path_get_a_status_and_no_hint(

@@ -3,90 +3,207 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from aiokafka.errors import KafkaError
 from chassis.bus import ensure_topics
 from contracts import topics
 
-from devstack import kafka
+from devstack import install, kafka, varnish
+from devstack.claim import Claim, Runs
 from devstack.kafka import Kafka
-from devstack.process import StartFailed
+from devstack.process import Child, StartFailed, bindable, direct
 from devstack.servers import Postgres, Valkey
 from devstack.shop.seed import seed
 from devstack.stack import Stack
-from devstack.storefront import serve
+from devstack.varnish import Varnish
 
 STATE = Path(".run").resolve()
-GATEWAY_PORT, SHOP_PORT = 8100, 8080
+# Who wants a port that people must know, the setting that changes it, and what it is otherwise.
+PORTS = (("gateway", "PORT", 8100), ("example shop", "SHOP_PORT", 8080))
 NO_KAFKA = "No Kafka ({reason}): the collector hands events to segment-svc directly"
+NO_EDGE = (
+    "No Varnish ({reason}; as root on Debian it is installed): the shop asks the gateway, there are no hits to see"
+)
+FOLLOW_S, SHOP_S = 1.0, 20
 
 
-def _started(stack: ExitStack, server: Any) -> Any:
-    server.start()
-    stack.callback(server.stop)
-    return server
+def interruptible() -> None:
+    """The first of these signals is a KeyboardInterrupt, and what it starts is not disturbed by the next.
+
+    Set by hand: a shell without job control has its background commands ignore SIGINT. A SIGHUP that is ignored is
+    somebody's nohup.
+    """
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+
+    def once(*_: object) -> None:
+        for sig in wanted:
+            signal.signal(sig, signal.SIG_IGN)
+        os.write(1, b"\nStopping\n")
+        raise KeyboardInterrupt
+
+    for sig in wanted:
+        signal.signal(sig, once)
 
 
-def _servers(stack: ExitStack) -> tuple[str, str, str]:
-    """(database, Redis, Kafka bootstrap or nothing), started where the environment names none."""
-    database = os.environ.get("DATABASE_URL") or _started(stack, Postgres(STATE)).url
-    redis = os.environ.get("REDIS_URL") or _started(stack, Valkey(STATE)).url
-    bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
-    missing = kafka.available()
-    if not bootstrap and missing is None:
-        bootstrap = _started(stack, Kafka(STATE)).bootstrap
-    elif not bootstrap:
-        print(NO_KAFKA.format(reason=missing), flush=True)
-    if bootstrap:
-        asyncio.run(ensure_topics(bootstrap, topics.SHAPES))
-    return database, redis, bootstrap
+def ports() -> list[int]:
+    """The gateway's and the shop's. Raises StartFailed, before anything is started, for one that cannot be had."""
+    found: list[int] = []
+    for who, setting, otherwise in PORTS:
+        text = os.environ.get(setting) or str(otherwise)
+        if not text.isdecimal() or not 0 < int(text) < 65_536:
+            raise StartFailed(f"{setting} is a port from 1 to 65535, not {text!r}")
+        port = int(text)
+        hint = f"give the {who} another one, as in {setting}={port + 10 if port < 65_000 else port - 10} make run"
+        if port in found:
+            raise StartFailed(f"the {who} cannot have port {port} too: {hint}")
+        if not bindable(port):
+            raise StartFailed(
+                f"port {port}, which the {who} wants, is in use by another program or not ours to use: {hint}"
+            )
+        found.append(port)
+    return found
+
+
+@dataclass(slots=True)
+class Run:
+    """What is being started, with its files in `state`; `ending` ends it in reverse."""
+
+    ending: ExitStack
+    state: Path
+
+    def started(self, server: Any) -> Any:
+        """Start it; whatever came of that is stopped in the end."""
+        self.ending.callback(server.stop)
+        server.start()
+        return server
+
+    def bus(self) -> str:
+        """Kafka's address; nothing without one."""
+        bootstrap = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+        if not bootstrap and (missing := kafka.available()):
+            print(NO_KAFKA.format(reason=missing), flush=True)
+            return ""
+        bootstrap = bootstrap or self.started(Kafka(self.state)).bootstrap
+        try:
+            asyncio.run(ensure_topics(bootstrap, topics.SHAPES))
+        except KafkaError as error:
+            raise StartFailed(f"Kafka at {bootstrap} cannot be used: {error}") from None
+        return bootstrap
+
+    def edge(self) -> Varnish | None:
+        """Varnish, without a configuration yet."""
+        if varnish.available():
+            install.packages(varnish.PACKAGES)
+        if missing := varnish.available():
+            print(NO_EDGE.format(reason=missing), flush=True)
+            return None
+        edge: Varnish = self.started(Varnish(self.state))
+        return edge
+
+    def shop(self, stack: Stack, port: int) -> None:
+        """The example shop's server."""
+        known = stack.secrets
+        values = {
+            "GATEWAY": stack.url, "EDGE": stack.edges[0] if stack.edges else "", "PORT": str(port),
+            "PUBLISHABLE": known.publishable, "SECRET": known.secret, "JWT": known.jwt, "SESSION": known.session,
+        }  # fmt: skip
+        env = {f"STOREFRONT_{name}": value for name, value in values.items()}
+        child = Child(
+            "The example shop", [sys.executable, "-m", "devstack.storefront"], self.state / "storefront.log", env=env
+        )
+        self.started(child)
+        child.wait_ready(port, seconds=SHOP_S)
+
+
+def follow(stack: Stack, edge: Varnish) -> None:
+    """Give the edge the gateway's configuration, when it is another one: a publish can add segments. Raises StartFailed."""
+    if not stack.serves("gateway"):  # our key is for nobody else
+        return
+    try:
+        answer = httpx.get(
+            f"{stack.url}/admin/v1/edge/vcl", headers={"x-api-key": stack.secrets.admin}, trust_env=False
+        )
+    except httpx.HTTPError:
+        return
+    if answer.status_code == 200:
+        edge.use(answer.text)
+
+
+def wait(stack: Stack, edge: Varnish | None) -> None:
+    """Until a signal: what ended is started again, and the edge is kept current."""
+    told = ""
+    while True:
+        time.sleep(FOLLOW_S)
+        for child in stack.mend():
+            print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
+        try:
+            if edge is not None:
+                follow(stack, edge)
+        except StartFailed as error:
+            if str(error) != told:
+                told = str(error)
+                print(told, file=sys.stderr, flush=True)
+
+
+def run(claim: Claim) -> None:
+    """Start everything, say where it is, wait. Ends with KeyboardInterrupt or StartFailed; nothing is left then."""
+    began = time.monotonic()
+    claim.wait_for_leftovers()
+    gateway_port, shop_port = ports()
+    with ExitStack() as ending:
+        running = Run(ending, STATE)
+        database = os.environ.get("DATABASE_URL") or running.started(Postgres(STATE)).url
+        redis = os.environ.get("REDIS_URL") or running.started(Valkey(STATE)).url
+        bootstrap, edge = running.bus(), running.edge()
+        edges = (edge.url,) if edge else ()
+        stack = running.started(Stack(STATE, database, redis, bootstrap, edges, gateway_port=gateway_port))
+        print(seed(stack), flush=True)
+        if edge is not None:
+            follow(stack, edge)
+        running.shop(stack, shop_port)
+        shop = f"http://localhost:{shop_port}/"
+        claim.announce(gateway=stack.url, shop=shop, kafka=bootstrap)
+        print(_guide(stack, shop, bootstrap, time.monotonic() - began), flush=True)
+        wait(stack, edge)
 
 
 def main() -> int:
-    """Start, print where everything is, wait for a signal, stop."""
-    began = time.monotonic()
-    for sig in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sig, signal.default_int_handler)
-    STATE.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            database, redis, bootstrap = _servers(stack)
-            made = Stack(STATE, database, redis, bootstrap, gateway_port=int(os.environ.get("PORT", GATEWAY_PORT)))
-            stack.callback(made.stop)
-            made.start()
-            print(seed(made), flush=True)
-            shop = serve(SHOP_PORT, made.url, publishable=made.secrets.publishable, secret=made.secrets.secret)
-            stack.enter_context(closing(shop.socket))
-            stack.callback(shop.shutdown)
-        except (StartFailed, OSError) as error:
-            print(f"Footfall could not start: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 130
-        (STATE / "stack.json").write_text(json.dumps({"gateway": made.url, "kafka": bootstrap}))
-        print(_guide(made, bootstrap, time.monotonic() - began), flush=True)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            print("Stopping", flush=True)
+    """Run unless it runs already; the exit status says whether that went well."""
+    interruptible()
+    direct()
+    try:
+        with closing(Claim(STATE)) as claim:
+            run(claim)
+    except Runs as other:
+        where = other.found.get("shop") or "it is still starting"
+        print(f"Footfall runs already: {where} (process {other.found.get('pid')}). Nothing was changed.")
+    except KeyboardInterrupt:
+        print("Stopped", flush=True)
+    except (StartFailed, OSError, httpx.HTTPError) as error:
+        print(f"Footfall could not start: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _guide(stack: Stack, bootstrap: str, seconds: float) -> str:
+def _guide(stack: Stack, shop: str, bootstrap: str, seconds: float) -> str:
     return f"""
 Footfall is up ({seconds:.1f} s).
-  shop      http://localhost:{SHOP_PORT}/
+  shop      {shop}
   gateway   {stack.url}   (/openapi.json describes it)
+  edge      {stack.edges[0] if stack.edges else "none"}
   Kafka     {bootstrap or "none"}
-  admin key {stack.secrets.admin}
-In another terminal: make tour    Here: Ctrl-C stops everything; the data stays in .run"""
+In another terminal: make tour, make keys    Here: Ctrl-C stops everything; the data stays in .run"""
 
 
 if __name__ == "__main__":

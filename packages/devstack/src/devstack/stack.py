@@ -13,12 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devstack.process import Child, StartFailed, free_port
+import jwt
+
+from devstack.process import ATTEMPTS, LOOPBACK, Child, PortTaken, StartFailed, bindable, free_port, listens
 
 SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
 PREFIX = {"segment_svc": "SEGMENT_", "content_svc": "CONTENT_", "promo_svc": "PROMO_", "gateway": "GATEWAY_"}
 READY_S = 30
 ISSUER = "footfall-dev"
+
+
+def customer_token(secret: str, customer: str) -> str:
+    """What the shop's login would give a customer, for ten minutes."""
+    claims = {"sub": customer, "iss": ISSUER, "aud": "storefront", "exp": int(time.time()) + 600}
+    return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": "dev"})
 
 
 @dataclass(slots=True)
@@ -32,16 +40,20 @@ class Secrets:
     secret: str
     admin: str
     jwt: str
+    session: str
 
     @classmethod
     def of(cls, state: Path) -> Secrets:
-        """Read them, or make them."""
+        """Read them, and make what is missing."""
         path = state / "secrets.json"
-        if not path.exists():
-            made = {name: secrets.token_urlsafe(32) for name in cls.__dataclass_fields__}
-            path.write_text(json.dumps(made))
-            path.chmod(0o600)
-        return cls(**json.loads(path.read_text()))
+        known = json.loads(path.read_text()) if path.exists() else {}
+        made = {name: known.get(name) or secrets.token_urlsafe(32) for name in cls.__dataclass_fields__}
+        if made != known:
+            aside = path.with_suffix(".new")
+            aside.touch(mode=0o600)
+            aside.write_text(json.dumps(made))
+            aside.rename(path)
+        return cls(**made)
 
     def jwks(self) -> str:
         """The key set of customer tokens: one shared secret, for development only."""
@@ -85,14 +97,14 @@ class Stack:
     @property
     def url(self) -> str:
         """The gateway."""
-        return f"http://127.0.0.1:{self.ports['gateway']}"
+        return f"http://{LOOPBACK}:{self.ports['gateway']}"
 
     def env(self, service: str) -> dict[str, str]:
         """The settings of a service."""
         prefix, known = PREFIX[service], self.secrets
         values = {"REDIS_URL": self.redis, "SERVICE_SECRET": known.service, "KAFKA_BOOTSTRAP": self.kafka}
         values["PORT"] = str(self.ports[service])
-        urls = {n: f"http://127.0.0.1:{self.ports[f'{n}_svc']}" for n in ("segment", "content", "promo")}
+        urls = {n: f"http://{LOOPBACK}:{self.ports[f'{n}_svc']}" for n in ("segment", "content", "promo")}
         if service == "gateway":
             values |= {f"{n.upper()}_URL": url for n, url in urls.items()}
             values |= {"COOKIE_SECRET": known.cookie, "EDGE_SECRET": known.edge, "KEYS": known.keys()}
@@ -107,9 +119,18 @@ class Stack:
     def start(self) -> None:
         """Bring the schemas up to date, start all services, wait until they are ready."""
         self.state.mkdir(parents=True, exist_ok=True)
-        self.ports = {name: free_port() for name in SERVICES}
-        if self.gateway_port:
-            self.ports["gateway"] = self.gateway_port
+        for left in reversed(range(ATTEMPTS)):
+            self.ports = {name: free_port() for name in SERVICES}
+            self.ports["gateway"] = self.gateway_port or self.ports["gateway"]
+            try:
+                self._serve()
+                return
+            except PortTaken:  # services know each other's ports: all get new ones
+                self.stop()
+                if not left or not bindable(self.gateway_port):
+                    raise
+
+    def _serve(self) -> None:
         migrations = [self._child(name, "migrate") for name in SERVICES if name != "gateway"]
         for child in migrations:
             child.start()
@@ -120,7 +141,7 @@ class Stack:
             self.children[name] = self._child(name)
             self.children[name].start()
         for name in SERVICES:
-            self.children[name].wait_ready(lambda name=name: self._ready(name), seconds=READY_S)  # type: ignore[misc]
+            self.children[name].wait_ready(self.ports[name], lambda name=name: self._ready(name), seconds=READY_S)  # type: ignore[misc]
 
     def _child(self, service: str, *arguments: str) -> Child:
         log = self.state / f"{service}.log"
@@ -128,11 +149,22 @@ class Stack:
 
     def _ready(self, service: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[service]}/readyz", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.ports[service]}/readyz", timeout=1) as answer:
                 return bool(answer.status == 200)
         except OSError:
-            time.sleep(0.05)
             return False
+
+    def serves(self, service: str) -> bool:
+        """Whether it is our own process that listens where the service should."""
+        child = self.children[service]
+        return child.popen is not None and listens(child.popen.pid, self.ports[service])
+
+    def mend(self) -> list[Child]:
+        """Start again what ended by itself; answers which."""
+        ended = [c for c in self.children.values() if c.popen is not None and c.popen.poll() is not None]
+        for child in ended:
+            child.start()
+        return ended
 
     def stop(self) -> None:
         """Stop them, the gateway first."""

@@ -9,6 +9,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ settings.register_profile("footfall", deadline=None, suppress_health_check=[Heal
 settings.load_profile("footfall")
 
 
-def _need(missing: str | None) -> None:
+def need(missing: str | None) -> None:
+    """Skip what needs a server that is missing; with CI=true, fail."""
     if missing and os.environ.get("CI") == "true":
         pytest.fail(f"{missing}, and CI=true")
     if missing:
@@ -43,8 +45,8 @@ def state() -> Iterator[Path]:
 
 
 def _running(server: Any) -> Iterator[Any]:
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
@@ -65,7 +67,7 @@ def valkey(state: Path) -> Iterator[Valkey]:
 @pytest.fixture(scope="session")
 def kafka(state: Path) -> Iterator[Kafka]:
     """One Kafka for the run."""
-    _need(kafka_server.available())
+    need(kafka_server.available())
     yield from _running(Kafka(state))
 
 
@@ -95,13 +97,14 @@ async def redis_url(valkey: Valkey) -> str:
 @pytest.fixture
 def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
     """Start a Varnish with a VCL; stopped after the test."""
-    _need(varnish_server.available())
+    need(varnish_server.available())
     started: list[Varnish] = []
 
     def start(vcl: str) -> Varnish:
-        server = Varnish(state / uuid.uuid4().hex[:8], vcl)
-        server.start()
+        server = Varnish(state / uuid.uuid4().hex[:8])
         started.append(server)
+        server.start()
+        server.use(vcl)
         return server
 
     yield start
@@ -110,24 +113,28 @@ def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
 
 
 @pytest.fixture(scope="session")
-def stack(postgres: Postgres, valkey: Valkey, kafka: Kafka, state: Path) -> Iterator[Stack]:
-    """All four services over real servers, for the run; they share one database of their own."""
+def services(postgres: Postgres, kafka: Kafka, state: Path) -> Callable[..., AbstractContextManager[Stack]]:
+    """All four services, over a database and a Valkey of their own, for as long as the context of the call lasts.
+
+    Takes a name, and what Stack takes (`edges`, `extra`).
+    """
     import asyncio
 
     import asyncpg
     from chassis.bus import ensure_topics
     from contracts import topics
 
-    async def prepare() -> None:
+    async def prepare(name: str) -> None:
         connection = await asyncpg.connect(postgres.url)
-        await connection.execute("CREATE DATABASE stack")
+        await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
         await ensure_topics(kafka.bootstrap, topics.SHAPES)
 
-    asyncio.run(prepare())
-    server = Valkey(state / "stack")
-    server.start()
-    database = postgres.url.removesuffix("postgres") + "stack"
-    made = Stack(state / "stack", database, server.url, kafka.bootstrap)
-    yield from _running(made)
-    server.stop()
+    @contextmanager
+    def start(name: str, **more: Any) -> Iterator[Stack]:
+        asyncio.run(prepare(name))
+        database = postgres.url.removesuffix("postgres") + name
+        for server in _running(Valkey(state / name)):
+            yield from _running(Stack(state / name, database, server.url, kafka.bootstrap, **more))
+
+    return start

@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 
+from devstack.claim import running
+from devstack.process import direct
 from devstack.shop.seed import orders
-from devstack.stack import ISSUER, Secrets
+from devstack.stack import Secrets, customer_token
 
 STATE = Path(".run").resolve()
 PATIENCE_S = 5.0
+
+
+class Failed(Exception):
+    """The stack did not answer as it should; the message says what was asked and what came."""
+
+
+def _asked(answer: httpx.Response, wanted: int = 200) -> Any:
+    if answer.status_code != wanted:
+        where = f"{answer.request.method} {answer.request.url.path}"
+        raise Failed(f"{where} answered {answer.status_code} instead of {wanted}: {answer.text[:300]}")
+    return answer.json()
 
 
 class Shopper:
@@ -26,12 +38,12 @@ class Shopper:
     def __init__(self, url: str, secrets: Secrets, *, customer: str = "", region: str = "") -> None:
         headers = {"x-api-key": secrets.publishable, **({"x-geo-region": region} if region else {})}
         if customer:
-            claims = {"sub": customer, "iss": ISSUER, "aud": "storefront", "exp": int(time.time()) + 600}
-            token = jwt.encode(claims, secrets.jwt, algorithm="HS256", headers={"kid": "dev"})
-            headers["authorization"] = f"Bearer {token}"
+            headers["authorization"] = f"Bearer {customer_token(secrets.jwt, customer)}"
         self._client = httpx.Client(base_url=url, headers=headers)
         self._url, self._secrets, self._region = url, secrets, region
-        cookies = self._client.get("/v1/context").headers.get_list("set-cookie")
+        context = self._client.get("/v1/context")
+        _asked(context)
+        cookies = context.headers.get_list("set-cookie")
         # Sent by hand: the cookies are Secure, and this is plain HTTP on loopback.
         self._client.headers["cookie"] = "; ".join(line.split(";")[0] for line in cookies)
         visitor = next(line for line in cookies if "ff_vid" in line).split("=", 1)[1].split(".")[0]
@@ -40,7 +52,7 @@ class Shopper:
     def does(self, kind: str, data: dict[str, Any]) -> None:
         """Something a browser sees."""
         event = {"id": uuid.uuid4().hex, "type": kind, "data": data}
-        assert self._client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
+        _accepted(self._client.post("/v1/events", json={"events": [event]}))
 
     def told(self, kind: str, data: dict[str, Any]) -> None:
         """Something the shop's server says about this customer."""
@@ -52,21 +64,18 @@ class Shopper:
             "data": data,
         }
         event["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        answer = httpx.post(
-            f"{self._url}/v1/events", json={"events": [event]}, headers={"x-api-key": self._secrets.secret}
-        )
-        assert answer.json()["accepted"] == 1, answer.text
+        _tell(self._url, self._secrets, event)
 
     def sees(self, slot: str) -> str:
         """The title of what a slot shows."""
-        found = self._client.get(f"/v1/decisions?slots={slot}").json()["slots"][slot]["blocks"][0]
+        found = _asked(self._client.get(f"/v1/decisions?slots={slot}"))["slots"][slot]["blocks"][0]
         return str(found["content"]["blocks"][0]["props"]["title"])
 
     def pays(self, price: int, quantity: int, category: str = "shoes/running") -> int:
         """Discount and shipping discount of a cart of one line, in cents."""
         line = {"id": "1", "sku": "RUN-1", "price": price, "quantity": quantity, "categories": [category]}
-        found = self._client.post("/v1/cart", json={"lines": [line], "shipping": 490}).json()
-        return int(found["discount"])
+        found = _asked(self._client.post("/v1/cart", json={"lines": [line], "shipping": 490}))
+        return int(found.get("discount", 0))
 
     def why(self, slot: str) -> dict[str, Any]:
         """The explain of a slot."""
@@ -75,8 +84,18 @@ class Shopper:
             params={"profile": self.profile, "slots": slot, "region": self._region},
             headers={"x-api-key": self._secrets.secret},
         )
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] = _asked(answer)
         return found
+
+
+def _accepted(answer: httpx.Response) -> None:
+    if _asked(answer, 202)["accepted"] != 1:
+        raise Failed(f"the collector refused an event: {answer.text[:300]}")
+
+
+def _tell(url: str, secrets: Secrets, event: dict[str, Any]) -> None:
+    """As the shop's server."""
+    _accepted(httpx.post(f"{url}/v1/events", json={"events": [event]}, headers={"x-api-key": secrets.secret}))
 
 
 def _money(amount: int) -> dict[str, Any]:
@@ -106,8 +125,7 @@ def _order_long_ago(url: str, secrets: Secrets, customer: str) -> None:
     items = [{"sku": "N1", "category": "consumables", "quantity": 1, "price": _money(900)}]
     data = {"order_id": f"order-{customer}", "grand_total": _money(900), "items": items}
     event = {"id": f"order-{customer}", "source": "tour", "type": "order_placed", "time": at, "data": data}
-    body = {"events": [{**event, "subject": f"customer:{customer}"}]}
-    httpx.post(f"{url}/v1/events", json=body, headers={"x-api-key": secrets.secret}).raise_for_status()
+    _tell(url, secrets, {**event, "subject": f"customer:{customer}"})
 
 
 def _views(shopper: Shopper) -> None:
@@ -167,11 +185,25 @@ def play(url: str, secrets: Secrets) -> bool:
 
 def main() -> int:
     """Play the tour against what make run started; exit status 1 when something did not change."""
-    running = STATE / "stack.json"
-    if not running.exists():
-        print("Nothing is running: make run, in another terminal", file=sys.stderr)
+    direct()
+    found = running(STATE)
+    if found is None or "gateway" not in found:
+        print(
+            "Nothing is running" if found is None else "It is still starting",
+            "(make run, in another terminal)",
+            file=sys.stderr,
+        )
         return 1
-    return 0 if play(json.loads(running.read_text())["gateway"], Secrets.of(STATE)) else 1
+    try:
+        return 0 if play(found["gateway"], Secrets.of(STATE)) else 1
+    except Failed as error:
+        print(f"The tour stopped: {error}", file=sys.stderr)
+    except httpx.HTTPError as error:
+        print(
+            f"The tour stopped: {found['gateway']} did not answer ({type(error).__name__}); see .run/*.log",
+            file=sys.stderr,
+        )
+    return 1
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ Group = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=200)]
 Instant = Annotated[int, Field(strict=True, ge=946_684_800_000, le=253_402_300_799_999)]
 Text = Annotated[str, Field(max_length=2000)]
-Link = Annotated[str, Field(max_length=2000, pattern=r"^(/[^/]|/$|https://)")]
+# A path of the shop's own, or https with a host. A browser reads \ as / and drops tabs and line ends, so neither those
+# nor other spaces and invisible characters may be anywhere, and nothing may stand before the host that is not it.
+_REST = r"[^\\\s\p{C}]*"
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*(:[0-9]{1,5})?"
+Link = Annotated[str, Field(max_length=2000, pattern=rf"^(/([^/\\\s\p{{C}}]{_REST})?|https://{_HOST}([/?#]{_REST})?)$")]
 Locale = Annotated[str, Field(pattern=r"^(\*|[a-z]{2}(-[A-Z]{2})?)$")]
 
 

@@ -144,11 +144,20 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
 
 
 @router.get("/v1/explain")
-async def get_explain(request: Request, deps: DepsDep, profile: str, slots: str, key: KeyHeader = None) -> Response:
-    """Why a person sees what they see, in the context the other parameters give; for servers and the admin only."""
+async def get_explain(
+    request: Request, deps: DepsDep, slots: str, profile: str | None = None, key: KeyHeader = None
+) -> Response:
+    """Why a person sees what they see, in the context the other parameters give; for servers and the admin only.
+
+    Without `profile` it is the shopper of the cookie or token that the shop's server passes on.
+    """
     who = deps.keys.require(key, ("secret", "admin"))
+    person = identity(request, deps) if profile is None else profile
+    if person is None:
+        errors = [{"pointer": "/profile", "detail": "is needed without a shopper's visitor cookie or token"}]
+        raise Problem("invalid-request", 422, "The request names nobody", errors=errors)
     context = dict(request.query_params)
-    found = await explain(deps, who, profile=profile, slots=[s for s in slots.split(",") if s], context=context)
+    found = await explain(deps, who, profile=person, slots=[s for s in slots.split(",") if s], context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 
