@@ -10,7 +10,8 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "700"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 DOCUMENT = json.loads((Path(__file__).parents[2] / "docs" / "api" / "openapi.json").read_text())
 CONTENT = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "x"}}]}}
 VIEWED = {
@@ -105,7 +106,12 @@ WORDS = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def shop(stack: Stack) -> Iterator[Stack]:
+def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
+    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000"}}) as stack:
+        yield from published(stack)
+
+
+def published(stack: Stack) -> Iterator[Stack]:
     admin = {"x-api-key": stack.secrets.admin}
     for noun, key, body in (
         ("segments", "fuzz", SEGMENT), ("slots", "fuzz.top", SLOT), ("blocks", "fuzz", BLOCK), ("cart-rules", "fuzz", RULE),

@@ -199,7 +199,15 @@ class TestDoor:
             )
 
     @pytest.mark.parametrize(
-        ("value", "status"), [("NaN", 400), ("1e400", 400), ('"\\ud800"', 400), ('"\\u0000"', 422), ("[" * 900, 400)]
+        ("value", "status"),
+        [
+            ("NaN", 400),
+            ("1e400", 400),
+            ('"\\ud800"', 400),
+            ('"\\u0000"', 422),
+            ("[" * 900, 400),
+            ("[" * 100 + "]" * 100, 422),
+        ],
     )
     def test_what_cannot_be_stored_is_refused_for_a_merchant_too(self, shop: Stack, value: str, status: int) -> None:
         body = f'{{"key": "x", "name": "x", "condition": {{"attribute": "a", "op": "eq", "value": {value}}}}}'
@@ -208,7 +216,9 @@ class TestDoor:
             answer = httpx.post(shop.url + path, content=body, headers=headers)
             assert answer.status_code == status, answer.text
             if status == 422:
-                assert answer.json()["errors"] == [{"pointer": "/condition/value", "detail": "has a NUL character"}]
+                error = answer.json()["errors"][0]
+                assert error["pointer"].startswith("/condition/value")
+                assert error["detail"] in ("has a NUL character", "goes deeper than 64 levels")
 
     @pytest.mark.parametrize("slots", ["3", "-1", "true", '"top"', "[1]", "{}"])
     def test_slots_of_a_cart_are_a_list_of_keys(self, shop: Stack, slots: str) -> None:

@@ -19,7 +19,7 @@ from chassis.telemetry import HTTP_SECONDS
 Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
 IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
-PING_S, OK = 1.0, "ok"
+PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
 
 
 def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, optional: Collection[str] = ()) -> FastAPI:
@@ -68,29 +68,42 @@ def require_service(tokens: ServiceTokens, audience: str) -> Any:
 
 
 def read_json(body: bytes, *, nul: bool = False) -> Any:
-    """A body as JSON: Unicode, finite numbers, bounded depth. Raises Problem 400 for anything else.
+    """A body as JSON: Unicode, finite numbers. Raises Problem 400 for anything else.
 
-    A NUL character, which PostgreSQL cannot store, is a Problem 422 with its pointer unless `nul` allows it.
+    Problem 422 with a pointer for what goes deeper than MOST_DEPTH, and for a NUL character, which PostgreSQL cannot store,
+    unless `nul` allows it.
     """
     try:
         value = msgspec.json.decode(body)
-        pointer = None if nul else _nul(value, "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem("invalid-request", 400, "The body is not JSON") from None
-    if pointer is not None:
-        errors = [{"pointer": pointer, "detail": "has a NUL character"}]
-        raise Problem("invalid-request", 422, "The request is not valid", errors=errors)
+    fault = _fault(value, "", nul, MOST_DEPTH)
+    if fault is not None:
+        raise Problem("invalid-request", 422, "The request is not valid", errors=[fault])
     return value
 
 
-def _nul(value: Any, pointer: str) -> str | None:
-    """Where a text or a name has a NUL character."""
+async def storable(request: Request) -> None:
+    """A dependency of routes that store what they are given. Raises Problem 400, 422 as `read_json` does."""
+    body = await request.body()
+    if body:
+        read_json(body)
+
+
+STORABLE = Depends(storable)
+
+
+def _fault(value: Any, pointer: str, nul: bool, levels: int) -> dict[str, str] | None:
     if isinstance(value, str):
-        return pointer if "\0" in value else None
+        return {"pointer": pointer, "detail": "has a NUL character"} if "\0" in value and not nul else None
     if not isinstance(value, dict | list):
         return None
+    if not levels:
+        return {"pointer": pointer, "detail": f"goes deeper than {MOST_DEPTH} levels"}
     for step, item in value.items() if isinstance(value, dict) else enumerate(value):
-        found = pointer if isinstance(step, str) and "\0" in step else _nul(item, f"{pointer}/{step}")
+        found = (_fault(step, pointer, nul, 1) if isinstance(step, str) else None) or _fault(
+            item, f"{pointer}/{step}", nul, levels - 1
+        )
         if found is not None:
             return found
     return None

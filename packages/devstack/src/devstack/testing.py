@@ -134,7 +134,12 @@ def services(postgres: Postgres, kafka: Kafka, state: Path) -> Callable[..., Abs
     def start(name: str, **more: Any) -> Iterator[Stack]:
         asyncio.run(prepare(name))
         database = postgres.url.removesuffix("postgres") + name
+        extra = dict(more.pop("extra", {}))
+        extra["segment_svc"] = {
+            "GROUP": name,
+            **extra.get("segment_svc", {}),
+        }  # they share a broker, not its partitions
         for server in _running(Valkey(state / name)):
-            yield from _running(Stack(state / name, database, server.url, kafka.bootstrap, **more))
+            yield from _running(Stack(state / name, database, server.url, kafka.bootstrap, extra=extra, **more))
 
     return start

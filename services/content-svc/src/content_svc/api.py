@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from chassis import documents
 from chassis.documents import Edit, expected_version
-from chassis.http import Actor, IfMatch, read_json
+from chassis.http import STORABLE, Actor, IfMatch
 from fastapi import APIRouter, Depends, Request, Response
 
 from content_svc.deps import Deps
@@ -16,14 +16,6 @@ from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selectio
 from content_svc.snapshot import BLOCK, SLOT, named_segments
 
 router = APIRouter(prefix="/v1")
-
-
-async def storable(request: Request) -> None:
-    """Raises Problem 400, 422 for a body that cannot be stored; see `read_json`."""
-    read_json(await request.body())
-
-
-STORABLE = [Depends(storable)]
 
 
 def deps_of(request: Request) -> Deps:
@@ -59,7 +51,7 @@ async def list_blocks(deps: DepsDep) -> dict[str, Any]:
     return {"blocks": await _list(deps, BLOCK)}
 
 
-@router.post("/blocks", status_code=201, dependencies=STORABLE)
+@router.post("/blocks", status_code=201, dependencies=[STORABLE])
 async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a block."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
@@ -71,7 +63,7 @@ async def get_block(key: str, deps: DepsDep, response: Response) -> dict[str, An
     return await _one(deps, BLOCK, key, response)
 
 
-@router.put("/blocks/{key}", dependencies=STORABLE)
+@router.put("/blocks/{key}", dependencies=[STORABLE])
 async def put_block(
     key: str, body: DynamicBlock, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
@@ -106,7 +98,7 @@ async def list_slots(deps: DepsDep) -> dict[str, Any]:
     return {"slots": await _list(deps, SLOT)}
 
 
-@router.post("/slots", status_code=201, dependencies=STORABLE)
+@router.post("/slots", status_code=201, dependencies=[STORABLE])
 async def create_slot(body: NewSlot, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a slot."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
@@ -118,7 +110,7 @@ async def get_slot(key: str, deps: DepsDep, response: Response) -> dict[str, Any
     return await _one(deps, SLOT, key, response)
 
 
-@router.put("/slots/{key}", dependencies=STORABLE)
+@router.put("/slots/{key}", dependencies=[STORABLE])
 async def put_slot(
     key: str, body: SlotBody, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:

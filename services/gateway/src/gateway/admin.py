@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 
 from gateway.api import deps_of
 from gateway.deps import Deps
-from gateway.upstreams import CONTENT, PROMO, SEGMENT
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 
 OWNERS = {
     "segments": SEGMENT,
@@ -47,9 +47,7 @@ async def forward(
     try:
         answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=body)
     except httpx.HTTPError:
-        raise Problem(
-            "service-unavailable", 503, "The service cannot be reached", headers={"retry-after": "2"}
-        ) from None
+        raise unavailable() from None
     kept = {n: answer.headers[n] for n in PASSED_ON if n in answer.headers}
     return Response(answer.content, answer.status_code, headers={**kept, "cache-control": "private, no-store"})
 

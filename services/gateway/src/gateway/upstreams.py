@@ -9,8 +9,14 @@ from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
+from chassis.problems import Problem
 
 SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
+
+
+def unavailable() -> Problem:
+    """What to answer when a service that must answer does not."""
+    return Problem("service-unavailable", 503, "The service cannot be reached", headers={"retry-after": "2"})
 
 
 class Upstreams:

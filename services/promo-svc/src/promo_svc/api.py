@@ -8,18 +8,17 @@ from typing import Annotated, Any
 import msgspec
 from chassis import documents
 from chassis.documents import expected_version
-from chassis.http import Actor, IfMatch
+from chassis.http import STORABLE, Actor, IfMatch
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from promo_svc.deps import Deps
 from promo_svc.domain import cart
 from promo_svc.flows.redeem import Wish, finish, reserve
 from promo_svc.flows.save_rule import delete_rule, disable_rule, save_rule
-from promo_svc.reading import read_cart, storable
+from promo_svc.reading import read_cart
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
 from promo_svc.snapshot import KIND, named_segments
 
-STORABLE = [Depends(storable)]
 router = APIRouter(prefix="/v1")
 _encode = msgspec.json.Encoder().encode
 
@@ -40,7 +39,7 @@ async def list_rules(deps: DepsDep) -> dict[str, Any]:
         return {"rules": [d.view() for d in await documents.read_all(tx, KIND)]}
 
 
-@router.post("/cart-rules", status_code=201, dependencies=STORABLE)
+@router.post("/cart-rules", status_code=201, dependencies=[STORABLE])
 async def create_rule(body: NewCartRule, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Create a rule."""
     content = body.model_dump(mode="json", exclude={"key"})
@@ -56,7 +55,7 @@ async def get_rule(key: str, deps: DepsDep, response: Response) -> dict[str, Any
     return found.view()
 
 
-@router.put("/cart-rules/{key}", dependencies=STORABLE)
+@router.put("/cart-rules/{key}", dependencies=[STORABLE])
 async def put_rule(
     key: str, body: CartRule, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:
@@ -134,7 +133,7 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
     return {"users": [f"cart rule {key}" for key in users]}
 
 
-@router.post("/redemptions", status_code=201, dependencies=STORABLE)
+@router.post("/redemptions", status_code=201, dependencies=[STORABLE])
 async def post_redemption(
     body: Redemption, deps: DepsDep, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> dict[str, Any]:

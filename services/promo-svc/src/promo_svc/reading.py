@@ -1,14 +1,12 @@
-"""Reading what comes in: a cart, strictly; and the check that a body to be stored can be."""
+"""Reading a cart, strictly."""
 
 from __future__ import annotations
 
 import re
 
 import msgspec
-from chassis.http import read_json
 from chassis.problems import Problem
 from conditions.read import step
-from fastapi import Request
 
 from promo_svc.domain import cart
 
@@ -47,8 +45,3 @@ def place(message: str) -> tuple[str, str]:
     pointer = "".join(f"/{name or index}" for name, index in STEP.findall(path.partition("[...]")[0]))
     named = FIELD.fullmatch(detail)
     return (pointer + step(named[1]) if named else pointer), detail[:300]
-
-
-async def storable(request: Request) -> None:
-    """A dependency of routes that store what they are given. Raises Problem 400, 422 as `read_json` does."""
-    read_json(await request.body())

@@ -11,7 +11,7 @@ import msgspec
 from chassis.bus import Record
 from chassis.bus_places import EARLIEST, LATEST, Slice
 from chassis.documents import expected_version
-from chassis.http import Actor, IfMatch
+from chassis.http import STORABLE, Actor, IfMatch
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 from conditions.context import FIELDS
@@ -81,7 +81,7 @@ async def list_segments(deps: DepsDep) -> dict[str, Any]:
         return {"segments": [_view(s) for s in await definitions.read_all(tx)]}
 
 
-@router.post("/segments", status_code=201)
+@router.post("/segments", status_code=201, dependencies=[STORABLE])
 async def create_segment(
     body: NewDefinition, deps: DepsDep, response: Response, actor: Actor = "unknown"
 ) -> dict[str, Any]:
@@ -92,7 +92,7 @@ async def create_segment(
     return _view(stored)
 
 
-@router.post("/segments/preview")
+@router.post("/segments/preview", dependencies=[STORABLE])
 async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin."""
     rules = await _rules(deps)
@@ -130,7 +130,7 @@ async def get_segment(key: str, deps: DepsDep, response: Response) -> dict[str, 
     return _view(stored)
 
 
-@router.put("/segments/{key}")
+@router.put("/segments/{key}", dependencies=[STORABLE])
 async def put_segment(
     key: str, body: Definition, deps: DepsDep, response: Response, if_match: IfMatch = None, actor: Actor = "unknown"
 ) -> dict[str, Any]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
+from chassis.problems import Problem
 from conditions.context import FIELDS
 
 from gateway.deps import Deps
 from gateway.domain import targeting
+from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS
 from gateway.flows.decide import audience
 from gateway.keys import ApiKey
-from gateway.upstreams import CONTENT, PROMO, SEGMENT
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
+
+PROFILE, MOST_SLOT = re.compile(r"[vc]:.{1,200}", re.DOTALL), 63
 
 
 async def explain(
@@ -20,8 +26,9 @@ async def explain(
 ) -> dict[str, Any]:
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
-    `context` is the request to explain: country, region, locale and the like.
+    `context` is the request to explain: country, region, locale and the like. Raises Problem 422, 503.
     """
+    _asked(profile, slots, str(context.get("locale") or ""))
     now_ms = deps.clock.now_ms()
     locale = str(context.get("locale") or "*")
     plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
@@ -32,14 +39,15 @@ async def explain(
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": list(plan.slots), "locale": locale, "explain": True}
     asked = {name: context[name] for name in FIELDS if context.get(name)}
-    blocks, messages, *reasons = await asyncio.gather(
-        deps.upstreams.json(CONTENT, "POST", "/v1/select", json=selected),
-        deps.upstreams.json(PROMO, "POST", "/v1/messages", json=common),
-        *(
-            deps.upstreams.send(SEGMENT, "GET", f"/v1/segments/{r.key}/explain", params={**asked, "profile": profile})
-            for r in refs
-        ),
-    )
+    why = (f"/v1/segments/{r.key}/explain" for r in refs)
+    try:
+        blocks, messages, *reasons = await asyncio.gather(
+            deps.upstreams.json(CONTENT, "POST", "/v1/select", json=selected),
+            deps.upstreams.json(PROMO, "POST", "/v1/messages", json=common),
+            *(deps.upstreams.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
+        )
+    except httpx.HTTPError:
+        raise unavailable() from None
     return {
         "profile": profile,
         "group": who.group,
@@ -49,3 +57,15 @@ async def explain(
         "slots": blocks["explain"],
         "messages": messages["messages"],
     }
+
+
+def _asked(profile: str, slots: list[str], locale: str) -> None:
+    errors = []
+    if not PROFILE.fullmatch(profile):
+        errors.append({"pointer": "/profile", "detail": "is v: and a visitor's id, or c: and a customer's"})
+    if not 0 < len(slots) <= MOST_SLOTS or any(len(slot) > MOST_SLOT for slot in slots):
+        errors.append({"pointer": "/slots", "detail": f"names 1 to {MOST_SLOTS} slots"})
+    if len(locale) > MOST_LOCALE:
+        errors.append({"pointer": "/locale", "detail": f"has up to {MOST_LOCALE} characters"})
+    if errors:
+        raise Problem("invalid-request", 422, "The request is not valid", errors=errors)
