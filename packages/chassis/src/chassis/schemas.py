@@ -1,0 +1,26 @@
+"""Fields that bodies of several services have, each with its bounds."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, Field
+
+# Epoch ms of the years 2000 to 9999.
+Instant = Annotated[int, Field(strict=True, ge=946_684_800_000, le=253_402_300_799_999)]
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _known(value: str) -> str:
+    if value not in _zones():
+        raise ValueError("not a time zone; they are called like Europe/Berlin")
+    return value
+
+
+Zone = Annotated[str, Field(max_length=60), AfterValidator(_known)]
