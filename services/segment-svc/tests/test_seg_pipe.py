@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -270,3 +271,27 @@ class TestQuarantine:
         while await sweep.sweep(service.deps):
             pass
         assert await members(client, "week") == set()
+
+
+class TestStored:
+    async def test_a_person_whose_state_cannot_be_read_stops_nobody_else(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        week = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
+        await make(client, service, "week", week)
+        await log.give(event(1), event(2, who="visitor:bob"), event(3, who="visitor:zoe"))
+        async with service.deps.db.tx() as tx:
+            await tx.execute("UPDATE profile SET state = 'x', version = version + 1 WHERE profile = 'v:bob'")
+        receipt = await log.give(event(4), event(5, who="visitor:bob"), event(6, who="visitor:zoe"))
+        assert receipt.outcomes == {"applied": 2}
+        assert await log.reasons() == [(b"poison", b"4")]
+        await make(client, service, "viewers")
+        assert await members(client, "viewers") == {"v:ann", "v:zoe"}
+        assert (await client.post("/v1/segments/preview", json={"condition": VIEWED})).json()["matched"] == 2
+        for path in ("/v1/profiles/v:bob", "/v1/segments/week/explain?profile=v:bob"):
+            assert (await client.get(path)).json()["type"] == "urn:footfall:problem:profile-unreadable"
+        clock.advance(8 * 86_400_000)
+        async with asyncio.timeout(20):
+            while await sweep.sweep(service.deps):
+                pass
+        assert await members(client, "week") == {"v:bob"}

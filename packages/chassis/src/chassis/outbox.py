@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from chassis.db import Database, Tx
 from chassis.health import Health
@@ -36,6 +36,21 @@ class Refusal(NamedTuple):
 
     payload: bytes
     reason: str
+
+
+T = TypeVar("T")
+
+
+def readable(payloads: Sequence[bytes], read: Callable[[bytes], Sequence[T]]) -> tuple[list[T], list[Refusal]]:
+    """What `read` makes of payloads, and those it raises ValueError for."""
+    found: list[T] = []
+    refused: list[Refusal] = []
+    for payload in payloads:
+        try:
+            found += read(payload)
+        except ValueError:
+            refused.append(Refusal(payload, "unreadable"))
+    return found, refused
 
 
 Handler = Callable[[Sequence[bytes]], Awaitable[Sequence[Refusal]]]

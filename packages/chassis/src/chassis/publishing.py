@@ -16,7 +16,7 @@ from chassis.db import Database
 from chassis.documents import FACTS, RELEASE, Document, Snapshot
 from chassis.health import Health
 from chassis.http import service_app
-from chassis.outbox import Handler, Refusal, Relay
+from chassis.outbox import Handler, Refusal, Relay, readable
 
 T = TypeVar("T")
 
@@ -49,18 +49,15 @@ def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) ->
     """Where the channels RELEASE and FACTS of an outbox go; without Kafka facts have no reader."""
 
     async def release(payloads: Sequence[bytes]) -> list[Refusal]:
-        await redis.set(version_key, max(int(p) for p in payloads))
-        return []
+        versions, refused = readable(payloads, lambda payload: [int(payload)])
+        if versions:
+            await redis.set(version_key, max(versions))
+        return refused
 
     async def facts(payloads: Sequence[bytes]) -> list[Refusal]:
         if producer is None:
             return []
-        records, refused = [], []
-        for payload in payloads:
-            try:
-                records += unpack(payload)
-            except ValueError:
-                refused.append(Refusal(payload, "unreadable"))
+        records, refused = readable(payloads, unpack)
         never = await producer.send_all(records)
         return refused + [Refusal(pack([record])[0], reason) for record, reason in never]
 

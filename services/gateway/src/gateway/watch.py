@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from chassis.health import Health
 from chassis.service import repeat
+from chassis.telemetry import get_logger
 
 from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
 from gateway.telemetry import DECISIONS, PURGES
@@ -23,6 +24,7 @@ KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
 MOST_PLANS, LOOK_S = 10_000, 1.0
+log = get_logger("watch")
 _hits = DECISIONS.labels(source="memory")
 
 
@@ -42,6 +44,8 @@ class Knowledge:
         """Take new versions in; nothing made from the old ones stays."""
         self.definitions, self.content, self.promo = definitions_of(definitions), content, promo
         self.edge = _edge(self.definitions, content, promo)
+        if self.definitions.unreadable:
+            log.error("segment_unreadable", segments=self.definitions.unreadable)
         self.answers, self.plans, self.loaded = {}, {}, True
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import msgspec
 from chassis.bus import Record
 from chassis.bus_places import EARLIEST, LATEST, Slice
+from chassis.db import Tx
 from chassis.documents import expected_version
 from chassis.http import STORABLE, Actor, IfMatch
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
+from conditions import Fault
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -25,11 +27,12 @@ from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
 from segment_svc.domain.checks import check
 from segment_svc.domain.facts import view
-from segment_svc.domain.ruleset import RuleSet, plan_atoms
+from segment_svc.domain.ruleset import RuleRaised, RuleSet, plan_atoms
 from segment_svc.flows.ingest import HEADERS, Ingest
 from segment_svc.flows.quarantine import guarded
 from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
 from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition, PartitionNumber
+from segment_svc.store import Row
 
 SAMPLE = 2000
 log = get_logger("api")
@@ -64,6 +67,13 @@ async def _rules(deps: Deps) -> Rules:
             return await deps.rulebook.latest(tx)
 
     return await guarded(deps, read)
+
+
+async def _look(tx: Tx, identity: str) -> Row | None:
+    try:
+        return await store.look(tx, identity)
+    except store.Unreadable:
+        raise Problem("profile-unreadable", 409, "The state of this person cannot be read") from None
 
 
 async def _stored(deps: Deps, key: str) -> Stored:
@@ -108,7 +118,10 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
         raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
     ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=atoms)], deps.rulebook.zone)
     now = deps.clock.now_ms()
-    matched = sum(ruleset.timeline(people.decode(s), now, horizon_ms=0).bits >> used & 1 for s in states)
+    try:
+        matched = sum(ruleset.timeline(person, now, horizon_ms=0).bits >> used & 1 for person in states)
+    except RuleRaised:
+        refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
     share = matched / len(states) if states else 0.0
     exact = len(states) == total
     margin = 0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / len(states)) / len(states)) * total
@@ -184,7 +197,7 @@ async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: i
     """
     stored, rules = await _stored(deps, key), await _rules(deps)
     async with deps.db.tx() as tx:
-        row = await store.look(tx, profile)
+        row = await _look(tx, profile)
         owner = row.key if row else profile
         past = await reads.history(tx, owner, stored.id)
         member_at = None if at is None else await reads.was_member(tx, owner, stored.id, at)
@@ -202,7 +215,7 @@ async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: i
 async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
     """What is known of a person, and the segments they are in."""
     async with deps.db.tx() as tx:
-        row = await store.look(tx, identity)
+        row = await _look(tx, identity)
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])

@@ -15,7 +15,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.db import Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
-from chassis.outbox import Handler, Refusal, Relay
+from chassis.outbox import Handler, Refusal, Relay, readable
 from chassis.publishing import handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
@@ -79,12 +79,7 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
     writer = VersionedWriter(redis)
 
     async def audience(payloads: Sequence[bytes]) -> list[Refusal]:
-        documents, refused = [], []
-        for payload in payloads:
-            try:
-                documents += wire.documents_of(payload)
-            except ValueError:
-                refused.append(Refusal(payload, "unreadable"))
+        documents, refused = readable(payloads, wire.documents_of)
         await writer.put_many(documents)
         return refused
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from chassis.db import Database, Tx
+
+from segment_svc.domain import profile as people
+from segment_svc.domain.profile import Profile
 
 EXPORT_PAGE = 5000
 
@@ -84,11 +88,15 @@ async def backfills(tx: Tx) -> list[dict[str, Any]]:
     return [dict(r) for r in found]
 
 
-async def sample(tx: Tx, most: int) -> tuple[list[bytes], int]:
-    """States of up to `most` profiles drawn at random, and how many profiles there are."""
+async def sample(tx: Tx, most: int) -> tuple[list[Profile], int]:
+    """Up to `most` people drawn at random, and how many there are; those whose state cannot be read are left out."""
     total = await tx.fetchval("SELECT count(*) FROM profile WHERE merged_into IS NULL")
     found = await tx.fetch("SELECT state FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1", most)
-    return [r["state"] for r in found], total
+    drawn = []
+    for row in found:
+        with contextlib.suppress(ValueError):
+            drawn.append(people.decode(row["state"]))
+    return drawn, total
 
 
 async def releases(tx: Tx, most: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from chassis.db import Tx
+from chassis.telemetry import get_logger
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
@@ -53,6 +54,9 @@ UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u
     WHERE i.identity = u.identity AND i.profile <> u.profile"""
 ALIAS = """INSERT INTO identity SELECT u.profile, u.identity, $3 FROM unnest($1::text[], $2::text[]) AS u (profile, identity)
     ON CONFLICT DO NOTHING"""
+
+
+log = get_logger("store")
 
 
 @dataclass(slots=True)
@@ -131,17 +135,26 @@ def to_bytes(bits: int) -> bytes:
 
 def _row(record: Any) -> Row:
     key, website, merged_into, version, next_flip_at, atoms, document, state = record
+    try:
+        profile = people.decode(state)
+    except ValueError as error:  # msgspec's errors are
+        raise Unreadable from error
     return Row(
-        key, website, people.decode(state), version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
+        key, website, profile, version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
         size=len(state),
     )  # fmt: skip
 
 
-async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None) -> dict[str, Row]:
+class Unreadable(Exception):
+    """The stored state of a person cannot be read by this version of the service."""
+
+
+async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, lenient: bool = False) -> dict[str, Row]:
     """Lock and read profiles, all in one key order, and those they were merged into with them.
 
     Rows of `recent` that are still right are taken out of it instead of being read. Raises Conflict when somebody merged
-    one of them meanwhile: locking its owner afterwards would be out of order.
+    one of them meanwhile: locking its owner afterwards would be out of order. Raises Unreadable for a person whose state
+    cannot be read; `lenient` leaves them out, and nobody is due among them any more.
     """
     wanted = set(keys)
     visitors = [key for key in wanted if key.startswith("v:")]
@@ -150,9 +163,18 @@ async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None) -> dic
     names = sorted(wanted)
     had = {key: row for key in names if (row := recent.take(key))} if recent else {}
     rows: dict[str, Row] = {}
+    odd: list[str] = []
     for record in await tx.fetch(LOAD, names, [had[k].version if k in had else -1 for k in names]):
         key = record["profile"]
-        rows[key] = had[key] if record["state"] is None else _row(record)
+        try:
+            rows[key] = had[key] if record["state"] is None else _row(record)
+        except Unreadable:
+            if not lenient:
+                raise
+            odd.append(key)
+    if odd:
+        log.error("profile_unreadable", profiles=len(odd))
+        await tx.execute("UPDATE profile SET next_flip_at = NULL WHERE profile = ANY($1::text[])", odd)
     if any(r.merged_into and r.merged_into not in rows for r in rows.values()):
         raise Conflict
     return rows

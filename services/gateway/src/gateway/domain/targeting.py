@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
-from conditions import Vocabulary, compile_set, parse
+from conditions import Invalid, Node, Vocabulary, compile_set, holds, parse
 from conditions.context import Atom, Context
 
 VOCABULARY = Vocabulary([Atom(), Context()])
@@ -52,21 +52,32 @@ class SegmentRef:
 
 @dataclass(slots=True)
 class Definitions:
-    """Segments of one release. `decide` gives the bits (by segment id) of those that need the request."""
+    """Segments of one release. `decide` gives the bits (by segment id) of those that need the request.
+
+    `unreadable`: keys of those this version of the gateway cannot read. They are nobody's, and stop no other.
+    """
 
     version: int
     empty: int
     segments: dict[str, SegmentRef]
+    late: list[tuple[int, Node]]
     decide: Callable[[Any, int], tuple[int, int | None]]
     changes: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     """From the answer of segment-svc GET /v1/definitions."""
-    refs = {s["key"]: SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"]) for s in raw["segments"]}
-    late = [(s["id"], parse(s["residual"], VOCABULARY)) for s in raw["segments"] if s["residual"] is not None]
+    refs, late, unreadable = {}, [], []
+    for s in raw["segments"]:
+        try:
+            if s["residual"] is not None:
+                late.append((s["id"], parse(s["residual"], VOCABULARY)))
+            refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"])
+        except Invalid:
+            unreadable.append(s["key"])
     empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
-    return Definitions(raw["version"], empty, refs, compile_set(late), list(raw["changes"]))
+    return Definitions(raw["version"], empty, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +142,22 @@ def next_flip(person: Person, now_ms: int) -> int | None:
 def late_bits(
     definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
 ) -> int:
-    """Bits, by segment id, of the request-dependent segments among `refs` that hold."""
+    """Bits, by segment id, of the request-dependent segments among `refs` that hold. One that raises holds for nobody."""
     wanted = sum(1 << r.id for r in refs)
-    return definitions.decide(Facts(atoms, context), now_ms)[0] & wanted if wanted else 0
+    if not wanted:
+        return 0
+    facts = Facts(atoms, context)
+    try:
+        return definitions.decide(facts, now_ms)[0] & wanted
+    except Exception:
+        return sum(1 << bit for bit, node in definitions.late if wanted >> bit & 1 and _holds(node, facts, now_ms))
+
+
+def _holds(node: Node, facts: Facts, now_ms: int) -> bool:
+    try:
+        return holds(node, facts, now_ms)
+    except Exception:
+        return False
 
 
 def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRef]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import httpx
+import msgspec
 from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
@@ -64,7 +65,10 @@ async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Aud
         return Audience(empty, GUEST, degraded=True, until=None)
     if stored is None:
         return Audience(empty, GUEST, degraded=False, until=None)
-    person: Person = targeting.decode(memoryview(stored)[8:])
+    try:
+        person: Person = targeting.decode(memoryview(stored)[8:])
+    except msgspec.DecodeError:
+        return Audience(empty, GUEST, degraded=True, until=None)
     if person.consent & 1:
         return Audience(empty, GUEST, degraded=False, until=None)
     until = targeting.next_flip(person, now_ms)

@@ -62,7 +62,7 @@ async def _page(deps: Deps) -> Job | None:
         now = deps.clock.now_ms()
         keys = await store.page(tx, job["cursor"], PAGE)
         if keys:
-            rows = [r for r in (await store.load(tx, keys)).values() if r.merged_into is None]
+            rows = [r for r in (await store.load(tx, keys, lenient=True)).values() if r.merged_into is None]
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
             await tx.execute(

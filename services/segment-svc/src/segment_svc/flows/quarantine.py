@@ -19,6 +19,7 @@ from segment_svc.deps import Deps
 from segment_svc.domain.ruleset import RuleRaised
 
 T = TypeVar("T")
+MOST_ROUNDS = 100
 PUT = """INSERT INTO quarantine (segment_id, version, cause, at)
     SELECT p.segment_id, p.version, $3, $4 FROM plan p JOIN segment s ON s.id = p.segment_id
     WHERE s.key = $1 AND p.live = $2 ON CONFLICT DO NOTHING RETURNING segment_id, version"""
@@ -27,11 +28,12 @@ log = get_logger("quarantine")
 
 async def guarded(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
     """Do work that evaluates people, without the rules that turn out to raise. It must start anew each time."""
-    while True:
+    for _ in range(MOST_ROUNDS):
         try:
             return await work()
         except RuleRaised as raised:
             await quarantine(deps, raised.causes)
+    return await work()
 
 
 async def quarantine(deps: Deps, causes: Mapping[str, str]) -> None:

@@ -34,7 +34,7 @@ async def _sweep(deps: Deps) -> int:
         now = deps.clock.now_ms()
         keys = await store.due(tx, now, BATCH)
         if keys:
-            rows = list((await store.load(tx, keys)).values())
+            rows = list((await store.load(tx, keys, lenient=True)).values())
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
     return len(keys)

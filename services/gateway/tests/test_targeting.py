@@ -1,0 +1,37 @@
+"""What a request is matched against: one segment that cannot be read, or asked, is nobody's and stops no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conditions.context import Context
+from gateway.domain.targeting import definitions_of, late_bits
+
+
+def segment(number: int, region: str, **more: Any) -> dict[str, Any]:
+    residual = {"context": "region", "op": "eq", "value": region}
+    return {"id": number, "key": f"s{number}", "websites": [], "atom": None, "residual": residual, **more}
+
+
+def release(*segments: dict[str, Any]) -> dict[str, Any]:
+    return {"version": 1, "empty": "", "segments": list(segments), "changes": []}
+
+
+class TestLate:
+    def test_a_segment_of_a_newer_version_is_left_out_by_name(self) -> None:
+        found = definitions_of(release(segment(1, "BY"), segment(2, "BY", residual={"moon": "full"}), segment(3, "HH")))
+        assert (found.unreadable, sorted(found.segments)) == (["s2"], ["s1", "s3"])
+        assert late_bits(found, found.segments.values(), 0, {"region": "BY"}, 0) == 0b10
+
+    def test_one_that_raises_holds_for_nobody_and_the_others_as_they_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        bind = Context.bind
+
+        def broken(self: Any, params: Any) -> Any:
+            if params[2] == "boom":
+                return lambda facts, now: 1 / 0
+            return bind(self, params)
+
+        monkeypatch.setattr(Context, "bind", broken)
+        found = definitions_of(release(segment(1, "BY"), segment(2, "boom"), segment(3, "HH")))
+        assert late_bits(found, found.segments.values(), 0, {"region": "HH"}, 0) == 0b1000
