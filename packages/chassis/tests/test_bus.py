@@ -237,6 +237,8 @@ class TestProducer:
 
     async def test_it_is_made_without_a_broker_and_comes_back_when_there_is_one(self, tmp_path: Path) -> None:
         server = Kafka(tmp_path)
+        server.start()
+        server.kill()
         producer = KafkaProducer(server.bootstrap)
         with pytest.raises((KafkaError, OSError, TimeoutError)):
             await producer.send_all([Record("t", None, b"1")])

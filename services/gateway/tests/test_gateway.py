@@ -158,6 +158,18 @@ class TestDoor:
         answer = httpx.request(method, shop.url + route, headers=headers, content=b'{"events": [{}], "lines": []}')
         assert answer.status_code < 500, answer.text
 
+    @pytest.mark.parametrize("name", ["if-match", "idempotency-key", "content-type"])
+    def test_nor_in_one_that_a_merchants_request_hands_on(self, shop: Stack, name: str) -> None:
+        for value in (b"\xff", "é²".encode(), b'"\xb2"'):
+            headers = [(b"x-api-key", shop.secrets.admin.encode()), (name.encode(), value)]
+            for method, path in (
+                ("PUT", "/segments/viewers"),
+                ("POST", "/redemptions"),
+                ("DELETE", "/blocks/for-viewers"),
+            ):
+                answer = httpx.request(method, f"{shop.url}/admin/v1{path}", headers=headers, content=b"{}")
+                assert 400 <= answer.status_code < 500, answer.text
+
     def test_a_browser_speaks_for_its_own_cookie_and_never_of_orders(self, shop: Stack) -> None:
         me, other = visitor(shop), visitor(shop)
         lies = [{**VIEW, "subject": "customer:7", "source": "shop", "website": "elsewhere"}, ORDER]

@@ -25,6 +25,7 @@ OWNERS = {
     "positions": SEGMENT,
 }
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
+HEADERS = (b"content-type", b"if-match", b"idempotency-key")  # handed on as the bytes they are
 PASSED_ON = ("etag", "content-type")
 router = APIRouter(prefix="/admin/v1")
 
@@ -41,8 +42,7 @@ async def forward(
     body = await request.body()
     if body:
         read_json(body)
-    names = ("content-type", "if-match", "idempotency-key")
-    headers = {n: request.headers[n] for n in names if n in request.headers} | {"x-actor": who.id}
+    headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS} | {"x-actor": who.id.encode()}
     url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
     try:
         answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Annotated
 
 import msgspec
 from chassis.problems import Problem
@@ -14,7 +15,7 @@ ROLES = ("viewer", "editor", "marketer", "approver", "admin")
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One key, known by the SHA-256 of its text."""
 
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,120}$")]  # it travels in a header
     sha256: str
     kind: str
     website: str = "main"
