@@ -213,6 +213,24 @@ class TestConsumer:
             await until(lambda: kept.values == [b"1", b"2"])
             await until(lambda: not health.troubles())
 
+    async def test_it_ends_when_told_to_while_no_broker_is_there(self, tmp_path: Path) -> None:
+        server, kept, stop = Kafka(tmp_path), Kept(), asyncio.Event()
+        server.start()
+        await ensure_topics(server.bootstrap, {"t": (1, 1)})
+        producer = KafkaProducer(server.bootstrap)
+        member = GroupMember(server.bootstrap, "g", ("t",), session_timeout_ms=2000)
+        running = asyncio.ensure_future(
+            BatchConsumer(member, positions=kept, handle=kept.handle, health=Health()).run(stop)
+        )
+        await producer.send_all([Record("t", None, b"1")])
+        await until(lambda: kept.values == [b"1"])
+        server.kill()
+        await asyncio.sleep(2.5)  # it is waiting for a broker by now, whatever it was about to do
+        stop.set()
+        async with asyncio.timeout(20):
+            await running
+            await producer.stop()
+
 
 @servers
 class TestProducer:

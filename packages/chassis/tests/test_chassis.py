@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis import outbox
+from chassis import outbox, service
 from chassis.auth import Refused, ServiceTokens
 from chassis.cache import VersionedWriter, open_redis
 from chassis.db import Database
@@ -20,8 +20,9 @@ from chassis.health import STUCK_S, Health
 from chassis.http import Limits, service_app
 from chassis.outbox import OUTBOX_DDL, Refusal, Relay
 from chassis.pipe import Pipe, PipeUnavailable
-from chassis.service import repeat
+from chassis.service import Loop, Service, repeat, serve
 from chassis.settings import SettingsError, load
+from devstack.process import free_port
 from devstack.servers import Postgres, Valkey
 
 servers = pytest.mark.servers
@@ -82,6 +83,30 @@ class TestHealth:
             health.trouble("other", "stuck")
             answer = await client.get("/readyz")
             assert (answer.status_code, answer.json()) == (503, {"extra": "slow", "other": "stuck"})
+
+    async def test_a_loop_that_does_not_end_is_left_and_the_others_drain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ended: list[str] = []
+
+        async def deaf(_: asyncio.Event) -> None:
+            await asyncio.Event().wait()
+
+        async def hears(stop: asyncio.Event) -> None:
+            await stop.wait()
+            ended.append("hears")
+
+        monkeypatch.setattr(service, "DRAIN_S", 0.05)
+        stopping = asyncio.Event()
+        made = Service(
+            "t",
+            service_app("t", pings={}, health=Health()),
+            "127.0.0.1",
+            free_port(),
+            [Loop("a", hears), Loop("b", deaf)],
+        )
+        asyncio.get_running_loop().call_later(0.2, stopping.set)
+        async with asyncio.timeout(20):
+            await serve(made, stopping)
+        assert ended == ["hears"]
 
 
 class TestSettings:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
@@ -20,8 +20,11 @@ from aiokafka.errors import (
     for_code,
 )
 
+from chassis.telemetry import get_logger
+
+log = get_logger("bus")
 MOST_COPIES = 3
-CONNECT_S, REQUEST_MS, DAY_MS = 5.0, 10_000, 86_400_000
+CONNECT_S, AWAY_S, REQUEST_MS, DAY_MS = 5.0, 3.0, 10_000, 86_400_000
 # A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
 MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
 NO_TOPIC = "no-such-topic"
@@ -84,6 +87,15 @@ class Fenced(Exception):
     """Another consumer already went past this batch: nothing of it was written."""
 
 
+async def close(client: AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """End a client, in a task of its own: while no broker is there it would wait for one, and raise a cancellation of its own."""
+    closing = asyncio.ensure_future(client.stop())
+    await asyncio.wait([closing], timeout=AWAY_S)
+    if closing.done() and not closing.cancelled() and (error := closing.exception()) is not None:
+        log.info("bus_closed_badly", error=type(error).__name__)
+    closing.cancel()
+
+
 class KafkaProducer:
     """Acks from all replicas, lz4, up to 5 ms of lingering. Connects when first needed, and again.
 
@@ -98,9 +110,9 @@ class KafkaProducer:
         self._starting = asyncio.Lock()
 
     async def stop(self) -> None:
-        """Flush and disconnect."""
+        """Flush, as far as a broker is there, and disconnect."""
         if self._producer is not None:
-            await self._producer.stop()
+            await close(self._producer)
             self._producer = None
 
     async def send_all(self, records: Sequence[Record]) -> list[tuple[Record, str]]:
@@ -141,7 +153,7 @@ class KafkaProducer:
             async with asyncio.timeout(CONNECT_S):
                 await producer.start()
         except BaseException:
-            await producer.stop()
+            await close(producer)
             raise
         return producer
 

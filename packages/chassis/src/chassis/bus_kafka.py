@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
-from chassis.bus import Fenced
+from chassis.bus import AWAY_S, Fenced, close
 from chassis.bus_places import Places, Positions, Slice
 from chassis.health import Health
 from chassis.telemetry import get_logger
@@ -91,7 +91,7 @@ class BatchConsumer:
                     await self._hint(consumer)
         finally:
             self._places.leave()
-            await consumer.stop()
+            await close(consumer)
 
     async def _turn(self, consumer: AIOKafkaConsumer) -> None:
         """Poll once and hand on what came. What fails is taken again, from where the data says it is."""
@@ -151,8 +151,9 @@ class BatchConsumer:
         owned = {tp: offset for tp, offset in self._places.running().items() if tp in consumer.assignment()}
         if owned:
             try:
-                await consumer.commit(owned)
-            except KafkaError as error:
+                async with asyncio.timeout(AWAY_S):
+                    await consumer.commit(owned)
+            except (KafkaError, TimeoutError) as error:
                 log.info("bus_hint_refused", error=type(error).__name__)
 
 

@@ -50,6 +50,7 @@ class Service:
     loops: Sequence[Loop] = ()
 
 
+DRAIN_S = 15.0
 Build = Callable[[Any], AbstractAsyncContextManager[Service]]
 
 
@@ -156,7 +157,9 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
             await serving
             for task, stop in reversed(list(zip(tasks, stops, strict=True))):
                 stop.set()
-                await task
+                if not (await asyncio.wait([task], timeout=DRAIN_S))[0]:
+                    log.error("loop_abandoned", loop=task.get_name())
+                    task.cancel()
     finally:
         log.info("service_stopped")
 
