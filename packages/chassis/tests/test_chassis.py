@@ -67,22 +67,20 @@ class TestHealth:
         health.beat("b")
         assert health.troubles() == {}
 
-    async def test_readiness_names_the_cause_and_what_is_optional_does_not_count(self) -> None:
+    async def test_readiness_names_the_cause_and_who_routes_requests_may_ask_less(self) -> None:
         async def gone() -> None:
             raise ConnectionError
 
         health = Health()
-        app = service_app("t", pings={"database": gone}, health=health, optional=("extra",))
+        app = service_app("t", pings={"database": gone}, health=health)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
             answer = await client.get("/readyz")
             assert (answer.status_code, answer.json()) == (503, {"database": "does not answer: ConnectionError"})
-            app = service_app("t", pings={}, health=health, optional=("extra",))
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
-            health.trouble("extra", "slow")
-            assert (await client.get("/readyz")).status_code == 200
-            health.trouble("other", "stuck")
-            answer = await client.get("/readyz")
-            assert (answer.status_code, answer.json()) == (503, {"extra": "slow", "other": "stuck"})
+            assert (await client.get("/readyz?exclude=database")).status_code == 200
+            health.trouble("outbox facts", "stuck")
+            answer = await client.get("/readyz?exclude=database")
+            assert (answer.status_code, answer.json()["outbox facts"]) == (503, "stuck")
+            assert (await client.get("/readyz?exclude=outbox&exclude=database")).status_code == 200
 
     async def test_a_loop_that_does_not_end_is_left_and_the_others_drain(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ended: list[str] = []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
 
 from chassis.auth import Refused, ServiceTokens
@@ -22,10 +22,11 @@ Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
 
 
-def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, optional: Collection[str] = ()) -> FastAPI:
+def service_app(title: str, *, pings: Mapping[str, Ping], health: Health) -> FastAPI:
     """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
 
-    /readyz names every part: `ok`, or the cause. It is ready although one of the `optional` parts is in trouble.
+    /readyz names every part: `ok`, or the cause. As in Kubernetes' own, `?exclude=NAME` lets parts whose name begins with
+    that word not count: who routes requests asks less than who watches.
     """
     app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
     install(app)
@@ -35,9 +36,9 @@ def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, option
         return {"status": "ok"}
 
     @app.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
+    async def readyz(exclude: Annotated[list[str], Query(max_length=20)] = []) -> JSONResponse:  # noqa: B006 - FastAPI's way
         parts = {name: await _alive(ping) for name, ping in pings.items()} | health.troubles()
-        ready = all(state == OK for part, state in parts.items() if part not in optional)
+        ready = all(state == OK for part, state in parts.items() if part.split()[0] not in exclude)
         return JSONResponse(parts, status_code=200 if ready else 503, headers={"cache-control": "no-store"})
 
     return app
