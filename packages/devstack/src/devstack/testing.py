@@ -27,7 +27,8 @@ settings.register_profile("footfall", deadline=None, suppress_health_check=[Heal
 settings.load_profile("footfall")
 
 
-def _need(missing: str | None) -> None:
+def need(missing: str | None) -> None:
+    """Skip, or fail with CI=true, when something is missing."""
     if missing and os.environ.get("CI") == "true":
         pytest.fail(f"{missing}, and CI=true")
     if missing:
@@ -65,7 +66,7 @@ def valkey(state: Path) -> Iterator[Valkey]:
 @pytest.fixture(scope="session")
 def kafka(state: Path) -> Iterator[Kafka]:
     """One Kafka for the run."""
-    _need(kafka_server.available())
+    need(kafka_server.available())
     yield from _running(Kafka(state))
 
 
@@ -95,7 +96,7 @@ async def redis_url(valkey: Valkey) -> str:
 @pytest.fixture
 def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
     """Start a Varnish with a VCL; stopped after the test."""
-    _need(varnish_server.available())
+    need(varnish_server.available())
     started: list[Varnish] = []
 
     def start(vcl: str) -> Varnish:
