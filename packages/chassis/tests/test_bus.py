@@ -213,6 +213,24 @@ class TestConsumer:
             await until(lambda: kept.values == [b"1", b"2"])
             await until(lambda: not health.troubles())
 
+    async def test_a_broker_that_goes_away_is_said_and_the_consumer_can_be_stopped_meanwhile(
+        self, tmp_path: Path
+    ) -> None:
+        server, kept, health = Kafka(tmp_path), Kept(), Health()
+        producer = KafkaProducer(server.bootstrap)
+        server.start()
+        try:
+            await ensure_topics(server.bootstrap, {"t": (1, 1)})
+            async with asyncio.timeout(60), consuming(server, "t", kept, health):
+                await producer.send_all([Record("t", None, b"1")])
+                await until(lambda: kept.values == [b"1"])
+                server.kill()
+                await until(lambda: health.troubles() == {"kafka": "no broker answers"})
+            assert not health.troubles()
+        finally:
+            await producer.stop()
+            server.stop()
+
 
 @servers
 class TestProducer:

@@ -22,8 +22,8 @@ from chassis.bus_places import Places, Positions, Slice
 from chassis.health import Health
 from chassis.telemetry import get_logger
 
-POLL_MS, HINT_S = 200, 1.0
-PART = "consumer"
+POLL_MS, HINT_S, ANSWER_S = 200, 1.0, 5.0
+PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
 Found = Mapping[TopicPartition, Sequence[Any]]
 log = get_logger("bus")
@@ -91,7 +91,8 @@ class BatchConsumer:
                     await self._hint(consumer)
         finally:
             self._places.leave()
-            await consumer.stop()
+            self._health.fine(BROKER)
+            await _stop(consumer)
 
     async def _turn(self, consumer: AIOKafkaConsumer) -> None:
         """Poll once and hand on what came. What fails is taken again, from where the data says it is."""
@@ -148,12 +149,29 @@ class BatchConsumer:
         return found
 
     async def _hint(self, consumer: AIOKafkaConsumer) -> None:
+        """Also how a broker that is away is noticed: a poll just finds nothing then, and a commit waits for ever."""
         owned = {tp: offset for tp, offset in self._places.running().items() if tp in consumer.assignment()}
         if owned:
             try:
-                await consumer.commit(owned)
+                async with asyncio.timeout(ANSWER_S):
+                    await consumer.commit(owned)
+            except TimeoutError:
+                self._health.trouble(BROKER, "no broker answers")
+                return
             except KafkaError as error:
                 log.info("bus_hint_refused", error=type(error).__name__)
+            self._health.fine(BROKER)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop the client, which lets the cancellation of its own fetches out, and its connections open."""
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        await consumer._client.close()
 
 
 def _hole(tp: TopicPartition, offset: int) -> ConsumerRecord[bytes, bytes]:
