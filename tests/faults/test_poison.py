@@ -193,16 +193,18 @@ async def shop(servers: Servers) -> AsyncIterator[Shop]:
     rig = await open_shop(servers)
     async with rig.producer() as producer:
         made = Shop(rig, producer, rig.worker("shop", BROKEN, "all"))
-        await made.worker.listening()
-        await made.save("viewers", VIEWED)
-        async with traffic(made):
-            await made.flows(time.monotonic(), "a shop at work")
-            yield made
-        await made.shown(made.traffic)
-        rows = await rig.fetch("SELECT profile, count(*)::int FROM activity WHERE profile LIKE 'v:busy%' GROUP BY 1")
-        assert dict(rows) == dict.fromkeys((f"v:{name}" for name in made.traffic), 1), "the traffic is not applied once"
-        made.worker.child.stop()
-        print(f"\n{len(made.traffic)} views of the traffic beside it, each applied once")
+        try:
+            await made.worker.listening()
+            await made.save("viewers", VIEWED)
+            async with traffic(made):
+                await made.flows(time.monotonic(), "a shop at work")
+                yield made
+            await made.shown(made.traffic)
+        finally:
+            made.worker.child.stop()
+    rows = await rig.fetch("SELECT profile, count(*)::int FROM activity WHERE profile LIKE 'v:busy%' GROUP BY 1")
+    assert dict(rows) == dict.fromkeys((f"v:{name}" for name in made.traffic), 1), "the traffic is not applied once"
+    print(f"\n{len(made.traffic)} views of the traffic beside it, each applied once")
 
 
 def nan() -> bytes:
@@ -292,7 +294,7 @@ class TestServersThatGoAway:
         await shop.worker.send([view("guest")])
         await shop.shown(["guest"])
         print(f"\nKafka is away: a document after {time.monotonic() - began:.1f} s", end="")
-        await shop.unready("outbox facts")
+        await shop.unready("outbox facts", "kafka")
         await shop.worker.send([view("guest2")])
         await shop.shown(["guest2"])
         waiting = await shop.rig.waiting()
