@@ -56,12 +56,12 @@ class Shop:
             await asyncio.gather(*sent)
         self.ends = await self.rig.ends(*topics.INPUT)
 
-    async def rounds(self, name: str) -> None:
-        """Start a worker and kill it, again and again; Kafka goes away in the middle."""
+    async def rounds(self, name: str, *, batch: str) -> None:
+        """Start a worker and kill it, again and again; Kafka goes away in the middle. Small batches take long to read it all."""
         for number in range(ROUNDS):
             if number == ROUNDS // 2:
                 await self.outage(name)
-            before, worker = await self.left(), self.rig.worker(name, MAX_RECORDS="5")
+            before, worker = await self.left(), self.rig.worker(name, MAX_RECORDS=batch)
             await worker.listening()
             await asyncio.sleep(self.rng.uniform(0.1, 1.8))
             worker.child.kill()
@@ -139,13 +139,14 @@ async def shop(servers: Servers) -> Shop:
 
 class TestKills:
     async def test_one_worker_killed_again_and_again_loses_nothing_and_counts_nothing_twice(self, shop: Shop) -> None:
-        await shop.rounds("one")
+        await shop.rounds("one", batch="5")
         await shop.finish()
         await shop.check("one worker")
 
     async def test_a_second_worker_joining_and_dying_disturbs_nothing(self, shop: Shop) -> None:
-        steady = shop.rig.worker("steady", MAX_RECORDS="5")
-        await shop.rounds("guest")
+        batch = "50"  # both have the same people in most of their batches
+        steady = shop.rig.worker("steady", MAX_RECORDS=batch)
+        await shop.rounds("guest", batch=batch)
         steady.child.kill()
         await shop.finish()
         await shop.check("a steady worker and a second one")
