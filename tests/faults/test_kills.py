@@ -23,13 +23,14 @@ from segment_svc.flows.save_segment import Change, save_segment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from history import CONDITIONS, History, history
-from rig import JSON, Offsets, Rig, Servers, Worker, open_shop, until
+from rig import JSON, Rig, Servers, Worker, open_shop, until
 from verdict import judge
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 SEED = int(os.environ.get("FAULT_SEED") or random.randrange(10**6))
 EVENTS = int(os.environ.get("FAULT_COUNT", str(min(300_000, 3_000 + ROUNDS * 1500))))
+CHUNK, AHEAD = 500, 2000
 OUTAGE_S = float(os.environ.get("FAULT_OUTAGE_S", "60" if ROUNDS > 20 else "3"))
 
 
@@ -42,45 +43,53 @@ class Shop:
     rng: random.Random
     kills: int = 0
     at_work: int = 0
-    ends: Offsets = field(default_factory=dict)
+    kafka: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def left(self) -> int:
-        """How many records nobody has applied yet."""
-        done = await self.rig.fetch("SELECT coalesce(sum(next_offset), 0)::bigint FROM position")
-        return sum(self.ends.values()) - int(done[0][0])
+    async def applied(self) -> int:
+        """How many records are done with."""
+        rows = await self.rig.fetch("SELECT coalesce(sum(next_offset), 0)::bigint FROM position")
+        return int(rows[0][0]) - sum(offset for tp, offset in self.rig.base.items() if tp.topic in topics.INPUT)
 
-    async def produce(self) -> None:
-        """Put the history into Kafka, in its order."""
+    async def feed(self) -> None:
+        """Put the history into Kafka, a little ahead of who reads it, so that what it mixes is read mixed."""
         async with self.rig.producer() as producer:
-            sent = [await producer.send(m.topic, m.value, key=m.key, headers=JSON) for m in self.made.messages]
-            await asyncio.gather(*sent)
-        self.ends = await self.rig.ends(*topics.INPUT)
+            for start in range(0, len(self.made.messages), CHUNK):
+
+                async def close(start: int = start) -> bool:
+                    return await self.applied() >= start - AHEAD
+
+                await until(close, lambda: "nobody reads any more", 600)
+                async with self.kafka:
+                    lot = self.made.messages[start : start + CHUNK]
+                    sent = [await producer.send(m.topic, m.value, key=m.key, headers=JSON) for m in lot]
+                    await asyncio.gather(*sent)
 
     async def rounds(self, name: str, *, batch: str) -> None:
         """Start a worker and kill it, again and again; Kafka goes away in the middle. Small batches take long to read it all."""
         for number in range(ROUNDS):
             if number == ROUNDS // 2:
                 await self.outage(name)
-            before, worker = await self.left(), self.rig.worker(name, MAX_RECORDS=batch)
+            before, worker = await self.applied(), self.rig.worker(name, MAX_RECORDS=batch)
             await worker.listening()
             await asyncio.sleep(self.rng.uniform(0.1, 1.8))
             worker.child.kill()
             self.kills += 1
-            self.at_work += before > await self.left() > 0
+            self.at_work += before < await self.applied() < len(self.made.messages)
 
     async def outage(self, name: str) -> None:
         """While Kafka is away, and workers die, whose events come over HTTP has a document all the same."""
-        self.rig.servers.kafka.kill()
-        end, walked = time.monotonic() + OUTAGE_S, 0
-        while time.monotonic() < end or not walked:
-            worker = self.rig.worker(name)
-            await self.walk_in(worker)
-            walked += 1
-            await asyncio.sleep(self.rng.uniform(0, 0.5))
-            worker.child.kill()
-            self.kills += 1
-        assert (await self.rig.waiting()).get("facts", 0) >= walked, "facts of the outage have nowhere to be"
-        self.rig.servers.kafka.start()
+        async with self.kafka:
+            self.rig.servers.kafka.kill()
+            end, walked = time.monotonic() + OUTAGE_S, 0
+            while time.monotonic() < end or not walked:
+                worker = self.rig.worker(name)
+                await self.walk_in(worker)
+                walked += 1
+                await asyncio.sleep(self.rng.uniform(0, 0.5))
+                worker.child.kill()
+                self.kills += 1
+            assert (await self.rig.waiting()).get("facts", 0) >= walked, "facts of the outage have nowhere to be"
+            self.rig.servers.kafka.start()
 
     async def walk_in(self, worker: Worker) -> None:
         """Somebody new comes over HTTP, and has the same document under both names."""
@@ -94,15 +103,18 @@ class Shop:
 
         await until(drained, lambda: f"documents wait for Kafka: {worker.log[-2000:]}", 30)
 
-    async def finish(self) -> None:
+    async def finish(self, feeding: asyncio.Task[None]) -> None:
         """Let a worker that nobody kills do the rest."""
         last = self.rig.worker("last")
+        await feeding
+        ends = sum((await self.rig.ends(*topics.INPUT)).values())
 
         async def done() -> bool:
             assert last.alive(), last.log[-2000:]
-            return await self.left() <= 0
+            rows = await self.rig.fetch("SELECT sum(next_offset)::bigint FROM position")
+            return int(rows[0][0]) == ends
 
-        await until(done, lambda: f"the rest is not applied: {last.log[-2000:]}", 600)
+        await until(done, lambda: f"the rest is not applied: {last.log[-2000:]}")
         last.child.stop()
 
     async def check(self, what: str) -> None:
@@ -120,7 +132,6 @@ class Shop:
 @pytest.fixture
 async def shop(servers: Servers) -> Shop:
     made = Shop(await open_shop(servers), history(EVENTS, SEED), random.Random(SEED))
-    await made.produce()
     async with adapters(replace(made.rig.settings, kafka_bootstrap=""), clock=SystemClock()) as built:
         for key, condition in CONDITIONS.items():
             body = {
@@ -139,14 +150,18 @@ async def shop(servers: Servers) -> Shop:
 
 class TestKills:
     async def test_one_worker_killed_again_and_again_loses_nothing_and_counts_nothing_twice(self, shop: Shop) -> None:
-        await shop.rounds("one", batch="5")
-        await shop.finish()
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(shop.feed())
+            await shop.rounds("one", batch="5")
+            await shop.finish(feeding)
         await shop.check("one worker")
 
     async def test_a_second_worker_joining_and_dying_disturbs_nothing(self, shop: Shop) -> None:
         batch = "50"  # both have the same people in most of their batches
         steady = shop.rig.worker("steady", MAX_RECORDS=batch)
-        await shop.rounds("guest", batch=batch)
-        steady.child.kill()
-        await shop.finish()
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(shop.feed())
+            await shop.rounds("guest", batch=batch)
+            steady.child.kill()
+            await shop.finish(feeding)
         await shop.check("a steady worker and a second one")
