@@ -279,6 +279,21 @@ class TestPoison:
 
 
 class TestServersThatGoAway:
+    async def test_connections_cut_again_and_again_are_never_blamed_on_an_event(self, shop: Shop) -> None:
+        async def poison() -> float:
+            return await shop.metric('segment_dead_letters_total{reason="poison"}')
+
+        before, began = await poison(), time.monotonic()
+        for _ in range(20):
+            await shop.rig.fetch(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+            await asyncio.sleep(0.1)
+        await shop.flows(began, "connections cut for two seconds")
+        assert await poison() == before
+        await shop.ready_again()
+
     async def test_a_killed_postgresql_is_named_and_everything_is_applied_when_it_is_back(self, shop: Shop) -> None:
         shop.rig.servers.postgres.kill()
         await shop.unready("postgres")
