@@ -28,7 +28,7 @@ test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish and 
 conformance: .venv/ready ## run language-neutral cases: make conformance CASES=path/to/file.json
 	@$(PY) tools/conformance.py $(CASES)
 faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with a second one joining and dying
-	@FAULT_ROUNDS=200 .venv/bin/pytest -q -s tests/faults
+	@$(PY) -m devstack.install tests && FAULT_ROUNDS=$${FAULT_ROUNDS:-200} .venv/bin/pytest -q -s tests/faults
 deploy-test: .venv/ready ## build the images, bring docker-compose.yml up on a real engine (DOCKER_HOST), publish an event
 	@$(PY) -m tests.deploy.live
 bench: .venv/ready ## measure decisions and ingest against their baselines, in one run

@@ -213,23 +213,23 @@ class TestConsumer:
             await until(lambda: kept.values == [b"1", b"2"])
             await until(lambda: not health.troubles())
 
-    async def test_it_ends_when_told_to_while_no_broker_is_there(self, tmp_path: Path) -> None:
-        server, kept, stop = Kafka(tmp_path), Kept(), asyncio.Event()
+    async def test_a_broker_that_goes_away_is_said_and_the_consumer_can_be_stopped_meanwhile(
+        self, tmp_path: Path
+    ) -> None:
+        server, kept, health = Kafka(tmp_path), Kept(), Health()
         server.start()
-        await ensure_topics(server.bootstrap, {"t": (1, 1)})
         producer = KafkaProducer(server.bootstrap)
-        member = GroupMember(server.bootstrap, "g", ("t",), session_timeout_ms=2000)
-        running = asyncio.ensure_future(
-            BatchConsumer(member, positions=kept, handle=kept.handle, health=Health()).run(stop)
-        )
-        await producer.send_all([Record("t", None, b"1")])
-        await until(lambda: kept.values == [b"1"])
-        server.kill()
-        await asyncio.sleep(2.5)  # it is waiting for a broker by now, whatever it was about to do
-        stop.set()
-        async with asyncio.timeout(20):
-            await running
+        try:
+            await ensure_topics(server.bootstrap, {"t": (1, 1)})
+            async with asyncio.timeout(60), consuming(server, "t", kept, health):
+                await producer.send_all([Record("t", None, b"1")])
+                await until(lambda: kept.values == [b"1"])
+                server.kill()
+                await until(lambda: health.troubles() == {"kafka": "no broker answers"})
+            assert not health.troubles()
+        finally:
             await producer.stop()
+            server.stop()
 
 
 @servers

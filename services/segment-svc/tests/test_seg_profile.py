@@ -92,6 +92,13 @@ class TestFold:
         rules = RuleSet.compile([Definition(1, "s", 1, "both", (), views, (), (0,))])
         assert rules.timeline(person, NOW, horizon_ms=0).bits == 1
 
+    def test_a_merge_with_an_older_past_lets_no_dropped_event_count_twice(self) -> None:
+        views = [activity(i, "product_view", 1000 + i) for i in range(people.LIMIT + 100)]
+        person = folded(views)
+        people.merge(person, folded([activity(900 + i, "product_view", i) for i in range(10)]), NOW)
+        assert {people.fold(person, view, NOW) for view in views[:100]} == {"too_old"}
+        assert people.LIMIT + person.dropped["product_view"][0] == len(views) + 10
+
     def test_only_so_many_events_wait_for_their_time(self) -> None:
         person = people.empty("visitor")
         outcomes = [people.fold(person, activity(i, "product_view", NOW + 1 + i), NOW) for i in range(people.LIMIT + 3)]

@@ -23,7 +23,7 @@ from chassis.health import Health
 from chassis.telemetry import get_logger
 
 POLL_MS, HINT_S = 200, 1.0
-PART = "consumer"
+PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
 Found = Mapping[TopicPartition, Sequence[Any]]
 log = get_logger("bus")
@@ -91,6 +91,7 @@ class BatchConsumer:
                     await self._hint(consumer)
         finally:
             self._places.leave()
+            self._health.fine(BROKER)
             await close(consumer)
 
     async def _turn(self, consumer: AIOKafkaConsumer) -> None:
@@ -148,13 +149,18 @@ class BatchConsumer:
         return found
 
     async def _hint(self, consumer: AIOKafkaConsumer) -> None:
+        """Also how a broker that is away is noticed: a poll just finds nothing then, and a commit waits for ever."""
         owned = {tp: offset for tp, offset in self._places.running().items() if tp in consumer.assignment()}
         if owned:
             try:
                 async with asyncio.timeout(AWAY_S):
                     await consumer.commit(owned)
-            except (KafkaError, TimeoutError) as error:
+            except TimeoutError:
+                self._health.trouble(BROKER, "no broker answers")
+                return
+            except KafkaError as error:
                 log.info("bus_hint_refused", error=type(error).__name__)
+            self._health.fine(BROKER)
 
 
 def _hole(tp: TopicPartition, offset: int) -> ConsumerRecord[bytes, bytes]:

@@ -136,7 +136,9 @@ def _bound(profile: Profile, kind: str) -> None:
     log = profile.log[kind]
     over = len(log) - LIMIT
     if over > 0:
-        profile.dropped[kind] = (profile.dropped.get(kind, (0, 0))[0] + over, log.at[over - 1])
+        count, horizon = profile.dropped.get(kind, (0, 0))
+        # What a merge brings may be older than what was dropped before: the horizon never goes back.
+        profile.dropped[kind] = (count + over, max(horizon, log.at[over - 1]))
         if profile.ids is not None:
             profile.ids.difference_update(log.ids[:over])
         log.trim(over)
