@@ -47,8 +47,8 @@ numbers = count()
 
 def event(who: str, kind: str, data: Any) -> dict[str, Any]:
     """Of now, with an id of its own."""
-    moment, name = datetime.now(UTC).isoformat(), f"p{next(numbers)}"
-    return {"id": name, "source": "poison", "type": kind, "time": moment, "subject": who, "data": data}
+    now = datetime.now(UTC).isoformat()
+    return {"id": f"p{next(numbers)}", "source": "poison", "type": kind, "time": now, "subject": who, "data": data}
 
 
 def view(who: str, sku: str = "A") -> dict[str, Any]:
@@ -340,13 +340,11 @@ class TestServersThatGoAway:
         await shop.unready(f"partition {topic}/{number}")
         assert await shop.metric(f'consumer_halted{{partition="{number}",topic="{topic}"}}') == 1
         found = (await shop.worker.ask("GET", "/v1/positions")).json()["positions"]
-        halted = [(p["topic"], p["partition"]) for p in found if p["halted"]]
-        assert halted == [tp]
+        assert [(p["topic"], p["partition"]) for p in found if p["halted"]] == [tp]
         assert len(shop.said("trouble", subject=f"partition {topic}/{number}")) == 1
         assert await shop.rig.document("v:gone2") is None
-        began = time.monotonic()
-        chosen = await shop.worker.ask("PUT", f"/v1/positions/{topic}/{number}", {"from": "earliest"})
-        assert chosen.status_code == 204, chosen.text
+        began, path = time.monotonic(), f"/v1/positions/{topic}/{number}"
+        assert (await shop.worker.ask("PUT", path, {"from": "earliest"})).status_code == 204
         await shop.shown(["gone2"])
         await shop.flows(began, "somebody chose")
         await shop.ready_again()
