@@ -72,12 +72,11 @@ class Shop:
 
     async def between(self, tp: tuple[str, int], *values: Any, headers: Any = JSON) -> list[int]:
         """Produce values to a partition, each between two neighbours, who must be applied; answers the offsets."""
-        names, offsets = [f"near{next(numbers)}"], []
+        names, offsets = [f"near{next(numbers)}" for _ in (None, *values)], []
         await self.put(tp, view(names[0]))
-        for value in values:
+        for name, value in zip(names[1:], values, strict=True):
             offsets.append(await self.put(tp, value, headers))
-            names.append(f"near{next(numbers)}")
-            await self.put(tp, view(names[-1]))
+            await self.put(tp, view(name))
         await self.shown(names)
         return offsets
 
@@ -339,8 +338,8 @@ class TestServersThatGoAway:
         await shop.flows(began, "a partition whose records are gone (start of the worker included)", but=tp)
         await shop.unready(f"partition {topic}/{number}")
         assert await shop.metric(f'consumer_halted{{partition="{number}",topic="{topic}"}}') == 1
-        found = (await shop.worker.ask("GET", "/v1/positions")).json()["positions"]
-        assert [(p["topic"], p["partition"]) for p in found if p["halted"]] == [tp]
+        found = (await shop.worker.ask("GET", "/v1/positions")).json()
+        assert [(p["topic"], p["partition"]) for p in found["positions"] if p["halted"]] == [tp]
         assert len(shop.said("trouble", subject=f"partition {topic}/{number}")) == 1
         assert await shop.rig.document("v:gone2") is None
         began, path = time.monotonic(), f"/v1/positions/{topic}/{number}"
