@@ -61,7 +61,7 @@ class Shop:
                 await until(close, lambda: "nobody reads any more", 600)
                 async with self.kafka:
                     lot = self.made.messages[start : start + CHUNK]
-                    sent = [await producer.send(m.topic, m.value, key=m.key, headers=JSON) for m in lot]
+                    sent = [await producer.send(m.topic, m.value, m.key, m.partition, headers=JSON) for m in lot]
                     await asyncio.gather(*sent)
 
     async def rounds(self, name: str, *, batch: str) -> None:
