@@ -29,9 +29,9 @@ from verdict import judge
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 SEED = int(os.environ.get("FAULT_SEED") or random.randrange(10**6))
-EVENTS = int(os.environ.get("FAULT_COUNT", str(min(300_000, 3_000 + ROUNDS * 1500))))
+EVENTS = int(os.environ.get("FAULT_COUNT", str(min(300_000, 1_000 + ROUNDS * 1500))))
 CHUNK, AHEAD = 500, 2000
-OUTAGE_S = float(os.environ.get("FAULT_OUTAGE_S", "60" if ROUNDS > 20 else "3"))
+OUTAGE_S = float(os.environ.get("FAULT_OUTAGE_S", "60" if ROUNDS > 20 else "1"))
 
 
 @dataclass

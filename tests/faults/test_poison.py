@@ -33,6 +33,7 @@ from rig import JSON, Rig, Servers, Worker, open_shop, until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 BROWSE, CART = topics.STOREFRONT_BROWSE, topics.STOREFRONT_CART
+POISONED = 'segment_dead_letters_total{reason="poison"}'
 BROKEN = str(Path(__file__).with_name("broken_worker.py"))
 VIEWED = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
 EUR = {"amount": 100, "currency": "EUR"}
@@ -246,7 +247,7 @@ class TestPoison:
         await shop.flows(began, "two events that break the program")
         letters = await shop.dead(tp, offsets)
         assert {headers["dlq-reason"] for _, headers in letters} == {b"poison"}
-        assert await shop.metric('segment_dead_letters_total{reason="poison"}') == 2
+        assert await shop.metric(POISONED) == 2
         lines = shop.said("event_poison", topic=BROWSE, partition=2)
         print(f"\n  log: {lines[0]}", end="")
         assert [(x["offset"], x["error"]) for x in lines] == [(offset, "ZeroDivisionError") for offset in offsets]
@@ -280,10 +281,7 @@ class TestPoison:
 
 class TestServersThatGoAway:
     async def test_connections_cut_again_and_again_are_never_blamed_on_an_event(self, shop: Shop) -> None:
-        async def poison() -> float:
-            return await shop.metric('segment_dead_letters_total{reason="poison"}')
-
-        before, began = await poison(), time.monotonic()
+        before, began = await shop.metric(POISONED), time.monotonic()
         for _ in range(20):
             await shop.rig.fetch(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -291,7 +289,7 @@ class TestServersThatGoAway:
             )
             await asyncio.sleep(0.1)
         await shop.flows(began, "connections cut for two seconds")
-        assert await poison() == before
+        assert await shop.metric(POISONED) == before
         await shop.ready_again()
 
     async def test_a_killed_postgresql_is_named_and_everything_is_applied_when_it_is_back(self, shop: Shop) -> None:
@@ -340,8 +338,7 @@ class TestServersThatGoAway:
         await shop.unready(f"partition {topic}/{number}")
         assert await shop.metric(f'consumer_halted{{partition="{number}",topic="{topic}"}}') == 1
         found = (await shop.worker.ask("GET", "/v1/positions")).json()["positions"]
-        halted = [(p["topic"], p["partition"]) for p in found if p["halted"]]
-        assert halted == [tp]
+        assert [(p["topic"], p["partition"]) for p in found if p["halted"]] == [tp]
         assert len(shop.said("trouble", subject=f"partition {topic}/{number}")) == 1
         assert await shop.rig.document("v:gone2") is None
         began = time.monotonic()
