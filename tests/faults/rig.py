@@ -22,7 +22,7 @@ from chassis.cache import open_redis
 from chassis.migrate import upgrade
 from contracts import topics
 from devstack.kafka import Kafka
-from devstack.process import Child, free_port, listening
+from devstack.process import Child, free_port, listens
 from devstack.servers import Postgres, Valkey
 from segment_svc.app import SCHEMA
 from segment_svc.settings import Settings
@@ -73,8 +73,9 @@ class Worker:
         """Wait until it answers."""
 
         async def answers() -> bool:
+            assert self.child.popen is not None
             assert self.alive(), self.log[-2000:]
-            return listening(self.port)
+            return listens(self.child.popen.pid, self.port)
 
         await until(answers, lambda: f"it does not answer: {self.log[-2000:]}")
 

@@ -33,6 +33,7 @@ from rig import JSON, Rig, Servers, Worker, open_shop, until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 BROWSE, CART = topics.STOREFRONT_BROWSE, topics.STOREFRONT_CART
+POISONED = 'segment_dead_letters_total{reason="poison"}'
 BROKEN = str(Path(__file__).with_name("broken_worker.py"))
 VIEWED = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
 EUR = {"amount": 100, "currency": "EUR"}
@@ -47,8 +48,8 @@ numbers = count()
 
 def event(who: str, kind: str, data: Any) -> dict[str, Any]:
     """Of now, with an id of its own."""
-    now = datetime.now(UTC).isoformat()
-    return {"id": f"p{next(numbers)}", "source": "poison", "type": kind, "time": now, "subject": who, "data": data}
+    moment, name = datetime.now(UTC).isoformat(), f"p{next(numbers)}"
+    return {"id": name, "source": "poison", "type": kind, "time": moment, "subject": who, "data": data}
 
 
 def view(who: str, sku: str = "A") -> dict[str, Any]:
@@ -72,11 +73,12 @@ class Shop:
 
     async def between(self, tp: tuple[str, int], *values: Any, headers: Any = JSON) -> list[int]:
         """Produce values to a partition, each between two neighbours, who must be applied; answers the offsets."""
-        names, offsets = [f"near{next(numbers)}" for _ in (None, *values)], []
+        names, offsets = [f"near{next(numbers)}"], []
         await self.put(tp, view(names[0]))
-        for name, value in zip(names[1:], values, strict=True):
+        for value in values:
             offsets.append(await self.put(tp, value, headers))
-            await self.put(tp, view(name))
+            names.append(f"near{next(numbers)}")
+            await self.put(tp, view(names[-1]))
         await self.shown(names)
         return offsets
 
@@ -245,7 +247,7 @@ class TestPoison:
         await shop.flows(began, "two events that break the program")
         letters = await shop.dead(tp, offsets)
         assert {headers["dlq-reason"] for _, headers in letters} == {b"poison"}
-        assert await shop.metric('segment_dead_letters_total{reason="poison"}') == 2
+        assert await shop.metric(POISONED) == 2
         lines = shop.said("event_poison", topic=BROWSE, partition=2)
         print(f"\n  log: {lines[0]}", end="")
         assert [(x["offset"], x["error"]) for x in lines] == [(offset, "ZeroDivisionError") for offset in offsets]
@@ -279,10 +281,7 @@ class TestPoison:
 
 class TestServersThatGoAway:
     async def test_connections_cut_again_and_again_are_never_blamed_on_an_event(self, shop: Shop) -> None:
-        async def poison() -> float:
-            return await shop.metric('segment_dead_letters_total{reason="poison"}')
-
-        before, began = await poison(), time.monotonic()
+        before, began = await shop.metric(POISONED), time.monotonic()
         for _ in range(20):
             await shop.rig.fetch(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -290,7 +289,7 @@ class TestServersThatGoAway:
             )
             await asyncio.sleep(0.1)
         await shop.flows(began, "connections cut for two seconds")
-        assert await poison() == before
+        assert await shop.metric(POISONED) == before
         await shop.ready_again()
 
     async def test_a_killed_postgresql_is_named_and_everything_is_applied_when_it_is_back(self, shop: Shop) -> None:
@@ -338,12 +337,13 @@ class TestServersThatGoAway:
         await shop.flows(began, "a partition whose records are gone (start of the worker included)", but=tp)
         await shop.unready(f"partition {topic}/{number}")
         assert await shop.metric(f'consumer_halted{{partition="{number}",topic="{topic}"}}') == 1
-        found = (await shop.worker.ask("GET", "/v1/positions")).json()
-        assert [(p["topic"], p["partition"]) for p in found["positions"] if p["halted"]] == [tp]
+        found = (await shop.worker.ask("GET", "/v1/positions")).json()["positions"]
+        assert [(p["topic"], p["partition"]) for p in found if p["halted"]] == [tp]
         assert len(shop.said("trouble", subject=f"partition {topic}/{number}")) == 1
         assert await shop.rig.document("v:gone2") is None
-        began, path = time.monotonic(), f"/v1/positions/{topic}/{number}"
-        assert (await shop.worker.ask("PUT", path, {"from": "earliest"})).status_code == 204
+        began = time.monotonic()
+        chosen = await shop.worker.ask("PUT", f"/v1/positions/{topic}/{number}", {"from": "earliest"})
+        assert chosen.status_code == 204, chosen.text
         await shop.shown(["gone2"])
         await shop.flows(began, "somebody chose")
         await shop.ready_again()
