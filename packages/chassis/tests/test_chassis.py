@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from chassis import outbox, service
@@ -19,6 +20,7 @@ from chassis.db import Database
 from chassis.health import STUCK_S, Health
 from chassis.http import Limits, service_app
 from chassis.outbox import OUTBOX_DDL, Refusal, Relay
+from chassis.pace import pause_s
 from chassis.pipe import Pipe, PipeUnavailable
 from chassis.service import Loop, Service, repeat, serve
 from chassis.settings import SettingsError, load
@@ -34,6 +36,14 @@ class Sample:
     port: int = 1
     names: tuple[str, ...] = ()
     loud: bool = False
+
+
+class TestPace:
+    def test_a_wait_doubles_up_to_its_bound_however_long_the_trouble_lasts(self) -> None:
+        waits = [pause_s(n, base_s=0.1, most_s=5.0) for n in (1, 2, 3, 50, 1024, 10**6)]
+        assert 0.1 <= waits[0] <= 0.2
+        assert all(0 < wait <= 5.0 for wait in waits)
+        assert all(wait >= 2.5 for wait in waits[3:])
 
 
 class TestLoops:
@@ -223,6 +233,41 @@ class TestOutbox:
 
 @servers
 class TestDatabase:
+    @pytest.mark.parametrize("at", ["BEGIN", "body", "COMMIT", "ROLLBACK"])
+    async def test_a_connection_given_up_in_the_middle_never_hands_its_transaction_to_the_next(
+        self, database: str, at: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        db = await Database.open(database, schema="public", pool_size=1)
+        async with db.tx() as tx:
+            await tx.execute("CREATE TABLE t (n int)")
+        execute = asyncpg.Connection.execute
+
+        async def slow(self: Any, query: str, *args: Any, **more: Any) -> Any:
+            done = await execute(self, query, *args, **more)
+            if query.startswith(at):
+                await asyncio.sleep(60)
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncpg.Connection, "execute", slow)
+            with contextlib.suppress(TimeoutError, ZeroDivisionError):
+                async with asyncio.timeout(0.5), db.tx() as tx:
+                    await tx.execute("INSERT INTO t VALUES (1)")
+                    if at == "body":
+                        await tx.fetch("SELECT pg_sleep(60)")
+                    if at == "ROLLBACK":
+                        raise ZeroDivisionError
+        for _ in range(3):
+            async with db.tx() as tx:
+                await tx.execute("INSERT INTO t VALUES (2)")
+        other = await asyncpg.connect(database)
+        assert await other.fetchval("SELECT count(*) FROM t WHERE n = 2") == 3
+        assert await other.fetchval("SELECT count(*) FROM t WHERE n = 1") == (1 if at == "COMMIT" else 0)
+        open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+        assert await other.fetchval(open_ones) == 0
+        await other.close()
+        await db.close()
+
     async def test_a_pool_survives_a_restart_of_the_server(self, state: Path) -> None:
         server = Postgres(state / "restarted")
         server.start()

@@ -19,6 +19,9 @@ from contracts.fields import Implausible, Seen, Undecodable, reader_of, shape_of
 
 # An event that lists lines, and any other one. Up to two hundred of a type are looked at together.
 MOST_BYTES, MOST_PLAIN_BYTES = 128 * 1024, 16 * 1024
+MOST_ID = 200
+WHOSE = frozenset(("login", "logout", "identify"))  # types whose data names a visitor or a customer
+REQUIRED = dict.fromkeys(("order_placed", "order_status_changed", "refund_issued"), ("order_id",))
 LISTS = frozenset(("cart_update", "wishlist_update", "order_placed"))
 ATTRIBUTES, OPTIONAL = ("id", "source", "type", "time", "subject"), (("website", b"main"), ("specversion", b"1.0"))
 DAY_MS = 86_400_000
@@ -156,11 +159,13 @@ def _milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def _named_well(name: str) -> bool:
+    return 0 < len(name) <= MOST_ID and "\0" not in name
+
+
 def plausible(event: Event, now_ms: int) -> None:
     """Raises Implausible for what cannot be true: see the messages."""
-    kind, _, name = event.subject.partition(":")
-    if kind not in ("visitor", "customer") or not 0 < len(name) <= 200 or "\0" in event.subject:
-        raise Implausible("bad-subject", "a subject is visitor:<id> or customer:<id>, with up to 200 characters")
+    _whose(event)
     if not 0 < len(event.id) <= 200 or not 0 < len(event.source) <= 200 or "\0" in event.id + event.source:
         raise Implausible("bad-id", "id and source have 1 to 200 characters")
     if not 0 < len(event.website) <= 63 or "\0" in event.website:
@@ -169,3 +174,17 @@ def plausible(event: Event, now_ms: int) -> None:
         raise Implausible("time-ahead", "the time is more than a day ahead")
     if event.time_ms < YEAR_2000_MS:
         raise Implausible("time-long-past", "the time is before 2000: seconds instead of milliseconds?")
+
+
+def _whose(event: Event) -> None:
+    kind, _, name = event.subject.partition(":")
+    if kind not in ("visitor", "customer") or not _named_well(name):
+        raise Implausible("bad-subject", "a subject is visitor:<id> or customer:<id>, with up to 200 characters")
+    for field in ("visitor_id", "customer_id"):
+        if field in event.data and event.type in WHOSE and not _named_well(event.data[field]):
+            raise Implausible("bad-subject", "has 1 to 200 characters", f"data.{field}")
+    if event.type == "login" and kind == "customer" and event.data.get("customer_id", name) != name:
+        raise Implausible("bad-subject", "is not the customer of the subject", "data.customer_id")
+    for field in REQUIRED.get(event.type, ()):
+        if not event.data.get(field):
+            raise Implausible("missing-field", "is needed", f"data.{field}")

@@ -174,11 +174,18 @@ async def _unknown(producer: AIOKafkaProducer, topics: set[str]) -> set[str]:
 
 async def _send(producer: AIOKafkaProducer, record: Record) -> str | None:
     """None, or why this record will never be taken."""
+    if record.key is None and record.value is None:
+        return "empty"
     try:
         ack = await producer.send(record.topic, record.value, key=record.key, headers=list(record.headers))
         await ack
     except tuple(NEVER) as error:
         return NEVER[type(error)]
+    except (KafkaError, OSError):
+        raise
+    except Exception as error:  # the client cannot even write it down
+        log.error("bus_record_unwritable", topic=record.topic, error=type(error).__name__)
+        return "unwritable"
     return None
 
 

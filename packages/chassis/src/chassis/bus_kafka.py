@@ -7,7 +7,6 @@ committed offsets are only a hint for lag displays. After any failure the member
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from aiokafka.structs import ConsumerRecord
 from chassis.bus import AWAY_S, Fenced, close
 from chassis.bus_places import Places, Positions, Slice
 from chassis.health import Health
+from chassis.pace import pause_s
 from chassis.telemetry import get_logger
 
 POLL_MS, HINT_S = 200, 1.0
+METADATA_MS = 10_000  # how soon a topic that was made anew is noticed
 PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
 Found = Mapping[TopicPartition, Sequence[Any]]
@@ -49,21 +50,21 @@ class BatchConsumer:
         self._places = Places(positions, health)
         self._busy = asyncio.Lock()
         self._careful = False
+        self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, coming back after every failure."""
-        failures = 0
         while not stop.is_set():
             try:
                 await self._session(stop)
-                failures = 0
             except (KafkaError, OSError) as error:
-                failures += 1
+                self._failures += 1
+                failures = self._failures
                 log.warning("bus_session_failed", error=type(error).__name__, failures=failures)
                 if failures > 1:
                     self._health.trouble(PART, f"Kafka: {type(error).__name__}")
                 self._health.beat(PART)
-                await asyncio.sleep(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                await asyncio.sleep(pause_s(failures, base_s=0.1, most_s=5.0))
         self._health.end(PART)
 
     async def _session(self, stop: asyncio.Event) -> None:
@@ -77,6 +78,7 @@ class BatchConsumer:
             session_timeout_ms=member.session_timeout_ms,
             heartbeat_interval_ms=max(200, member.session_timeout_ms // 4),
             max_partition_fetch_bytes=4 * 1024 * 1024,
+            metadata_max_age_ms=METADATA_MS,
         )
         consumer.subscribe(member.topics, listener=_Listener(consumer, self._places, self._busy))
         try:
@@ -114,8 +116,9 @@ class BatchConsumer:
             log.error("bus_batch_failed", error=type(error).__name__, detail=str(error)[:500])
             self._health.trouble(PART, f"a batch fails again and again: {type(error).__name__}")
             self._places.displace()
-            await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(pause_s(1, base_s=0.5, most_s=1.0))
         else:
+            self._failures = 0
             self._health.fine(PART)
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> Found:

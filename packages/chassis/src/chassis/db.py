@@ -11,16 +11,17 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-# Classes of SQLSTATE that blame what was sent; every other one (connection, lock, resources, schema, operator) passes or is
-# an operator's to mend.
-BLAMES_THE_DATA = ("21", "22", "23")
+# Classes of SQLSTATE that blame what was sent (54: it is too large for the server); every other one (connection, lock,
+# resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
+BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
 COMMAND_S = 35.0
 
 
 def passes(error: BaseException) -> bool:
     """Whether an error of the database may be gone at the next try, whatever was sent."""
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] not in BLAMES_THE_DATA
+        state = error.sqlstate or ""
+        return state[:2] not in BLAMES_THE_DATA or state == TOO_COMPLEX
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, ValueError)  # a parameter that has no encoding is one
     return isinstance(error, OSError | TimeoutError | MemoryError | SQLAlchemyError)
@@ -80,7 +81,10 @@ def engine_of(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
             url = "postgresql+asyncpg://" + url.removeprefix(scheme)
-    settings = {"search_path": schema, "statement_timeout": "30000", "lock_timeout": "10000"}
+    settings = {
+        "search_path": schema, "statement_timeout": "30000", "lock_timeout": "10000",
+        "idle_in_transaction_session_timeout": "60000",
+    }  # fmt: skip
     return create_async_engine(
         url,
         pool_size=pool_size,
@@ -104,18 +108,33 @@ class Database:
 
     @asynccontextmanager
     async def tx(self) -> AsyncIterator[Tx]:
-        """One transaction: committed at the end of the block, rolled back when it raises."""
+        """One transaction: committed at the end of the block, rolled back when it raises.
+
+        A connection of which that is not certain (the statement was cancelled, or took too long) is thrown away: the next
+        who got it would be in a transaction that is not theirs, with its locks.
+        """
         connection = await self._checkout()
+        certain = False
         try:
             raw = await connection.get_raw_connection()
             driver: Any = raw.driver_connection
-            async with driver.transaction():
-                tx = Tx(connection, driver)
+            transaction = driver.transaction()
+            await transaction.start()
+            tx = Tx(connection, driver)
+            try:
                 try:
                     yield tx
                 finally:
                     await tx.settle()
+            except BaseException:
+                await transaction.rollback()
+                certain = True
+                raise
+            await transaction.commit()
+            certain = True
         finally:
+            if not certain:
+                await connection.invalidate()
             await connection.close()
 
     async def _checkout(self) -> AsyncConnection:

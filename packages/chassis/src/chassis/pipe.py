@@ -7,7 +7,6 @@ asks for the watched keys once, so that whoever watches a version sees it with t
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from chassis.pace import pause_s
 from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
@@ -60,8 +60,7 @@ class Pipe(asyncio.Protocol):
                 log.warning("pipe_lost", error=type(error).__name__, failures=failures)
             self._drop()
             if not stop.is_set():
-                pause = min(1.0, 0.02 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause_s(failures, base_s=0.02, most_s=1.0))
 
     async def _connect(self) -> None:
         self._loop = asyncio.get_running_loop()

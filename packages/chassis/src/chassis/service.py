@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 
 from chassis import telemetry
 from chassis.health import Health
+from chassis.pace import pause_s
 from chassis.telemetry import get_logger
 
 log = get_logger("service")
@@ -102,7 +103,7 @@ async def repeat(
                 continue
         except Exception as error:
             failures += 1
-            pause = min(10.0, max(idle_s, 0.1) * 2**failures)
+            pause = pause_s(failures, base_s=max(idle_s, 0.1), most_s=10.0)
             log.error("loop_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
             if failures > 1:
                 health.trouble(name, f"fails again and again: {type(error).__name__}")

@@ -149,7 +149,9 @@ class Stack:
 
     def _ready(self, service: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{self.ports[service]}/readyz", timeout=1) as answer:
+            with urllib.request.urlopen(
+                f"http://{LOOPBACK}:{self.ports[service]}/readyz?exclude=edge&exclude=watch", timeout=1
+            ) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -14,6 +14,7 @@ import httpx
 from chassis.health import Health
 from chassis.service import repeat
 from chassis.telemetry import get_logger
+from redis.exceptions import RedisError
 
 from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
 from gateway.telemetry import DECISIONS, PURGES
@@ -94,7 +95,12 @@ class Watcher:
         self._knowledge.hits = 0
         if not self._knowledge.loaded or self._latest != self._known:
             await self.refresh()
-        await self.purge()
+        try:
+            await self.purge()
+        except (httpx.HTTPError, RedisError, OSError) as error:  # an edge that is away keeps nobody from what is new
+            self._health.trouble("edge", f"cannot be purged: {type(error).__name__}")
+        else:
+            self._health.fine("edge")
         return self._latest != self._known
 
     async def refresh(self) -> None:

@@ -134,14 +134,14 @@ def _letter(dead: Dead) -> Record:
         ("dlq-partition", b"%d" % record.partition),
         ("dlq-offset", b"%d" % record.offset),
     )
-    letter = record._replace(topic=f"{record.topic}.dlq", headers=(*record.headers, *marks))
+    letter = record._replace(topic=f"{record.topic}.dlq", value=record.value or b"", headers=(*record.headers, *marks))
     if letter.size <= MOST_RECORD:
         return letter
     marks = (*marks, ("dlq-cut", b"%d" % record.size))
     kept = [(name, value) for name, value in record.headers if len(name) + len(value or b"") < MOST_HEADER][
         :MOST_HEADERS
     ]
-    key, value = record.key, record.value or b""
+    key, value = record.key, letter.value or b""
     return letter._replace(
         key=key if len(key or b"") < MOST_HEADER else None, value=value[: MOST_RECORD // 2], headers=(*kept, *marks)
     )
