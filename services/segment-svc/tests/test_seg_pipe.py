@@ -14,10 +14,9 @@ import pytest
 from chassis.bus import MOST_RECORD, Fenced
 from chassis.bus_places import Slice
 from chassis.clock import ManualClock
-from segment_svc import definitions, store
+from segment_svc import store
 from segment_svc.domain import profile as people
-from segment_svc.domain.leaves.person import Attribute
-from segment_svc.flows import backfill, sweep
+from segment_svc.flows import sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, TOPIC, VIEWED, Log, event, make, members, records
@@ -173,104 +172,6 @@ class TestPoison:
         answer = (await client.post("/v1/events", json={"events": batch})).json()
         assert answer["outcomes"] == {"applied": 2}
         assert [(r["pointer"], r["reason"]) for r in answer["rejected"]] == [("/events/1", "poison")]
-
-
-@pytest.fixture
-def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
-    """Once awaited, asking whether an attribute is `boom` raises for everybody who did anything; it did not at save."""
-    bind = Attribute.bind
-
-    def broken(self: Any, params: Any) -> Any:
-        answer = bind(self, params)
-
-        def asked(facts: Any, now: int) -> bool:
-            if params[2] == "boom" and facts.profile.log:
-                raise ZeroDivisionError
-            return answer(facts, now)
-
-        return asked
-
-    async def begin() -> None:
-        monkeypatch.setattr(Attribute, "bind", broken)
-        async with service.deps.db.tx() as tx:
-            await definitions.publish(tx, [], now=START)
-
-    return begin
-
-
-BOOM = {"any": [VIEWED, {"attribute": "a", "op": "eq", "value": "boom"}]}
-
-
-class TestQuarantine:
-    @pytest.fixture
-    async def shop(self, client: httpx.AsyncClient, service: Any, log: Log) -> Log:
-        """A rule that will break, one that refers to it, and one that has nothing to do with it; ann is in all that serve."""
-        await make(client, service, "boom", BOOM)
-        await make(client, service, "not-boom", {"segment": {"op": "not_in", "keys": ["boom"]}})
-        await make(client, service, "viewers")
-        await log.give(event(1))
-        return log
-
-    async def test_a_rule_that_raises_is_taken_out_with_those_that_refer_to_it_and_the_others_go_on(
-        self, client: httpx.AsyncClient, shop: Log, breaking: Breaking
-    ) -> None:
-        await breaking()
-        receipt = await shop.give(
-            event(2, "identify", {"attributes": {"a": "x"}}, who="customer:c"), event(3, who="customer:c")
-        )
-        assert receipt.outcomes == {"applied": 2}
-        assert await members(client, "viewers") == {"v:ann", "c:c"}
-        assert await members(client, "boom") == await members(client, "not-boom") == set()
-        found = {s["key"]: s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]}
-        assert found == {"boom": "ZeroDivisionError", "not-boom": "refers to boom", "viewers": None}
-        served = (await client.get("/v1/definitions")).json()["segments"]
-        assert [s["key"] for s in served] == ["viewers"]
-        why = await client.get("/v1/segments/boom/explain", params={"profile": "v:ann"})
-        assert (why.status_code, "quarantined" in why.json()["detail"]) == (409, True)
-
-    async def test_saving_it_again_ends_it(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        await breaking()
-        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
-        assert await members(client, "boom") == set()
-        monkeypatch.undo()
-        body = {"name": "boom", "status": "active", "condition": BOOM}
-        answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
-        while await backfill.step(service.deps):
-            pass
-        assert {s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]} == {None}
-        assert await members(client, "boom") == {"v:ann"}
-        await shop.give(event(4, "login", who="customer:c"))
-        assert await members(client, "not-boom") == {"c:c"}
-
-    async def test_a_new_version_that_raises_never_serves_and_the_old_one_goes_on(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
-    ) -> None:
-        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
-        body = {"name": "viewers", "status": "active", "condition": BOOM}
-        answer = await client.put("/v1/segments/viewers", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
-        await breaking()
-        while await backfill.step(service.deps):
-            pass
-        found = (await client.get("/v1/segments/viewers")).json()
-        assert (found["live_version"], found["quarantined"]) == (1, "ZeroDivisionError")
-        assert await members(client, "viewers") == {"v:ann"}
-
-    async def test_the_sweep_goes_on_too(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, clock: ManualClock
-    ) -> None:
-        week = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
-        await make(client, service, "week", week)
-        await shop.give(event(5, at=START + 1))
-        assert await members(client, "week") == {"v:ann"}
-        await breaking()
-        clock.advance(8 * 86_400_000)
-        while await sweep.sweep(service.deps):
-            pass
-        assert await members(client, "week") == set()
 
 
 class TestStored:

@@ -146,7 +146,8 @@ class TestMembership:
             await send(client, view(i, START - i, "customer:7"))
         login = {**view(0, START), "type": "login", "subject": "customer:7"}
         for number, customer in ((20, "7"), (21, "8")):
-            await send(client, {**login, "id": f"l{number}", "data": {"visitor_id": "ann", "customer_id": customer}})
+            hands = {"subject": f"customer:{customer}", "data": {"visitor_id": "ann", "customer_id": customer}}
+            await send(client, {**login, "id": f"l{number}", **hands})
             shown = [(await read(service, f"{name}")).bits for name in ("v:ann", f"c:{customer}")]
             assert shown == ([b"\x01"] * 2 if customer == "7" else [b""] * 2)
         await send(client, view(30, START, "customer:7"))

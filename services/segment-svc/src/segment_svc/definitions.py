@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,8 +19,7 @@ from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
 
 from segment_svc import wire
-from segment_svc.domain.checks import readable
-from segment_svc.domain.definition import Definition, references, renamed
+from segment_svc.domain.definition import Circle, Definition, references, renamed
 from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.settings import Settings
 from segment_svc.telemetry import QUARANTINED
@@ -29,11 +28,11 @@ HEAD = "SELECT version FROM release_head"
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, v.body::text, q.cause FROM plan p
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, p.cause, v.body::text FROM plan p
     JOIN segment s ON s.id = p.segment_id
-    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version
-    LEFT JOIN quarantine q ON q.segment_id = p.segment_id AND q.version = p.version ORDER BY s.id"""
-SHADOW_MARK, UNREADABLE = "@shadow", "cannot be read by this version of the service"
+    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
+SHADOW_MARK = "@shadow"
+UNREADABLE, CIRCLE = "cannot be read by this version of the service", "refers to itself through others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +78,17 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     Raises RuleRaised for those that cannot be compiled. Quarantined ones have been left out.
     """
     zone = ZoneInfo(settings.time_zone)
-    shadows = {p["key"] for p in plans if not p["live"]}
-    rename = {key: key + SHADOW_MARK for key in shadows}
-    live = tuple(_definition(p, p["key"], p["body"]["condition"]) for p in plans if p["live"])
-    shadow = tuple(
-        _definition(p, rename[p["key"]], renamed(p["body"]["condition"], rename)) for p in plans if not p["live"]
-    )
-    if broken := {d.key: UNREADABLE for d in (*live, *shadow) if not readable(d, zone)}:
-        raise RuleRaised(broken)
-    ruleset = RuleSet.compile([*live, *shadow], zone)
+    try:
+        found = {name: _definition(plan, name, condition) for name, plan, condition in named(plans)}
+        ruleset = RuleSet.compile(list(found.values()), zone)
+    except Circle as circle:
+        raise RuleRaised(dict.fromkeys(circle.keys, CIRCLE)) from None
+    except Exception:  # saved by whatever version of this code, or by hand
+        broken = [name for name, plan, condition in named(plans) if not _compiles(plan, name, condition, zone)]
+        if not broken:
+            raise
+        raise RuleRaised(dict.fromkeys(broken, UNREADABLE)) from None
+    live = tuple(d for name, d in found.items() if not name.endswith(SHADOW_MARK))
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
         version=version,
@@ -99,6 +100,24 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
         horizon_ms=settings.horizon_ms,
         lead_ms=settings.lead_ms,
     )
+
+
+def named(plans: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """(name, plan, condition) of each plan; shadow plans, and references of theirs to other shadow plans, have a mark."""
+    marked = {p["key"]: p["key"] + SHADOW_MARK for p in plans if not p["live"]}
+    for plan in plans:
+        condition = plan["body"].get("condition")
+        yield (
+            (plan["key"], plan, condition) if plan["live"] else (marked[plan["key"]], plan, renamed(condition, marked))
+        )
+
+
+def _compiles(plan: dict[str, Any], name: str, condition: Any, zone: ZoneInfo) -> bool:
+    try:
+        RuleSet.compile([_definition(plan, name, condition)], zone)
+    except Exception:
+        return False
+    return True
 
 
 def _definition(plan: dict[str, Any], key: str, condition: Any) -> Definition:
@@ -135,11 +154,18 @@ class RuleBook:
         """The rules of the newest release, for who only reads. Raises RuleRaised."""
         version = await tx.fetchval(HEAD)
         if self._rules is None or self._rules.version != version:
-            plans = [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
+            plans = await read_plans(tx)
+            QUARANTINED.clear()
             for plan in plans:
-                QUARANTINED.labels(segment=plan["key"]).set(1 if plan["live"] and plan["cause"] else 0)
+                if plan["live"] and plan["cause"]:
+                    QUARANTINED.labels(segment=plan["key"]).set(1)
             self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings)
         return self._rules
+
+
+async def read_plans(tx: Tx) -> list[dict[str, Any]]:
+    """What is computed: live and shadow plans with their definitions, and why nobody is in them, if so (`cause`)."""
+    return [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
 
 
 async def lock(tx: Tx) -> None:
@@ -158,7 +184,7 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
 
 
 STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
-        (SELECT max(q.cause) FROM quarantine q WHERE q.segment_id = s.id AND q.version IN (s.version, p.version)) AS cause
+        (SELECT max(c.cause) FROM plan c WHERE c.segment_id = s.id) AS cause
     FROM segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
     LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""
 
@@ -218,8 +244,8 @@ def dependents(stored: Sequence[Stored], key: str) -> list[Stored]:
             for s in stored
             if s.key not in found
             and s.key != key
-            and s.body["status"] == "active"
-            and references(s.body["condition"]) & reached
+            and s.body.get("status") == "active"
+            and references(s.body.get("condition")) & reached
         ]
         if not new:
             return list(found.values())

@@ -14,15 +14,6 @@ from segment_svc.domain.ruleset import UTC
 from segment_svc.domain.vocabulary import vocabulary
 
 
-def readable(definition: Definition, zone: ZoneInfo = UTC) -> bool:
-    """Whether the condition, saved by whatever version of this code, can be compiled by this one."""
-    try:
-        parse(definition.condition, vocabulary(definition.websites, zone, {}))
-    except Invalid:
-        return False
-    return True
-
-
 def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
     """What is wrong with the definition `key` among the others; nothing when it can be saved."""
     by_key = {d.key: d for d in definitions}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -64,14 +64,36 @@ def depends_on_itself(by_key: Mapping[str, Definition], start: str) -> bool:
     return False
 
 
+class Circle(Exception):
+    """Definitions that refer to each other in a circle; `keys` are those in it, or behind it."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        super().__init__(sorted(keys))
+        self.keys = sorted(keys)
+
+
 def ordered(definitions: Sequence[Definition]) -> list[Definition]:
-    """Referred-to segments first. Raises ValueError for a cycle, which check refuses at save."""
+    """Referred-to segments first. Raises Circle."""
     waiting, done = {d.key: d for d in definitions}, []
     while waiting:
         ready = [d for d in waiting.values() if not references(d.condition) & set(waiting)]
         if not ready:
-            raise ValueError("segments refer to each other in a circle")
+            raise Circle(waiting)
         for definition in ready:
             done.append(definition)
             del waiting[definition.key]
     return done
+
+
+def spread(causes: Mapping[str, str], conditions: Mapping[str, Any]) -> dict[str, str]:
+    """Why definitions cannot be answered: those of `causes`, and all that refer to them, directly or through others."""
+    found = dict(causes)
+    while True:
+        more = {
+            key: f"refers to {min(dead)}"
+            for key, condition in conditions.items()
+            if key not in found and (dead := references(condition) & set(found))
+        }
+        if not more:
+            return found
+        found |= more

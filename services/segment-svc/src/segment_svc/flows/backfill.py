@@ -81,14 +81,14 @@ async def swap(deps: Deps, job_id: int) -> None:
         if job is None:  # replaced by a newer change meanwhile
             return
         rules = await deps.rulebook.current(tx)
-        shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live")
+        shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
         await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
         moves: list[Transition] = []
         for shadow in shadows:
             durable = rules.ruleset.is_durable(rules.keys[shadow["segment_id"]] + definitions.SHADOW_MARK)
             moves += await _move_members(tx, shadow, durable=durable, now=now)
         await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
-        await tx.execute("UPDATE plan SET live = true WHERE NOT live")
+        await tx.execute("UPDATE plan SET live = true WHERE NOT live AND cause IS NULL")
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
             job_id,

@@ -7,7 +7,7 @@ segment again ends it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chassis.db import Tx
 from chassis.problems import Problem
@@ -16,13 +16,12 @@ from chassis.telemetry import get_logger
 from segment_svc import definitions, store
 from segment_svc.definitions import SHADOW_MARK
 from segment_svc.deps import Deps
+from segment_svc.domain.definition import spread
 from segment_svc.domain.ruleset import RuleRaised
 
 T = TypeVar("T")
+MARK = "UPDATE plan SET cause = $3 WHERE segment_id = $1 AND live = $2 AND cause IS NULL RETURNING version"
 MOST_ROUNDS = 100
-PUT = """INSERT INTO quarantine (segment_id, version, cause, at)
-    SELECT p.segment_id, p.version, $3, $4 FROM plan p JOIN segment s ON s.id = p.segment_id
-    WHERE s.key = $1 AND p.live = $2 ON CONFLICT DO NOTHING RETURNING segment_id, version"""
 log = get_logger("quarantine")
 
 
@@ -37,31 +36,31 @@ async def guarded(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def quarantine(deps: Deps, causes: Mapping[str, str]) -> None:
-    """Take rules out: key (of the shadow plan, with its mark) -> the kind of error."""
+    """Take rules out, with those that refer to them: key (of a shadow plan, with its mark) -> the kind of error."""
     now = deps.clock.now_ms()
-    live = {key: cause for key, cause in causes.items() if not key.endswith(SHADOW_MARK)}
-    shadow = {key.removesuffix(SHADOW_MARK): cause for key, cause in causes.items() if key not in live}
     async with deps.db.tx() as tx:
-        await definitions.publish(tx, [f"segment:{key}" for key in sorted({*live, *shadow})], now=now)
-        stored = await definitions.read_all(tx)
-        for group, serving in ((live, True), (shadow, False)):
-            for key in list(group):
-                for user in definitions.dependents(stored, key):
-                    group.setdefault(user.key, f"refers to {key}")
-            for key, cause in group.items():
-                await _take_out(tx, key, cause, serving=serving, now=now)
+        await definitions.lock(tx)
+        plans = {
+            name: (plan, condition) for name, plan, condition in definitions.named(await definitions.read_plans(tx))
+        }
+        found = spread(causes, {name: condition for name, (_, condition) in plans.items()})
+        keys = {name.removesuffix(SHADOW_MARK) for name in found}
+        await definitions.publish(tx, [f"segment:{key}" for key in sorted(keys)], now=now)
+        for name, cause in found.items():
+            if name in plans:
+                await _take_out(tx, plans[name][0], cause.removesuffix(SHADOW_MARK), now=now)
     deps.relay.wake()
-    users = await _users(deps, [*live, *shadow])
-    for key, cause in {**shadow, **live}.items():
-        log.error("segment_quarantined", segment=key, cause=cause, live=key in live, used_by=users.get(key, []))
+    users = await _users(deps, sorted(keys))
+    for name, cause in found.items():
+        key = name.removesuffix(SHADOW_MARK)
+        log.error("segment_quarantined", segment=key, cause=cause, live=name == key, used_by=users.get(key, []))
 
 
-async def _take_out(tx: Tx, key: str, cause: str, *, serving: bool, now: int) -> None:
-    for segment_id, version in await tx.fetch(PUT, key, serving, cause, now):
-        if serving:
-            await store.empty(tx, segment_id, version=version, cause="quarantine", now=now)
-        else:
-            await tx.execute("DELETE FROM plan WHERE segment_id = $1 AND NOT live", segment_id)
+async def _take_out(tx: Tx, plan: Mapping[str, Any], cause: str, *, now: int) -> None:
+    """A live plan stays, and has no members; a shadow plan will not serve."""
+    version = await tx.fetchval(MARK, plan["id"], plan["live"], cause)
+    if version is not None and plan["live"]:
+        await store.empty(tx, plan["id"], version=version, cause="quarantine", now=now)
 
 
 async def _users(deps: Deps, keys: list[str]) -> dict[str, list[str]]:

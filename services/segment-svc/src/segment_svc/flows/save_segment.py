@@ -45,12 +45,14 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         old = stored.get(change.key)
         _expect(old, change)
         version = 1 if old is None else old.version + 1
+        draft = Stored(old.id if old else 0, change.key, version, None, change.body)
+        if change.body["status"] != "inactive":  # switching off is always possible
+            _check([s for s in stored.values() if s.key != change.key], draft, deps.rulebook.zone)
         segment_id = await definitions.insert(
             tx, change.key, version, segment_id=old.id if old else None, body=change.body, actor=change.actor, now=now
         )
         saved = Stored(segment_id, change.key, version, old.live_version if old else None, change.body)
         stored[change.key] = saved
-        _check(list(stored.values()), saved, deps.rulebook.zone)
         if change.body["status"] != "active":
             await _retire(tx, saved, now=now)
         affected = [saved] if change.body["status"] == "active" else []
@@ -73,12 +75,21 @@ def _expect(old: Stored | None, change: Change) -> None:
         )
 
 
-def _check(stored: list[Stored], saved: Stored, zone: ZoneInfo) -> None:
+def _check(others: list[Stored], draft: Stored, zone: ZoneInfo) -> None:
     """The whole set must compile with the change in it, where unknown references and cycles show; and it must run."""
-    active = [s for s in stored if s.body["status"] == "active" or s.key == saved.key]
-    refuse(check([_draft(s) for s in active], saved.key, zone))
-    fault = run_probes(_draft(saved), zone)
+    active = [_draft(s) for s in others if s.body.get("status") == "active" and _complete(s)]
+    refuse(check([*active, _draft(draft)], draft.key, zone))
+    fault = run_probes(_draft(draft), zone)
     refuse([fault] if fault else [])
+
+
+def _complete(stored: Stored) -> bool:
+    """Whether what is stored has the shape of a definition; what has not is quarantined where it is computed."""
+    try:
+        _draft(stored)
+    except Exception:
+        return False
+    return True
 
 
 def refuse(faults: Sequence[Fault]) -> None:
@@ -104,8 +115,9 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     pending = {segment for row in running for segment in row["segments"]}
     chosen = {s.id: s for s in everything if s.id in pending and s.body["status"] == "active"}
     chosen.update((s.id, s) for s in affected)
-    await tx.execute("DELETE FROM quarantine WHERE segment_id = ANY($1::smallint[])", list(chosen))
-    await tx.execute("DELETE FROM plan WHERE NOT live")
+    await tx.execute(
+        "DELETE FROM plan WHERE NOT live AND (cause IS NULL OR segment_id = ANY($1::smallint[]))", list(chosen)
+    )
     if not chosen:
         return
     used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}

@@ -192,9 +192,12 @@ class Segment(LeafType):
         return {"segment": {"op": params[0], "keys": list(params[1])}}
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
-        """See LeafType. A segment that does not serve has no members."""
-        inside = [key in self._bits and bool(facts.bits >> self._bits[key] & 1) for key in params[1]]
-        return all(inside) if params[0] == "all" else any(inside) == (params[0] == "in")
+        """See LeafType. Nobody is in a segment that does not serve, nor out of it: what cannot be known is neither."""
+        op, keys = params
+        inside = [bool(facts.bits >> self._bits[key] & 1) for key in keys if key in self._bits]
+        if op == "in":
+            return any(inside)
+        return len(inside) == len(keys) and (all(inside) if op == "all" else not any(inside))
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""

@@ -88,24 +88,17 @@ STATEMENTS = (
         PRIMARY KEY (segment_id, version)
     )""",
     # How a version is computed: which bits of `profile.atoms` are its. A live plan serves; a shadow plan is being
-    # backfilled and takes the live one's place at the swap.
+    # backfilled and takes the live one's place at the swap. `cause`: why
+    # it is quarantined, if it is: nobody is in a live one, and a shadow one will not serve.
     """CREATE TABLE plan (
         id bigserial PRIMARY KEY,
         segment_id smallint NOT NULL,
         version int NOT NULL,
         atoms smallint[] NOT NULL,
         live boolean NOT NULL,
+        cause text,
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
         UNIQUE (segment_id, live)
-    )""",
-    # Versions that cannot be evaluated: nobody is in them.
-    """CREATE TABLE quarantine (
-        segment_id smallint NOT NULL,
-        version int NOT NULL,
-        cause text NOT NULL,
-        at bigint NOT NULL,
-        PRIMARY KEY (segment_id, version),
-        FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE
     )""",
     # One row: the number of the newest release.
     """CREATE TABLE release_head (

@@ -1,0 +1,100 @@
+"""The outbox: a lot and a pace per channel, and what a receiver never takes is put aside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from chassis import outbox
+from chassis.db import Database
+from chassis.health import Health
+from chassis.outbox import OUTBOX_DDL, Refusal, Relay
+
+servers = pytest.mark.servers
+
+
+class Receiver:
+    """A handler that fails as often as it is told to, and never takes what begins with `bad`."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.got: list[bytes] = []
+        self.failures = failures
+
+    async def __call__(self, payloads: Sequence[bytes]) -> list[Refusal]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("away")
+        self.got += [p for p in payloads if not p.startswith(b"bad")]
+        return [Refusal(p, "bad") for p in payloads if p.startswith(b"bad")]
+
+
+@pytest.fixture
+async def db(database: str) -> AsyncIterator[Database]:
+    db = await Database.open(database, schema="public")
+    async with db.tx() as tx:
+        for statement in OUTBOX_DDL:
+            await tx.execute(statement)
+    yield db
+    await db.close()
+
+
+async def queue(db: Database, channel: str, *payloads: bytes) -> None:
+    async with db.tx() as tx:
+        await outbox.add(tx, channel, *payloads)
+
+
+@servers
+class TestOutbox:
+    async def test_rows_of_a_rolled_back_transaction_never_leave_and_a_failed_handler_gets_them_again(
+        self, db: Database
+    ) -> None:
+        receiver = Receiver(failures=1)
+        with contextlib.suppress(RuntimeError):
+            async with db.tx() as tx:
+                await outbox.add(tx, "c", b"lost")
+                raise RuntimeError
+        await queue(db, "c", b"kept")
+        relay = Relay(db, {"c": receiver}, Health())
+        with pytest.raises(OSError, match="away"):
+            await relay.step("c")
+        assert await relay.step("c") == 1
+        assert await relay.step("c") == 0
+        assert receiver.got == [b"kept"]
+
+    async def test_a_receiver_that_is_away_holds_up_no_other_channel_and_is_named(self, db: Database) -> None:
+        away, here, health = Receiver(failures=10**6), Receiver(), Health()
+        relay, stop = Relay(db, {"facts": away, "documents": here}, health), asyncio.Event()
+        await queue(db, "facts", *(b"f%d" % n for n in range(500)))
+        await queue(db, "documents", b"d")
+        running = asyncio.ensure_future(relay.run(stop))
+        while not here.got or "outbox facts" not in health.troubles():
+            await asyncio.sleep(0.01)
+        assert list(health.troubles()) == ["outbox facts"]
+        away.failures = 0
+        relay.wake()
+        while len(away.got) < 500:
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+        assert (here.got, health.troubles()) == ([b"d"], {})
+
+    async def test_what_is_never_taken_is_put_aside_with_the_reason_and_the_rest_goes_on(self, db: Database) -> None:
+        receiver = Receiver()
+        await queue(db, "c", b"one", b"bad", b"two")
+        await Relay(db, {"c": receiver}, Health()).drain()
+        async with db.tx() as tx:
+            aside = [tuple(r) for r in await tx.fetch("SELECT channel, payload, reason FROM undeliverable")]
+            assert await tx.fetchval("SELECT count(*) FROM outbox") == 0
+        assert (receiver.got, aside) == ([b"one", b"two"], [("c", b"bad", "bad")])
+
+    async def test_a_process_that_stops_hands_on_what_was_committed_and_gives_up_on_who_is_away(
+        self, db: Database
+    ) -> None:
+        away, here, stop = Receiver(failures=10**6), Receiver(), asyncio.Event()
+        await queue(db, "a", b"1")
+        await queue(db, "b", b"2")
+        stop.set()
+        await Relay(db, {"a": away, "b": here}, Health()).run(stop)
+        assert here.got == [b"2"]

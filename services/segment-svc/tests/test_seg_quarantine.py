@@ -1,0 +1,233 @@
+"""A rule that cannot be evaluated is taken out by name, with those that refer to it; everything beside it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from chassis.clock import ManualClock
+from segment_svc import definitions
+from segment_svc.domain.leaves.person import Attribute
+from segment_svc.flows import backfill, sweep
+
+sys.path.insert(0, str(Path(__file__).parent))
+from seg_log import START, VIEWED, Log, event, make, members
+
+pytestmark = pytest.mark.servers
+Breaking = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+def log(service: Any) -> Log:
+    return Log(service)
+
+
+@pytest.fixture
+def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Once awaited, asking whether an attribute is `boom` raises for everybody who did anything; it did not at save."""
+    bind = Attribute.bind
+
+    def broken(self: Any, params: Any) -> Any:
+        answer = bind(self, params)
+
+        def asked(facts: Any, now: int) -> bool:
+            if params[2] == "boom" and facts.profile.log:
+                raise ZeroDivisionError
+            return answer(facts, now)
+
+        return asked
+
+    async def begin() -> None:
+        monkeypatch.setattr(Attribute, "bind", broken)
+        async with service.deps.db.tx() as tx:
+            await definitions.publish(tx, [], now=START)
+
+    return begin
+
+
+BOOM = {"any": [VIEWED, {"attribute": "a", "op": "eq", "value": "boom"}]}
+
+
+class TestQuarantine:
+    @pytest.fixture
+    async def shop(self, client: httpx.AsyncClient, service: Any, log: Log) -> Log:
+        """A rule that will break, one that refers to it, and one that has nothing to do with it; ann is in all that serve."""
+        await make(client, service, "boom", BOOM)
+        await make(client, service, "not-boom", {"segment": {"op": "not_in", "keys": ["boom"]}})
+        await make(client, service, "viewers")
+        await log.give(event(1))
+        return log
+
+    async def test_a_rule_that_raises_is_taken_out_with_those_that_refer_to_it_and_the_others_go_on(
+        self, client: httpx.AsyncClient, shop: Log, breaking: Breaking
+    ) -> None:
+        await breaking()
+        receipt = await shop.give(
+            event(2, "identify", {"attributes": {"a": "x"}}, who="customer:c"), event(3, who="customer:c")
+        )
+        assert receipt.outcomes == {"applied": 2}
+        assert await members(client, "viewers") == {"v:ann", "c:c"}
+        assert await members(client, "boom") == await members(client, "not-boom") == set()
+        found = {s["key"]: s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]}
+        assert found == {"boom": "ZeroDivisionError", "not-boom": "refers to boom", "viewers": None}
+        served = (await client.get("/v1/definitions")).json()["segments"]
+        assert [s["key"] for s in served] == ["viewers"]
+        why = await client.get("/v1/segments/boom/explain", params={"profile": "v:ann"})
+        assert (why.status_code, "quarantined" in why.json()["detail"]) == (409, True)
+
+    async def test_saving_it_again_ends_it(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await breaking()
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
+        assert await members(client, "boom") == set()
+        monkeypatch.undo()
+        body = {"name": "boom", "status": "active", "condition": BOOM}
+        answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
+        assert answer.status_code == 200, answer.text
+        while await backfill.step(service.deps):
+            pass
+        assert {s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]} == {None}
+        assert await members(client, "boom") == {"v:ann"}
+        await shop.give(event(4, "login", who="customer:c"))
+        assert await members(client, "not-boom") == {"c:c"}
+
+    async def test_a_new_version_that_raises_never_serves_and_the_old_one_goes_on(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
+    ) -> None:
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
+        body = {"name": "viewers", "status": "active", "condition": BOOM}
+        answer = await client.put("/v1/segments/viewers", json=body, headers={"if-match": '"1"'})
+        assert answer.status_code == 200, answer.text
+        await breaking()
+        while await backfill.step(service.deps):
+            pass
+        found = (await client.get("/v1/segments/viewers")).json()
+        assert (found["live_version"], found["quarantined"]) == (1, "ZeroDivisionError")
+        assert await members(client, "viewers") == {"v:ann"}
+
+    async def test_the_sweep_goes_on_too(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, clock: ManualClock
+    ) -> None:
+        week = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
+        await make(client, service, "week", week)
+        await shop.give(event(5, at=START + 1))
+        assert await members(client, "week") == {"v:ann"}
+        await breaking()
+        clock.advance(8 * 86_400_000)
+        while await sweep.sweep(service.deps):
+            pass
+        assert await members(client, "week") == set()
+
+
+class TestReleases:
+    """What is stored, by whatever version or hand: it stops nobody else, and saving again mends it."""
+
+    @pytest.fixture
+    async def shop(self, client: httpx.AsyncClient, service: Any, log: Log) -> Log:
+        await make(client, service, "base")
+        await make(client, service, "user", {"segment": {"op": "in", "keys": ["base"]}})
+        await make(client, service, "other")
+        await log.give(event(1))
+        return log
+
+    async def put(self, client: httpx.AsyncClient, service: Any, key: str, condition: Any) -> None:
+        version = (await client.get(f"/v1/segments/{key}")).json()["version"]
+        body = {"name": key, "status": "active", "condition": condition}
+        answer = await client.put(f"/v1/segments/{key}", json=body, headers={"if-match": f'"{version}"'})
+        assert answer.status_code == 200, answer.text
+        async with asyncio.timeout(30):
+            while await backfill.step(service.deps):
+                pass
+
+    async def serving(self, client: httpx.AsyncClient) -> set[str]:
+        return {s["key"] for s in (await client.get("/v1/definitions")).json()["segments"]}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "body - 'overrides'", "body - 'applies_to'", "'{}'::jsonb", "body || '{\"overrides\": [{}]}'",
+            "body || '{\"websites\": 5}'", "body || '{\"condition\": {\"segment\": {\"op\": \"in\", \"keys\": [\"base\"]}}}'",
+            "body || '{\"condition\": [1]}'",
+        ],
+    )  # fmt: skip
+    async def test_an_odd_stored_body_is_quarantined_with_its_users_alone(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, change: str
+    ) -> None:
+        async with service.deps.db.tx() as tx:
+            await tx.execute(
+                f"""UPDATE segment_version v SET body = {change} FROM segment s
+                    WHERE s.id = v.segment_id AND s.key = 'base'"""
+            )
+            await definitions.publish(tx, [], now=START)
+        assert (await shop.give(event(2, who="visitor:bob"))).outcomes == {"applied": 1}
+        assert await members(client, "other") == {"v:ann", "v:bob"}
+        assert await self.serving(client) == {"other"}
+        assert await members(client, "base") == await members(client, "user") == set()
+
+    async def test_a_circle_between_versions_that_serve_is_taken_out_and_mended_by_saving(
+        self, client: httpx.AsyncClient, service: Any, shop: Log
+    ) -> None:
+        async with service.deps.db.tx() as tx:
+            await tx.execute(
+                """UPDATE segment_version v SET body =
+                        jsonb_set(body, '{condition}', '{"segment": {"op": "in", "keys": ["user"]}}')
+                    FROM segment s WHERE s.id = v.segment_id AND s.key = 'base'"""
+            )
+            await definitions.publish(tx, [], now=START)
+        assert (await shop.give(event(2, who="visitor:bob"))).outcomes == {"applied": 1}
+        assert await self.serving(client) == {"other"}
+        await self.put(client, service, "base", VIEWED)
+        assert await self.serving(client) == {"base", "user", "other"}
+        assert await members(client, "user") == {"v:ann", "v:bob"}
+
+    async def test_a_shadow_that_raises_leaves_what_serves_as_it_is_and_others_still_go_live(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
+    ) -> None:
+        body = {"name": "base", "status": "active", "condition": BOOM}
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
+        answer = await client.put("/v1/segments/base", json=body, headers={"if-match": '"1"'})
+        assert answer.status_code == 200, answer.text
+        await breaking()
+        async with asyncio.timeout(30):
+            while await backfill.step(service.deps):
+                pass
+        assert await self.serving(client) == {"base", "user", "other"}
+        assert await members(client, "user") == {"v:ann"}
+        await make(client, service, "fresh")
+        assert await members(client, "fresh") == {"v:ann"}
+        found = {
+            s["key"]: (s["live_version"], s["quarantined"])
+            for s in (await client.get("/v1/segments")).json()["segments"]
+        }
+        assert found["base"] == (1, "ZeroDivisionError")
+        await self.put(client, service, "base", VIEWED)
+        assert (await client.get("/v1/segments/base")).json()["quarantined"] is None
+
+    async def test_not_in_what_does_not_serve_holds_for_nobody(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
+    ) -> None:
+        await make(client, service, "boom", BOOM)
+        await make(client, service, "rest", {"segment": {"op": "not_in", "keys": ["boom"]}})
+        await self.put(client, service, "rest", {"all": [BOOM, {"segment": {"op": "not_in", "keys": ["base"]}}]})
+        await breaking()
+        await shop.give(event(3, "identify", {"attributes": {"a": "x"}}, who="customer:c"), event(4, who="customer:c"))
+        assert await members(client, "rest") == set()
+
+    async def test_what_is_quarantined_can_be_switched_off_and_refused_saves_use_no_number(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
+    ) -> None:
+        for _ in range(5):
+            answer = await client.post("/v1/segments", json={"key": "bad", "name": "bad", "condition": {"x": 1}})
+            assert answer.status_code == 422
+        await make(client, service, "boom", BOOM)
+        assert (await client.get("/v1/segments/boom")).json()["id"] == 4
+        await breaking()
+        body = {"name": "boom", "status": "inactive", "condition": BOOM}
+        answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
+        assert answer.status_code == 200, answer.text
