@@ -98,3 +98,24 @@ class TestOutbox:
         stop.set()
         await Relay(db, {"a": away, "b": here}, Health()).run(stop)
         assert here.got == [b"2"]
+
+    async def test_a_slow_receiver_gets_less_at_a_time_until_it_keeps_up(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        got: list[bytes] = []
+
+        async def slow(payloads: Sequence[bytes]) -> list[Refusal]:
+            for payload in payloads:
+                await asyncio.sleep(0.02)
+                got.append(payload)
+            return []
+
+        monkeypatch.setattr(outbox, "HANDLER_S", 0.3)
+        await queue(db, "c", *(b"%d" % n for n in range(100)))
+        relay = Relay(db, {"c": slow}, Health())
+        async with asyncio.timeout(30):
+            while len(set(got)) < 100:
+                with contextlib.suppress(TimeoutError):
+                    await relay.step("c")
+        async with db.tx() as tx:
+            assert await tx.fetchval("SELECT count(*) FROM outbox") < 20

@@ -68,12 +68,18 @@ class Slice:
 
 @dataclass(slots=True)
 class _Place:
-    """`next_offset` None: not known. `before_ms`: what the record before must say, while that is still to be looked at."""
+    """`next_offset` None: not known. `before_ms`: what the record before must say, while that is still to be looked at.
+
+    `at_halt`: where it stood when it was halted, which somebody must change. `even`: when nothing was left to read, on the
+    process's clock.
+    """
 
     next_offset: int | None = None
     before_ms: int | None = None
     halted: str | None = None
+    at_halt: Position | None = None
     seen_ms: int = 0
+    even: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -130,14 +136,14 @@ class Places:
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, stored: Position, first: int, end: int
     ) -> None:
         place, offset = self._owned[tp], stored.next_offset
+        if place.halted is not None and stored == place.at_halt:
+            return
         if offset in (EARLIEST, LATEST):
             offset = first if offset == EARLIEST else end
             await self.positions.found((tp.topic, tp.partition), stored.next_offset, offset)
         if offset < first or offset > end:
-            await self.halt(consumer, tp, GAP if offset < first else REPLACED)
+            await self.halt(consumer, tp, GAP if offset < first else REPLACED, stored)
             return
-        if place.halted == REPLACED and stored.last_ms is not None:
-            return  # the range may fit again by itself, the records do not: only a choice, which forgets last_ms, helps
         if place.halted is not None:
             place.halted = None
             await self.positions.halted((tp.topic, tp.partition), None)
@@ -147,10 +153,10 @@ class Places:
         consumer.seek(tp, offset - 1 if look_back else offset)
         consumer.resume(tp)
 
-    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str) -> None:
-        """Stand still until somebody chooses."""
+    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str, stored: Position) -> None:
+        """Stand still until somebody chooses: what Kafka has may fit again by itself, and be something else."""
         place = self._owned[tp]
-        place.next_offset = None
+        place.next_offset, place.at_halt = None, stored
         consumer.pause(tp)
         if place.halted != cause:
             place.halted = cause
@@ -171,7 +177,7 @@ class Places:
             expected, before_ms = place.next_offset, place.before_ms
             if raw and raw[0].offset == expected - 1:
                 if before_ms is not None and raw[0].timestamp != before_ms:
-                    await self.halt(consumer, tp, REPLACED)
+                    await self.halt(consumer, tp, REPLACED, Position(expected, before_ms))
                     continue
                 raw = raw[1:]
             place.before_ms = None
@@ -190,9 +196,12 @@ class Places:
     def measure(self, consumer: AIOKafkaConsumer, now_ms: int) -> None:
         """How far behind each partition is."""
         for tp, offset in self.running().items():
-            behind = max(0, (consumer.highwater(tp) or 0) - offset)
-            seen = self._owned[tp].seen_ms
-            seconds = (now_ms - seen) / 1000 if behind and seen else 0.0
+            place, behind = self._owned[tp], max(0, (consumer.highwater(tp) or 0) - offset)
+            if not behind:
+                place.even = time.monotonic()
+            # As old as what was read last, but no longer than there has been something to read.
+            since = time.monotonic() - place.even
+            seconds = min(since, (now_ms - place.seen_ms) / 1000) if place.seen_ms > 0 else since
             LAG.labels(tp.topic, tp.partition).set(behind)
             LAG_SECONDS.labels(tp.topic, tp.partition).set(seconds)
             late = seconds > LATE_S

@@ -73,6 +73,7 @@ class Relay:
         self._db, self._handlers, self._health = db, handlers, health
         self._wakes = {channel: asyncio.Event() for channel in handlers}
         self._ages: dict[str, float] = {}
+        self._lots = dict.fromkeys(handlers, MOST)
 
     def wake(self) -> None:
         """Say that something was committed."""
@@ -110,13 +111,18 @@ class Relay:
     async def step(self, channel: str) -> int:
         """Hand on one lot of a channel; answers how many rows it had."""
         async with self._db.tx() as tx:
-            rows = await tx.fetch(TAKE, channel, MOST)
+            rows = await tx.fetch(TAKE, channel, self._lots[channel])
             self._ages[channel] = rows[0]["age"] if rows else 0.0
             OUTBOX_AGE.labels(channel=channel).set(self._ages[channel])
             if not rows:
                 return 0
-            async with asyncio.timeout(HANDLER_S):
-                refused = await self._handlers[channel]([r["payload"] for r in rows])
+            try:
+                async with asyncio.timeout(HANDLER_S):
+                    refused = await self._handlers[channel]([r["payload"] for r in rows])
+            except TimeoutError:  # a slow receiver gets less at a time, or it would never be done with any of it
+                self._lots[channel] = max(1, len(rows) // 2)
+                raise
+            self._lots[channel] = min(MOST, self._lots[channel] * 2)
             if refused:
                 await _put_aside(tx, channel, refused)
             await tx.execute("DELETE FROM outbox WHERE id = ANY($1::bigint[])", [r["id"] for r in rows])

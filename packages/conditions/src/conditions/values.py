@@ -15,7 +15,7 @@ from unicodedata import normalize
 Number: TypeAlias = "int | Decimal"
 MOST_DIGITS = 30
 MOST_TEXT = 6_000
-MOST_ELEMENTS = 1_000
+MOST_ELEMENTS = 500  # as many as a list in an event may have
 DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:]{5,8}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?")
 _TOO_LARGE = 10**MOST_DIGITS

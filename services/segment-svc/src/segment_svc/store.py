@@ -87,29 +87,35 @@ class Recent:
     """Rows as last committed, of the people who were active last: they need not be read, decoded and evaluated again whole.
 
     A row is right as long as its version is the one in PostgreSQL, which `load` compares under the lock. It is taken out to
-    be worked on and put back after the commit, so what a failed transaction did to it is gone with it. At most
-    `most_bytes` of stored state are kept (in memory a few times that), the longest untouched going first.
+    be worked on and put back after the commit, so what a failed transaction did to it is gone with it. At most about
+    `most_bytes` of memory are kept, the longest untouched going first.
     """
 
-    def __init__(self, most_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, most_bytes: int = 256 * 1024 * 1024) -> None:
         self._most_bytes, self._bytes = most_bytes, 0
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, tuple[Row, int]] = {}
 
     def take(self, key: str) -> Row | None:
         """The row of a key, which is the caller's from now on."""
-        row = self._rows.pop(key, None)
-        if row is not None:
-            self._bytes -= row.size
+        row, cost = self._rows.pop(key, (None, 0))
+        self._bytes -= cost
         return row
 
     def put(self, rows: Iterable[Row]) -> None:
         """Keep rows as they were committed."""
         for row in rows:
             self.take(row.key)
-            self._rows[row.key] = row
-            self._bytes += row.size
+            cost = _cost(row)
+            self._rows[row.key] = row, cost
+            self._bytes += cost
         while self._bytes > self._most_bytes:
             self.take(next(iter(self._rows)))
+
+
+def _cost(row: Row) -> int:
+    """Bytes a row takes in memory, about: its state a few times over, and two numbers for every slot of the rules."""
+    slots = len(row.coming.reading.values) if row.coming else 0
+    return 2000 + 4 * row.size + 16 * slots + len(row.document or b"")
 
 
 class Transition(NamedTuple):
@@ -154,7 +160,7 @@ async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, len
 
     Rows of `recent` that are still right are taken out of it instead of being read. Raises Conflict when somebody merged
     one of them meanwhile: locking its owner afterwards would be out of order. Raises Unreadable for a person whose state
-    cannot be read; `lenient` leaves them out, and nobody is due among them any more.
+    cannot be read, and NewerState; `lenient` leaves them out, and who cannot be read at all is not due any more.
     """
     wanted = set(keys)
     visitors = [key for key in wanted if key.startswith("v:")]
@@ -168,10 +174,11 @@ async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, len
         key = record["profile"]
         try:
             rows[key] = had[key] if record["state"] is None else _row(record)
-        except Unreadable:
+        except (Unreadable, people.NewerState) as error:
             if not lenient:
                 raise
-            odd.append(key)
+            if isinstance(error, Unreadable):
+                odd.append(key)
     if odd:
         log.error("profile_unreadable", profiles=len(odd))
         await tx.execute("UPDATE profile SET next_flip_at = NULL WHERE profile = ANY($1::text[])", odd)
@@ -288,6 +295,11 @@ async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
 async def due(tx: Tx, now: int, most: int) -> list[str]:
     """Profiles somebody must look at by `now` (epoch ms), the longest waiting first."""
     return [r["profile"] for r in await tx.fetch(DUE, now, most)]
+
+
+async def postpone(tx: Tx, keys: Sequence[str], until: int) -> None:
+    """Look at people again later, whatever falls due before."""
+    await tx.execute("UPDATE profile SET next_flip_at = $2 WHERE profile = ANY($1::text[])", list(keys), until)
 
 
 async def documents(tx: Tx, after: str, most: int) -> list[tuple[str, int, bytes]]:

@@ -21,6 +21,7 @@ LIMIT = 200
 REGISTER_LIMIT = 8
 # Packed numbers are in the machine's byte order: the other order is another version.
 STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
+NEWER = {bytes([STATE_VERSION[0] + step]) for step in (1, 2, 3)}
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
 PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
@@ -71,9 +72,15 @@ def encode(profile: Profile) -> bytes:
     return state
 
 
+class NewerState(Exception):
+    """The state was written by a newer version of the service, which is being rolled out: it can read it, this one cannot."""
+
+
 def decode(state: bytes) -> Profile:
-    """The state back. Raises ValueError for a version this code does not know."""
+    """The state back. Raises NewerState, or ValueError for what no version wrote."""
     if state[:1] != STATE_VERSION:
+        if state[:1] in NEWER:
+            raise NewerState
         raise ValueError("unknown state version")
     return _decode(memoryview(state)[1:])
 

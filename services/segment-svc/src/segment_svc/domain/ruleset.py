@@ -113,15 +113,26 @@ class RuleSet:
             raise
 
     def _blame(self, profile: Profile, now: int, **more: Any) -> None:
-        """Raise RuleRaised for the rules that cannot be evaluated by themselves; if each one can, the trouble is not theirs."""
+        """Raise RuleRaised for the rules that cannot be evaluated by themselves.
+
+        If each one can, or none, or the person alone raises, the trouble is not theirs.
+        """
         causes = {}
-        for bit, node in self.atoms:
+        try:
+            self._timeline(compile_set([]), profile, now, **more)
+        except Exception:
+            return
+        for key, program in self.alone():
             try:
-                self._timeline(compile_set([(bit, node)]), profile, now, **more)
+                self._timeline(program, profile, now, **more)
             except Exception as error:
-                causes[self.owners[bit]] = type(error).__name__
-        if causes:
+                causes[key] = type(error).__name__
+        if causes and (len(causes) < len(self.atoms) or len(self.atoms) == 1):
             raise RuleRaised(causes)
+
+    def alone(self) -> Iterator[tuple[str, Program]]:
+        """(key, program) of every rule by itself."""
+        return ((self.owners[bit], compile_set([(bit, node)])) for bit, node in self.atoms)
 
     def _timeline(
         self, program: Program, profile: Profile, now: int, *, horizon_ms: int, most: int, key: str,

@@ -6,16 +6,20 @@ transitions, activity, and, through the outbox, audience documents, membership f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from time import thread_time
 
 from chassis import outbox
 from chassis.bus import Fenced
 from chassis.bus_places import Slice
 from chassis.db import Tx
 from chassis.documents import FACTS
+from chassis.pace import pause_s
+from chassis.telemetry import get_logger
 
 from segment_svc import positions, store, wire
 from segment_svc.definitions import Rules
@@ -23,13 +27,17 @@ from segment_svc.deps import Deps
 from segment_svc.domain import document
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
-from segment_svc.domain.ruleset import Timeline
+from segment_svc.domain.facts import Facts
+from segment_svc.domain.ruleset import RuleRaised, Timeline
 from segment_svc.flows.quarantine import guarded
 from segment_svc.store import Row, Transition
 from segment_svc.telemetry import DEAD, EVENTS, TRANSITIONS
 
 ATTEMPTS = 8
 CHUNK = 250
+LATER_MS = 3600 * 1000
+SLOW_S, DEAR_S = 0.15, 0.1  # of this thread's own time, which a busy machine does not add to
+log = get_logger("apply")
 REFUSED = {
     "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
     "too_many_ahead": "too many events of this person wait for their time already",
@@ -75,6 +83,7 @@ async def apply_events(
         except store.Conflict:
             if attempt == ATTEMPTS - 1:
                 raise
+            await asyncio.sleep(pause_s(attempt, base_s=0.005, most_s=0.5))
     deps.relay.wake()
     for outcome, count in receipt.outcomes.items():
         EVENTS.labels(outcome=outcome).inc(count)
@@ -188,6 +197,27 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     touched.aliases[visitor.key] = customer.key
 
 
+async def sound(tx: Tx, rows: Iterable[Row], rules: Rules, *, now: int) -> list[Row]:
+    """The rows that can be evaluated; the others are named, and looked at again later. Raises RuleRaised."""
+    found, odd = [], []
+    for row in rows:
+        try:
+            copy = people.decode(people.encode(row.profile))
+            people.advance(copy, now)
+            rules.ruleset.timeline(copy, now, horizon_ms=rules.horizon_ms, key=row.key)
+            catch_up([replace(row, profile=copy)], rules, now)
+        except RuleRaised:
+            raise
+        except Exception as error:
+            log.error("person_raises", profile=row.key, error=type(error).__name__)
+            odd.append(row.key)
+        else:
+            found.append(row)
+    if odd:
+        await store.postpone(tx, odd, now + LATER_MS)
+    return found
+
+
 async def settle(
     tx: Tx,
     rows: Sequence[Row],
@@ -229,9 +259,12 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     row.version += 1
     if row.merged_into:
         return _moves(row, 0, rules, at=now, cause="merge", source=None)
+    began = thread_time()
     coming = rules.ruleset.timeline(
         row.profile, now, horizon_ms=rules.horizon_ms, key=row.key, known=row.coming, touched=row.touched
     )
+    if thread_time() - began > SLOW_S:
+        _too_dear(row, rules, now)
     before, row.coming = row.coming, coming
     if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):
         row.next_flip_at = _wake(row, coming, rules, now)
@@ -243,6 +276,18 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     source = touched.sources.get(row.key) if touched else None
     cause = _cause(row, source, touched, now)
     return _moves(row, coming.bits, rules, at=now, cause=cause, source=source.event_id if source else None)
+
+
+def _too_dear(row: Row, rules: Rules, now: int) -> None:
+    """One person took long: raise RuleRaised for rules that take too much of it by themselves."""
+    causes = {}
+    for key, program in rules.ruleset.alone():
+        began = thread_time()
+        program(Facts(row.profile, row.key), now)
+        if thread_time() - began > DEAR_S:
+            causes[key] = f"takes over {DEAR_S * 1000:.0f} ms for one person"
+    if causes:
+        raise RuleRaised(causes)
 
 
 def _cause(row: Row, source: wire.Incoming | None, touched: Touched | None, now: int) -> str:

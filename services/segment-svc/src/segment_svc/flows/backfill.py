@@ -17,8 +17,8 @@ from chassis.service import repeat
 
 from segment_svc import definitions, store, wire
 from segment_svc.deps import Deps
-from segment_svc.flows.apply_events import catch_up, settle
-from segment_svc.flows.quarantine import guarded
+from segment_svc.flows.apply_events import catch_up, settle, sound
+from segment_svc.flows.quarantine import guarded, patient
 from segment_svc.store import Transition
 from segment_svc.telemetry import BACKFILL
 
@@ -37,7 +37,7 @@ LEAVE = f"""DELETE FROM membership m USING profile p
 
 async def step(deps: Deps) -> bool:
     """Do one page of the running job, or its swap when no page is left; False when there is no job."""
-    job = await guarded(deps, lambda: _page(deps))
+    job = await patient(deps, lambda wary: _page(deps, wary))
     if job is not None:
         deps.relay.wake()
         if job.complete:
@@ -53,7 +53,7 @@ class Job:
     complete: bool
 
 
-async def _page(deps: Deps) -> Job | None:
+async def _page(deps: Deps, wary: bool) -> Job | None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         job = await tx.fetchrow(CLAIM)
@@ -63,6 +63,7 @@ async def _page(deps: Deps) -> Job | None:
         keys = await store.page(tx, job["cursor"], PAGE)
         if keys:
             rows = [r for r in (await store.load(tx, keys, lenient=True)).values() if r.merged_into is None]
+            rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
             await tx.execute(

@@ -17,6 +17,7 @@ from msgspec.json import encode
 
 from segment_svc import wire
 from segment_svc.deps import Deps
+from segment_svc.domain.profile import NewerState
 from segment_svc.flows.apply_events import Receipt, apply_events, rehearse
 from segment_svc.store import Conflict
 
@@ -37,7 +38,7 @@ class Ingest:
         try:
             receipt = await apply_events(self._deps, incoming, slices if self._logged else (), dead=dead)
         except Exception as error:
-            if isinstance(error, Fenced | Conflict) or passes(error):
+            if isinstance(error, Fenced | Conflict | NewerState) or passes(error):
                 raise
             if len(records) > 1:
                 return await self._halved(slices)

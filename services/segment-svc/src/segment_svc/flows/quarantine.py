@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from chassis.db import Tx
+from chassis.db import Tx, passes
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 
@@ -33,6 +33,16 @@ async def guarded(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
         except RuleRaised as raised:
             await quarantine(deps, raised.causes)
     return await work()
+
+
+async def patient(deps: Deps, work: Callable[[bool], Awaitable[T]]) -> T:
+    """Do work over many people; when it fails, for no reason that passes, again with `wary`: without those it fails for."""
+    try:
+        return await guarded(deps, lambda: work(False))
+    except Exception as error:
+        if passes(error) or isinstance(error, store.Conflict):
+            raise
+    return await guarded(deps, lambda: work(True))
 
 
 async def quarantine(deps: Deps, causes: Mapping[str, str]) -> None:

@@ -11,8 +11,8 @@ from chassis.service import repeat
 
 from segment_svc import store
 from segment_svc.deps import Deps
-from segment_svc.flows.apply_events import catch_up, settle
-from segment_svc.flows.quarantine import guarded
+from segment_svc.flows.apply_events import catch_up, settle, sound
+from segment_svc.flows.quarantine import patient
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -21,20 +21,21 @@ IDLE_S = 0.25
 
 async def sweep(deps: Deps) -> int:
     """Settle one batch of due people; answers how many there were."""
-    count = await guarded(deps, lambda: _sweep(deps))
+    count = await patient(deps, lambda wary: _sweep(deps, wary))
     if count:
         deps.relay.wake()
     OVERDUE.set(count)
     return count
 
 
-async def _sweep(deps: Deps) -> int:
+async def _sweep(deps: Deps, wary: bool) -> int:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
         keys = await store.due(tx, now, BATCH)
         if keys:
             rows = list((await store.load(tx, keys, lenient=True)).values())
+            rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
     return len(keys)
