@@ -89,6 +89,9 @@ class TestHealth:
             answer = await client.get("/readyz?exclude=database")
             assert (answer.status_code, answer.json()["outbox facts"]) == (503, "stuck")
             assert (await client.get("/readyz?exclude=outbox&exclude=database")).status_code == 200
+        app = service_app("t", pings={"database": gone}, health=health, public=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
+            assert (await client.get("/readyz")).json() == {"database": "trouble", "outbox facts": "trouble"}
 
     async def test_a_loop_that_does_not_end_is_left_and_the_others_drain(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ended: list[str] = []

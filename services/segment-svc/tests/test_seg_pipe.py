@@ -16,6 +16,7 @@ from chassis.bus_places import Slice
 from chassis.clock import ManualClock
 from segment_svc import store
 from segment_svc.domain import profile as people
+from segment_svc.domain import ruleset
 from segment_svc.flows import sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -196,3 +197,46 @@ class TestStored:
             while await sweep.sweep(service.deps):
                 pass
         assert await members(client, "week") == {"v:bob"}
+
+    async def test_a_state_of_a_newer_version_waits_for_who_can_read_it(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await make(client, service, "week", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
+        await log.give(event(1))
+        newer = bytes([people.STATE_VERSION[0] + 1])
+        async with service.deps.db.tx() as tx:
+            await tx.execute("UPDATE profile SET state = $1 || substr(state, 2), version = version + 1", newer)
+        with pytest.raises(people.NewerState):
+            await log.give(event(2))
+        assert (await log.letters(), await log.place()) == ([], 1)
+        clock.advance(8 * 86_400_000)
+        await sweep.sweep(service.deps)
+        async with service.deps.db.tx() as tx:
+            await tx.execute("UPDATE profile SET state = $1 || substr(state, 2)", people.STATE_VERSION)
+        await sweep.sweep(service.deps)
+        assert await members(client, "week") == set()
+
+    async def test_one_person_who_cannot_be_evaluated_holds_up_neither_sweep_nor_backfill(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(client, service, "week", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
+        await log.give(event(1), event(2, who="visitor:bob"))
+        clock.advance(8 * 86_400_000)
+        timeline = ruleset.RuleSet._timeline
+
+        def broken(self: Any, program: Any, profile: Any, now: int, **more: Any) -> Any:
+            if more.get("key") == "v:bob":
+                raise ZeroDivisionError
+            return timeline(self, program, profile, now, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ruleset.RuleSet, "_timeline", broken)
+            assert await sweep.sweep(service.deps) == 2
+            assert await sweep.sweep(service.deps) == 0
+            assert await members(client, "week") == {"v:bob"}
+            async with asyncio.timeout(20):
+                await make(client, service, "viewers")
+            assert await members(client, "viewers") == {"v:ann"}
+        clock.advance(3_600_000)
+        await sweep.sweep(service.deps)
+        assert await members(client, "week") == set()

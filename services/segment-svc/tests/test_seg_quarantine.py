@@ -124,6 +124,27 @@ class TestQuarantine:
             pass
         assert await members(client, "week") == set()
 
+    async def test_a_rule_that_takes_long_for_one_person_is_taken_out_by_name(
+        self, client: httpx.AsyncClient, service: Any, log: Log
+    ) -> None:
+        lines = {"field": "items.category", "op": "includes"}
+        dear = [
+            {"orders": {"measure": "sum", "op": "gt", "value": i, "where": {**lines, "value": f"c{i}"}}}
+            for i in range(490)
+        ]
+        await make(client, service, "dear", {"any": dear})
+        await make(client, service, "buyers", {"orders": {"measure": "count", "op": "gte", "value": 1}})
+        item = {"sku": "A", "category": "x", "quantity": 1, "price": {"amount": 1, "currency": "EUR"}}
+        total = {"amount": 500, "currency": "EUR"}
+        for i in range(12):
+            order = {"order_id": f"o{i}", "grand_total": total, "items": [item] * 300}
+            await log.give(event(i, "order_placed", order, at=START - i, who="customer:c"))
+        found = {s["key"]: s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]}
+        assert found == {"dear": "takes over 100 ms for one person", "buyers": None}
+        assert await members(client, "buyers") == {"c:c"}
+        preview = (await client.post("/v1/segments/preview", json={"condition": {"any": dear}})).json()
+        assert preview["profiles"] == 1
+
 
 class TestReleases:
     """What is stored, by whatever version or hand: it stops nobody else, and saving again mends it."""

@@ -22,11 +22,11 @@ Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
 
 
-def service_app(title: str, *, pings: Mapping[str, Ping], health: Health) -> FastAPI:
+def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, public: bool = False) -> FastAPI:
     """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
 
     /readyz names every part: `ok`, or the cause. As in Kubernetes' own, `?exclude=NAME` lets parts whose name begins with
-    that word not count: who routes requests asks less than who watches.
+    that word not count: who routes requests asks less than who watches. A `public` one keeps the causes to itself.
     """
     app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
     install(app)
@@ -38,6 +38,8 @@ def service_app(title: str, *, pings: Mapping[str, Ping], health: Health) -> Fas
     @app.get("/readyz", include_in_schema=False)
     async def readyz(exclude: Annotated[list[str], Query(max_length=20)] = []) -> JSONResponse:  # noqa: B006 - FastAPI's way
         parts = {name: await _alive(ping) for name, ping in pings.items()} | health.troubles()
+        if public:
+            parts = {part: state if state == OK else "trouble" for part, state in parts.items()}
         ready = all(state == OK for part, state in parts.items() if part.split()[0] not in exclude)
         return JSONResponse(parts, status_code=200 if ready else 503, headers={"cache-control": "no-store"})
 

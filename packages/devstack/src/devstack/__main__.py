@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ class Run:
 
     ending: ExitStack
     state: Path
+    servers: list[Postgres | Valkey | Kafka] = field(default_factory=list)
+
+    def served(self, server: Postgres | Valkey | Kafka) -> Any:
+        """Start a server that keeps its port for life, so that it can be started again under its users."""
+        self.servers.append(server)
+        return self.started(server)
 
     def started(self, server: Any) -> Any:
         """Start it; whatever came of that is stopped in the end."""
@@ -94,7 +101,7 @@ class Run:
         if not bootstrap and (missing := kafka.available()):
             print(NO_KAFKA.format(reason=missing), flush=True)
             return ""
-        bootstrap = bootstrap or self.started(Kafka(self.state)).bootstrap
+        bootstrap = bootstrap or self.served(Kafka(self.state)).bootstrap
         try:
             asyncio.run(ensure_topics(bootstrap, topics.SHAPES))
         except KafkaError as error:
@@ -140,14 +147,23 @@ def follow(stack: Stack, edge: Varnish) -> None:
         edge.use(answer.text)
 
 
-def wait(stack: Stack, edge: Varnish | None) -> None:
+def again(running: Run, stack: Stack) -> Iterator[Child]:
+    """Start again what ended by itself; servers first. Raises StartFailed."""
+    for server in running.servers:
+        if server.child is not None and server.child.ended:
+            yield server.child
+            server.start()
+    yield from stack.mend()
+
+
+def wait(running: Run, stack: Stack, edge: Varnish | None) -> None:
     """Until a signal: what ended is started again, and the edge is kept current."""
     told = ""
     while True:
         time.sleep(FOLLOW_S)
-        for child in stack.mend():
-            print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
         try:
+            for child in again(running, stack):
+                print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
             if edge is not None:
                 follow(stack, edge)
         except StartFailed as error:
@@ -163,8 +179,8 @@ def run(claim: Claim) -> None:
     gateway_port, shop_port = ports()
     with ExitStack() as ending:
         running = Run(ending, STATE)
-        database = os.environ.get("DATABASE_URL") or running.started(Postgres(STATE)).url
-        redis = os.environ.get("REDIS_URL") or running.started(Valkey(STATE)).url
+        database = os.environ.get("DATABASE_URL") or running.served(Postgres(STATE)).url
+        redis = os.environ.get("REDIS_URL") or running.served(Valkey(STATE)).url
         bootstrap, edge = running.bus(), running.edge()
         edges = (edge.url,) if edge else ()
         stack = running.started(Stack(STATE, database, redis, bootstrap, edges, gateway_port=gateway_port))
@@ -175,7 +191,7 @@ def run(claim: Claim) -> None:
         shop = f"http://localhost:{shop_port}/"
         claim.announce(gateway=stack.url, shop=shop, kafka=bootstrap)
         print(_guide(stack, shop, bootstrap, time.monotonic() - began), flush=True)
-        wait(stack, edge)
+        wait(running, stack, edge)
 
 
 def main() -> int:

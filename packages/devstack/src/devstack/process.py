@@ -129,6 +129,11 @@ class Child:
             return PortTaken(f"{self.name} could not listen on port {port}: another program has it")
         return StartFailed(f"{self.name} did not start; {self.log} ends with:\n" + "\n".join(said.splitlines()[-15:]))
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was started, and ended by itself."""
+        return self.popen is not None and self.popen.poll() is not None
+
     def stop(self, *, seconds: float = 10.0) -> None:
         """Ask it to end, then make it."""
         if self.popen is None:

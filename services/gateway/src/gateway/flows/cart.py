@@ -42,6 +42,8 @@ async def price_cart(
     except httpx.HTTPError:
         return {"degraded": ["promotions"], "lines": body.get("lines", [])}
     found: dict[str, Any] = _decode(answer.content)
+    if answer.status_code == 413:
+        raise Problem("body-too-large", 413, "The cart is too large")
     if answer.status_code in (400, 422):
         raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
     if answer.status_code != 200:
