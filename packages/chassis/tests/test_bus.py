@@ -19,7 +19,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.structs import TopicPartition
 from chassis.bus import MOST_PAYLOAD, KafkaProducer, Record, ensure_topics, pack, unpack
 from chassis.bus_kafka import BatchConsumer, GroupMember
-from chassis.bus_places import EARLIEST, LATEST, Name, Position, Slice
+from chassis.bus_places import EARLIEST, LATEST, LOOK_S, Name, Position, Slice
 from chassis.health import Health
 from devstack.kafka import Kafka
 
@@ -194,6 +194,20 @@ class TestConsumer:
             kept.at[name] = Position(EARLIEST)
             await until(lambda: len(kept.values) == 7 + count)
         assert kept.causes[name] is None
+
+    async def test_a_halt_does_not_end_by_itself_when_the_offsets_fit_again(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        kept, health, name = Kept(), Health(), (topic, 0)
+        await send(b"0", b"1")
+        kept.at[name] = Position(4)  # of another log, as it turns out
+        async with consuming(kafka, topic, kept, health):
+            await until(lambda: bool(health.troubles()))
+            await send(*(b"%d" % n for n in range(2, 8)))
+            await asyncio.sleep(2 * LOOK_S)
+            assert (kept.values, list(health.troubles())) == ([], [f"partition {topic}/0"])
+            kept.at[name] = Position(5)
+            await until(lambda: kept.values == [b"5", b"6", b"7"])
 
     async def test_a_batch_that_fails_is_taken_again_and_readiness_says_so_meanwhile(
         self, kafka: Kafka, topic: str, send: Any

@@ -12,7 +12,9 @@ import httpx
 import pytest
 from chassis.clock import ManualClock
 from segment_svc import definitions
-from segment_svc.domain.leaves.person import Attribute
+from segment_svc.domain import profile as people
+from segment_svc.domain.facts import Facts
+from segment_svc.domain.leaves.person import Attribute, Segment
 from segment_svc.flows import backfill, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -230,15 +232,14 @@ class TestReleases:
         await self.put(client, service, "base", VIEWED)
         assert (await client.get("/v1/segments/base")).json()["quarantined"] is None
 
-    async def test_not_in_what_does_not_serve_holds_for_nobody(
-        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
-    ) -> None:
-        await make(client, service, "boom", BOOM)
-        await make(client, service, "rest", {"segment": {"op": "not_in", "keys": ["boom"]}})
-        await self.put(client, service, "rest", {"all": [BOOM, {"segment": {"op": "not_in", "keys": ["base"]}}]})
-        await breaking()
-        await shop.give(event(3, "identify", {"attributes": {"a": "x"}}, who="customer:c"), event(4, who="customer:c"))
-        assert await members(client, "rest") == set()
+    @pytest.mark.parametrize(("op", "keys", "holds"), [
+        ("in", ("a",), True), ("in", ("a", "gone"), True), ("in", ("gone",), False), ("not_in", ("b",), True),
+        ("not_in", ("gone",), False), ("not_in", ("b", "gone"), False), ("all", ("a",), True), ("all", ("a", "gone"), False),
+    ])  # fmt: skip
+    def test_nobody_is_in_or_out_of_what_does_not_serve(self, op: str, keys: tuple[str, ...], holds: bool) -> None:
+        facts = Facts(people.empty("visitor"))
+        facts.bits = 0b01
+        assert Segment({"a": 0, "b": 1}).test((op, keys), facts, 0) is holds
 
     async def test_what_is_quarantined_can_be_switched_off_and_refused_saves_use_no_number(
         self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
