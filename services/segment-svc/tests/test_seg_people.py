@@ -96,6 +96,28 @@ class TestLocks:
         await asyncio.gather(*busy)
         assert rounds[0] < 400, "the batches had to end first"
 
+    async def test_a_change_of_definitions_waits_for_the_batches_that_work_by_the_old_ones(self, service: Any) -> None:
+        async def change() -> None:
+            async with service.deps.db.tx() as tx:
+                await definitions.publish(tx, [], now=START)
+
+        async with service.deps.db.tx() as tx:
+            await service.deps.rulebook.current(tx)
+            changing = asyncio.ensure_future(change())
+            done, _ = await asyncio.wait([changing], timeout=0.5)
+            assert not done
+        await changing
+
+    async def test_somebody_new_who_comes_to_two_workers_at_once_is_one_person_with_both_events(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        ingest = Ingest(service.deps, logged=False)
+        for i in range(25):
+            lots = [records(event(10 * i + n, who=f"visitor:new{i}")) for n in range(3)]
+            await asyncio.gather(*(ingest([Slice("http", 0, 0, 1, lot)]) for lot in lots))
+            found = (await client.get(f"/v1/profiles/v:new{i}")).json()
+            assert found["facts"]["events"] == {"product_view": 3}
+
     async def test_two_workers_on_the_same_people_never_wait_in_a_circle(self, service: Any) -> None:
         rng = random.Random(3)
         people_of = [f"visitor:{i}" for i in range(12)] + [f"customer:{i}" for i in range(6)]

@@ -116,6 +116,7 @@ class TestPoison:
         assert await log.reasons() == [(b"poison", b"%d" % at)]
         assert await log.place() == 64
         assert len(await members(client, "viewers")) == 63
+        assert (await client.get("/v1/profiles/v:rehearsal")).status_code == 404
 
     async def test_one_person_of_whom_every_event_raises_stops_nobody_else(
         self, service: Any, log: Log, monkeypatch: pytest.MonkeyPatch
