@@ -211,7 +211,9 @@ async def export_members(key: str, deps: DepsDep) -> StreamingResponse:
 
 
 @router.get("/segments/{key}/explain")
-async def explain(key: str, profile: str, request: Request, deps: DepsDep, at: int | None = None) -> dict[str, Any]:
+async def explain(
+    key: str, profile: str, request: Request, deps: DepsDep, at: Annotated[int | None, Query(ge=0, lt=2**53)] = None
+) -> dict[str, Any]:
     """Why a person is in or out: per node the value seen and when it flips; since when; and whether at `at`.
 
     Parameters named like context fields are the request to explain.
