@@ -119,3 +119,22 @@ class TestOutbox:
                     await relay.step("c")
         async with db.tx() as tx:
             assert await tx.fetchval("SELECT count(*) FROM outbox") < 20
+
+    async def test_rows_that_wait_long_are_a_trouble_whose_name_begins_with_the_outbox(self, db: Database) -> None:
+        async def slow(_: Sequence[bytes]) -> list[Refusal]:
+            await asyncio.sleep(0.01)
+            return []
+
+        health, stop = Health(), asyncio.Event()
+        await queue(db, "c", *(b"%d" % n for n in range(1000)))
+        async with db.tx() as tx:
+            await tx.execute("UPDATE outbox SET created_at = now() - interval '1 hour'")
+        seen: set[str] = set()
+        running = asyncio.ensure_future(Relay(db, {"c": slow}, health).run(stop))
+        async with asyncio.timeout(30):
+            while not seen or health.troubles():
+                seen |= set(health.troubles())
+                await asyncio.sleep(0.001)
+        stop.set()
+        await running
+        assert seen == {"outbox c age"}

@@ -36,7 +36,7 @@ def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, public
         return {"status": "ok"}
 
     @app.get("/readyz", include_in_schema=False)
-    async def readyz(exclude: Annotated[list[str], Query(max_length=20)] = []) -> JSONResponse:  # noqa: B006 - FastAPI's way
+    async def readyz(exclude: Annotated[list[str], Query(max_length=20, default_factory=list)]) -> JSONResponse:
         parts = {name: await _alive(ping) for name, ping in pings.items()} | health.troubles()
         if public:
             parts = {part: state if state == OK else "trouble" for part, state in parts.items()}

@@ -90,9 +90,7 @@ class Relay:
         async def work() -> bool:
             moved = await self.step(channel)
             late = self._ages[channel] > PATIENCE_S
-            self._health.set(
-                f"age of outbox {channel}", f"the oldest row waits over {PATIENCE_S:.0f} s" if late else None
-            )
+            self._health.set(f"outbox {channel} age", f"the oldest row waits over {PATIENCE_S:.0f} s" if late else None)
             return moved > 0
 
         wake = self._wakes[channel]

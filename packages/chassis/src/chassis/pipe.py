@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from chassis.pace import pause_s
+from chassis.pace import pause_of, pause_s
 from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
@@ -89,10 +89,7 @@ class Pipe(asyncio.Protocol):
             await self._ask(_command(b"PING"))
             if self._watch and self._seen is not None:
                 self._seen(await self._ask(self._watch))
-            waits = [asyncio.ensure_future(self._lost.wait()), asyncio.ensure_future(stop.wait())]
-            await asyncio.wait(waits, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            await pause_of(0.25, self._lost, stop)
 
     async def _ask(self, command: bytes) -> Any:
         if self._transport is None or self._loop is None:

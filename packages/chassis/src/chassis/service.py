@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 
 from chassis import telemetry
 from chassis.health import Health
-from chassis.pace import pause_s
+from chassis.pace import pause_of, pause_s
 from chassis.telemetry import get_logger
 
 log = get_logger("service")
@@ -111,14 +111,6 @@ async def repeat(
         if wake is not None:
             wake.clear()
     health.end(name)
-
-
-async def pause_of(seconds: float, *events: asyncio.Event) -> None:
-    """Wait so long, or until one of the events is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
 
 
 def _settle_memory() -> None:
