@@ -13,10 +13,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from conditions import values
 from conditions.context import Context
-from conditions.kinds import CATEGORY, CODE, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
+from conditions.kinds import CATEGORY, CODE, FEW, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
 from conditions.operators import MOST_LITERAL, NEGATIVE, OPERATORS, ORDER, compare, literal_of, matcher
-from conditions.values import MOST_ELEMENTS, MOST_TEXT, day, fold, instant, missing, number
+from conditions.values import MOST_ELEMENTS, MOST_FOLDED, MOST_TEXT, day, fold, instant, missing, number
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,10 +188,17 @@ class TestTotal:
         assert not missing([[["x"]]])
         assert not compare("eq", deep, "x")
 
+    def test_what_is_kept_of_folded_texts_is_bounded_and_changes_no_answer(self) -> None:
+        texts = [f"É{n}" * 1000 for n in range(1000)]
+        for _ in range(2):
+            assert all(fold(text) == text.lower() for text in texts)
+            kept = sum(len(key) + len(folded) for key, folded in values._folds.items())
+            assert 0 < kept <= MOST_FOLDED
+
 
 class TestMeaning:
     @pytest.mark.parametrize("op", [o for o in OPERATORS if o not in ("missing", "exists")])
-    @pytest.mark.parametrize("value", [None, "", [], [None, [""]]])
+    @pytest.mark.parametrize("value", [None, "", [], [""], [None, [""]]])
     def test_what_is_missing_satisfies_only_negative_operators(self, op: str, value: Any) -> None:
         literal = ("x",) if op in ("in", "not_in") else "2026-01-01"
         assert compare(op, value, literal) == (op == "ne" or op.startswith("not_"))
@@ -312,8 +320,9 @@ class TestKinds:
         below = path.split("/")[: len(wanted)] == wanted
         for op, wanted_answer in (("eq", below), ("starts_with", below), ("ne", not below)):
             assert matcher_for(CATEGORY, op, literal)(path) is wanted_answer
-        assert matcher_for(CATEGORY, "in", (literal, "zzz"))([["q"], path]) is below
-        assert matcher_for(CATEGORY, "not_in", (literal, "zzz"))([["q"], path]) is not below
+        for others in (("zzz",), tuple(f"z{n}" for n in range(FEW))):
+            assert matcher_for(CATEGORY, "in", (literal, *others))([["q"], path]) is below
+            assert matcher_for(CATEGORY, "not_in", (literal, *others))([["q"], path]) is not below
         assert not matcher_for(CATEGORY, "eq", literal)(None)
         assert matcher_for(CATEGORY, "ne", literal)(None)
 

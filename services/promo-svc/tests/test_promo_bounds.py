@@ -37,6 +37,8 @@ async def send(client: httpx.AsyncClient, path: str, body: Any) -> tuple[int, li
 
 LINES_20 = [{"id": str(i), "price": 10**18} for i in range(20)]
 LINES_MANY = [{"id": str(i), "price": 1} for i in range(501)]
+LISTED = [{"id": str(i), "price": 1, "categories": ["a"] * 20, "attributes": {"x": [[1] * 9] * 8}} for i in range(50)]
+MORE = {"id": "more", "price": 1, "attributes": {"x": [1]}}
 CARTS = [
     ("/lines/0/quantity", 0, None), ("/lines/0/quantity", -1, None), ("/lines/0/quantity", 2**63, None),
     ("/lines/0/quantity", "2", None), ("/lines/0/quantity", 1.0, None), ("/lines/0/quantity", True, None),
@@ -51,6 +53,7 @@ CARTS = [
     ("/lines/0/attributes", [], None), ("/lines/0/attributes/x", "é" * 1001, None),
     ("/lines/0/attributes/x", DEEP, "/lines/0/attributes/x/0/0/0/0"), ("/lines/0/attributes/x", list(range(51)), None),
     ("/lines/0/attributes", {str(i): 1 for i in range(51)}, None),
+    ("/lines", [*LISTED, MORE], "/lines/50"),
     ("/shipping", -1, None), ("/shipping", "5", None), ("/shipping", 10**12 + 1, None), ("/at_ms", 2**63, None),
     ("/currency", "eur", None), ("/currency", "EURO", None), ("/currency", "EUR\n", None), ("/currency", 978, None),
     ("/coupons", ["A", 5], "/coupons/1"), ("/segments", ["vip", None], "/segments/1"), ("/membership_version", -1, None),
@@ -63,6 +66,10 @@ class TestCart:
         for pointer, value, at in CARTS:
             found = await send(client, "/v1/evaluate", changed(CART, pointer, value))
             assert found == (422, [at or pointer]), (pointer, value)
+
+    async def test_a_cart_has_as_many_values_in_lists_as_rules_can_look_at(self, client: httpx.AsyncClient) -> None:
+        plain = {**MORE, "categories": [], "attributes": {"x": 1, "y": {"z": "text"}}}
+        assert await send(client, "/v1/evaluate", {**CART, "lines": [*LISTED, plain]}) == (200, [])
 
     async def test_what_is_not_json_is_refused(self, client: httpx.AsyncClient) -> None:
         for body in (
@@ -91,6 +98,10 @@ class TestCart:
             assert made.status_code == 201
         found = (await client.post("/v1/evaluate", json=CART)).json()
         assert {hint["rule"]: hint["missing"] for hint in found["hints"]} == {"r-gte-5": 51, "r-gt-5": 51}
+        both = {"all": [amount(150), {"cart": "quantity", "op": "gte", "value": 2}]}
+        await client.post("/v1/cart-rules", json={**RULE, "key": "both", "status": "live", "condition": both})
+        found = (await client.post("/v1/evaluate", json=CART)).json()
+        assert "both" not in {hint["rule"] for hint in found["hints"]}  # more money alone would not do
         more = changed(CART, "/lines/0/price", 151)
         trace = (await client.post("/v1/evaluate", json=more)).json()["trace"]
         assert [t["rule"] for t in trace if t["applied"]] == ["r-gte-5", "r-gt-5"]

@@ -10,8 +10,9 @@ import httpx
 import msgspec
 import pytest
 from promo_svc.domain import evaluate as evaluator
-from promo_svc.domain.cart import Running
-from promo_svc.domain.probe import requests
+from promo_svc.domain import probe
+from promo_svc.domain.cart import MOST_LINES, MOST_LISTED, Running
+from promo_svc.domain.probe import heavy, requests
 from promo_svc.domain.rule import rule_of
 from promo_svc.domain.vocabulary import CART_FIELDS
 from promo_svc.reading import read_cart
@@ -203,3 +204,29 @@ class TestProbes:
         assert {len(asked.lines) for asked in made} >= {0, 1}
         assert {(asked.group, asked.coupons) for asked in made} == {("trade", ("TEN",)), ("nobody", ())}
         assert {asked.segments for asked in made} == {frozenset("a"), frozenset("b")}
+
+
+PATTERNS = {"all": [{"line": f"attributes.{name}", "op": "regex", "value": "(é|b)+c"} for name in "xy"]}
+
+
+class TestDear:
+    @pytest.mark.parametrize("filtered", [None, PATTERNS, {"line": "category", "value": "shoes"}])
+    def test_it_is_tried_on_carts_that_are_taken_and_as_large_as_any(self, filtered: Any) -> None:
+        rule = rule_of(1, "odd", 1, {**ODD, "filter": filtered})
+        for content in heavy(rule, MOST_LINES):
+            body = msgspec.json.encode({**ASK, "lines": content})
+            assert len(read_cart(body).lines) == MOST_LINES
+            listed = [len(line.categories) for line in content]
+            listed += [len(v) for line in content for v in line.attributes.values() if isinstance(v, list)]
+            assert len(body) > 120_000 or sum(listed) >= 0.9 * MOST_LISTED
+
+    @pytest.mark.servers
+    async def test_a_rule_that_takes_long_for_a_cart_is_not_saved_and_says_why(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert (await client.post("/v1/cart-rules", json=GOOD)).status_code == 201
+        monkeypatch.setattr(probe, "DEAR_S", 0.0)
+        answer = await client.post("/v1/cart-rules", json={**ODD, "filter": PATTERNS})
+        assert answer.status_code == 422
+        assert "ms for a large cart" in answer.json()["errors"][0]["detail"]
+        assert [r["key"] for r in (await client.get("/v1/cart-rules")).json()["rules"]] == ["good"]

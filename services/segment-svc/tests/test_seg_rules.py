@@ -15,8 +15,9 @@ from contracts.codec import MESSAGES
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_svc.domain import probes, ruleset
+from segment_svc.domain import facts, probes, ruleset
 from segment_svc.domain import profile as people
+from segment_svc.domain.activity import unpack
 from segment_svc.domain.definition import Definition, references, renamed
 from segment_svc.domain.event_fields import EVENTS, LINE, open_kind
 from segment_svc.domain.facts import Facts
@@ -188,6 +189,24 @@ class TestTotal:
         assert (fault.pointer, fault.code) == ("", "cannot-run")
         if where == "test":
             assert fault.detail == "it cannot be decided for somebody who did very much: ZeroDivisionError"
+
+    def test_what_takes_long_for_somebody_who_did_very_much_is_refused_by_name(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[bytes] = []
+
+        def unpacking(props: bytes) -> Any:
+            looks.append(props)
+            return unpack(props)
+
+        monkeypatch.setattr(facts, "unpack", unpacking)
+        counted = {"type": "custom.quiz", "count": {"op": "gt", "value": 3}, "where": {"field": "a", "value": "never"}}
+        each = 2 * probes.DEAR_S / people.LIMIT  # so that only very many events take long
+        fault = run_probes(definition({"events": counted}), own_time=lambda: each * len(looks))
+        assert fault is not None
+        assert fault.code == "cannot-run"
+        assert fault.detail.startswith("it takes over 50 ms for somebody who did very much")
+        assert run_probes(definition({"events": counted})) is None
 
     def test_probes_are_people_of_every_sort(self) -> None:
         found = {sort: who for sort, who, _ in probes._people(SHAPES["last_event"])}

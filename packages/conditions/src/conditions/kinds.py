@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 from conditions.operators import NEGATIVE, NUMERIC, ORDER, PARTS, Test, literal_of, matcher
 from conditions.read import nearest, shown
 from conditions.tree import Fail
-from conditions.values import elements, missing
+from conditions.values import elements
 
 ONE_OF = ("eq", "ne", "in", "not_in")
 WORDS = (*ONE_OF, *ORDER, *PARTS, "not_contains", "regex", "includes", "not_includes")
+
+
+FEW = 20  # paths that are compared faster one by one than by looking each branch of the value up
 
 
 class Kind(NamedTuple):
@@ -51,15 +54,29 @@ def matcher_for(kind: Kind, op: str, literal: Any, zone: tzinfo = UTC) -> Test:
     if not kind.path or op in ("exists", "missing"):
         return matcher(op, literal, exact=kind.exact, zone=zone)
     paths = frozenset(x.rstrip("/") for x in (literal if isinstance(literal, tuple) else (literal,)))
-    branches = tuple(f"{path}/" for path in paths)
-    positive = op not in NEGATIVE
-
-    def one(value: Any) -> bool:
-        return type(value) is str and (value in paths or value.startswith(branches))
+    one, positive = _below_few(paths) if len(paths) <= FEW else _below_many(paths), op not in NEGATIVE
 
     def below(value: Any) -> bool:
         if type(value) is str:
             return one(value) is positive
-        return (not missing(value) and any(map(one, elements(value)))) is positive
+        return any(map(one, elements(value))) is positive
 
     return below
+
+
+def _below_few(paths: frozenset[str]) -> Test:
+    branches = tuple(f"{path}/" for path in paths)
+    return lambda value: type(value) is str and (value in paths or value.startswith(branches))
+
+
+def _below_many(paths: frozenset[str]) -> Test:
+    def test(value: Any) -> bool:
+        if type(value) is not str:
+            return False
+        while value not in paths:
+            value, slash, _ = value.rpartition("/")
+            if not slash:
+                return False
+        return True
+
+    return test

@@ -59,7 +59,9 @@ def matcher(op: str, literal: Any, *, exact: bool = False, zone: tzinfo = UTC) -
     def matches(value: Any) -> bool:
         if type(value) is str:
             return (value != "" and one(value)) is positive
-        return any(map(one, elements(value))) is positive
+        if value is None:
+            return not positive
+        return (any(map(one, elements(value))) if isinstance(value, list | tuple) else one(value)) is positive
 
     if op in TESTS and type(literal) in (int, float):
         return _quick_number(TESTS[op], literal, matches)

@@ -6,7 +6,7 @@ Numbers are exact: whole ones stay int, others become Decimal as they are writte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Context, Decimal
 from typing import Any, TypeAlias
@@ -16,6 +16,8 @@ Number: TypeAlias = "int | Decimal"
 MOST_DIGITS = 30
 MOST_TEXT = 6_000
 MOST_ELEMENTS = 500  # as many as a list in an event may have
+MOST_FOLDED = 1 << 20  # characters of which the fold is kept
+NOT_PLAIN = frozenset((list, tuple, type(None)))
 DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9:]{5,8}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?")
 _TOO_LARGE = 10**MOST_DIGITS
@@ -57,11 +59,17 @@ def missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, list | tuple) and not any(True for _ in elements(value)))
 
 
-def elements(value: Any) -> Iterator[Any]:
+def elements(value: Any) -> Iterable[Any]:
     """What is in a list, lists in it flattened, in order; of anything else, itself. What is missing is left out.
 
     At most MOST_ELEMENTS are looked at.
     """
+    if isinstance(value, list | tuple) and len(value) <= MOST_ELEMENTS and NOT_PLAIN.isdisjoint(map(type, value)):
+        return [item for item in value if item != ""]
+    return _flattened(value)
+
+
+def _flattened(value: Any) -> Iterator[Any]:
     waiting = [value]
     for _ in range(MOST_ELEMENTS):
         if not waiting:
@@ -94,11 +102,28 @@ def storable(value: str) -> bool:
         return False
 
 
+class _Folds(dict[str, str]):
+    """The folds of the texts met last: every condition of a set asks for the same ones, and they are dear."""
+
+    room = MOST_FOLDED
+
+    def __missing__(self, value: str) -> str:
+        found = normalize("NFC", normalize("NFD", value).casefold())
+        self.room -= len(value) + len(found) + 100
+        if self.room < 0:
+            self.clear()
+            self.room = MOST_FOLDED
+        self[value] = found
+        return found
+
+
+_folds = _Folds()
+
+
 def fold(value: str) -> str:
     """The form in which texts that differ in case or Unicode form alone are the same; of a long one the beginning."""
-    if value.isascii():
-        return value[:MOST_TEXT].lower()
-    return normalize("NFC", normalize("NFD", value[:MOST_TEXT]).casefold())
+    looked_at = value[:MOST_TEXT]
+    return looked_at.lower() if looked_at.isascii() else _folds[looked_at]
 
 
 def moment(value: Any, zone: tzinfo = UTC) -> datetime | None:

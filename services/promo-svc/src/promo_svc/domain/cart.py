@@ -22,6 +22,7 @@ MOST_TOTAL = 9 * 10**15
 MOST_QUANTITY = 1_000_000
 MOST_LINES = 500
 MOST_DEPTH, MOST_ITEMS, MOST_TEXT = 4, 50, 1000
+MOST_LISTED = 5000  # every condition of a rule may have to look at each
 LAST_INSTANT = 253_402_300_799_999
 
 Text = Annotated[str, Meta(max_length=200)]
@@ -68,7 +69,7 @@ def faults(request: Request) -> list[tuple[str, str]]:
     """(pointer, detail) of all that is wrong with a cart and cannot be told from one field alone."""
     found: list[tuple[str, str]] = []
     seen: set[str] = set()
-    total = request.shipping
+    total, listed = request.shipping, 0
     for i, line in enumerate(request.lines):
         if line.id in seen:
             found.append((f"/lines/{i}/id", "another line has this id"))
@@ -76,7 +77,12 @@ def faults(request: Request) -> list[tuple[str, str]]:
         if total <= MOST_TOTAL < total + line.row:
             found.append((f"/lines/{i}", f"a cart with its shipping comes to at most {MOST_TOTAL:,} minor units"))
         total += line.row
-        found += _odd(line.attributes, f"/lines/{i}/attributes", 0)
+        odd = list(_odd(line.attributes, f"/lines/{i}/attributes", 0))
+        found += odd
+        more = len(line.categories) + (0 if odd else sum(map(_listed, line.attributes.values())))
+        if listed <= MOST_LISTED < listed + more:
+            found.append((f"/lines/{i}", f"categories and lists of a cart have at most {MOST_LISTED:,} values in all"))
+        listed += more
     return found
 
 
@@ -91,6 +97,11 @@ def _odd(value: Any, at: str, depth: int) -> Iterable[tuple[str, str]]:
         return
     for name, item in value.items() if isinstance(value, dict) else enumerate(value):
         yield from _odd(item, at + step(str(name)), depth + 1)
+
+
+def _listed(value: Any) -> int:
+    """How many values stand in a list, and in the lists in it."""
+    return len(value) + sum(map(_listed, value)) if isinstance(value, list) else 0
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from conditions import holds
 from promo_svc.domain.cart import Request, Running
 from promo_svc.domain.money import split
 from promo_svc.domain.rule import Rule, coupon_code
-from promo_svc.domain.vocabulary import missing_amount
+from promo_svc.domain.vocabulary import missing_amount, unmet
 
 HUNDRED, BROKEN = Fraction(100), "broken"
 Report = Callable[[Rule, Exception], None]
@@ -151,8 +151,9 @@ def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
     reason = out_of_scope(rule, running.request, codes)
     if reason is not None:
         return Outcome(reason)
-    if rule.condition is not None and not holds(rule.condition, running, at_ms):
-        return Outcome("condition-not-met", missing=missing_amount(rule.condition, running, at_ms))
+    failing = [] if rule.condition is None else unmet(rule.condition, running, at_ms)
+    if failing:
+        return Outcome("condition-not-met", missing=missing_amount(failing, running))
     lines, reason = _eligible(rule, running)
     if not lines:
         return Outcome(reason)

@@ -1,16 +1,27 @@
 """Made-up carts on which every rule is run before it is saved: small, large, odd, in its audience and out of it, at its
-bounds in time. What raises here would have raised in a shop."""
+bounds in time, and as dear as a cart can be. What raises or takes long here would have done so in a shop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import shake_128
 from typing import Any
 
 import msgspec
 
-from promo_svc.domain.cart import MOST_ITEMS, MOST_PRICE, MOST_QUANTITY, MOST_TEXT, Line, Request
+from promo_svc.domain.cart import (
+    MOST_ITEMS,
+    MOST_LINES,
+    MOST_LISTED,
+    MOST_PRICE,
+    MOST_QUANTITY,
+    MOST_TEXT,
+    Line,
+    Request,
+)
 from promo_svc.domain.evaluate import RuleSet, evaluate, messages
 from promo_svc.domain.rule import Rule
+from promo_svc.domain.vocabulary import ATTRIBUTE, conditions
 
 NOW = 1_800_000_000_000
 MANY = 50
@@ -23,8 +34,17 @@ ATTRIBUTES = {**{f"a{i}": value for i, value in enumerate(ODD)}, "color": "red"}
 FILLED = Line("full", 1999, 3, "SKU-1", ("shoes/running", "sale"), ATTRIBUTES)
 
 
+DEAR_S = 0.05  # of this thread's own time
+HEAVY_LINES = (MOST_LINES // 20, MOST_LINES)  # what is dear already with few is not tried with all
+HEAVY_TEXT = 180  # characters per line, so that the body of the whole cart is one that is taken
+
+
 class Unsound(Exception):
     """The rule cannot be evaluated; the cause is what it met."""
+
+
+class Dear(Exception):
+    """The rule would take longer than DEAR_S for a cart."""
 
 
 def lines() -> Iterator[tuple[Line, ...]]:
@@ -49,6 +69,50 @@ def requests(rule: Rule) -> Iterator[Request]:
                 yield Request(
                     website, at_ms, content, group=group, segments=segments, coupons=coupons, shipping=MOST_PRICE
                 )
+
+
+def heavy(rule: Rule, count: int) -> Iterator[tuple[Line, ...]]:
+    """Carts of `count` lines that are as much work as the API takes: texts in the letters the rule looks for, others, lists."""
+    trees = [tree for tree in (rule.condition, rule.filter) if tree is not None]
+    asked = [leaf.params for tree in trees for leaf in conditions(tree)]
+    names = {params.name.removeprefix(ATTRIBUTE) for params in asked if params.name.startswith(ATTRIBUTE)}
+    letters, length = _letters("a/" + "".join(str(params.literal) for params in asked)), HEAVY_TEXT // (2 + len(names))
+    for texts in (letters, _letters("αβγδéñ")):
+        cut = [texts[i : i + length] for i in range(count)]
+        yield tuple(Line(str(i), 1, 2, text, (text,), dict.fromkeys(names, text)) for i, text in enumerate(cut))
+    each = min(MOST_ITEMS, MOST_LISTED // MOST_LINES // (1 + len(names)) or 1)
+    lists = [[letters[i + n : i + n + 8] for n in range(each)] for i in range(count)]
+    yield tuple(Line(str(i), 1, 2, "", tuple(lists[i]), {name: lists[i] for name in names}) for i in range(count))
+
+
+def _letters(alphabet: str) -> str:
+    """A text in which the letters stand in no order."""
+    return "".join(alphabet[number % len(alphabet)] for number in shake_128().digest(MOST_LINES + HEAVY_TEXT))
+
+
+def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
+    """Run a rule on the carts that are the most work; `own_time`: seconds of CPU spent so far. Raises Dear."""
+    alone = RuleSet.compile(0, [rule])
+
+    def spent(asked: Request) -> float:
+        began = own_time()
+        evaluate(alone, asked, lambda *_: None)
+        return own_time() - began
+
+    for count in HEAVY_LINES:
+        for content in heavy(rule, count):
+            asked = _within(rule, content)
+            if min(spent(asked), spent(asked)) > DEAR_S:
+                raise Dear
+
+
+def _within(rule: Rule, content: tuple[Line, ...]) -> Request:
+    """A cart that the rule is for."""
+    at_ms = rule.starts_at if rule.starts_at is not None else NOW if rule.ends_at is None else max(0, rule.ends_at - 1)
+    return Request(
+        min(rule.websites, default="main"), at_ms, content, group=min(rule.groups, default="guest"),
+        segments=rule.any_of | rule.all_of, coupons=(rule.coupon,), shipping=MOST_PRICE,
+    )  # fmt: skip
 
 
 def prove(rule: Rule, others: RuleSet) -> None:

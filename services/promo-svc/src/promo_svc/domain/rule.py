@@ -10,7 +10,7 @@ from typing import Any
 
 from conditions import Fault, Invalid, Node, parse
 
-from promo_svc.domain.vocabulary import CART, LINES, size
+from promo_svc.domain.vocabulary import CART, LINES, conditions
 
 ACTIONS = ("percent", "fixed_unit", "fixed_cart", "free_shipping")
 MOST_CONDITIONS = 50
@@ -57,15 +57,15 @@ def coupon_code(typed: str) -> str:
 
 def check(body: Mapping[str, Any]) -> list[Fault]:
     """What is wrong with the trees of a rule, pointers relative to the body."""
-    faults, conditions = [], 0
+    faults, found = [], 0
     for name, vocabulary in TREES:
         if body.get(name) is None:
             continue
         try:
-            conditions += size(parse(body[name], vocabulary))
+            found += len(list(conditions(parse(body[name], vocabulary))))
         except Invalid as error:
             faults += [Fault(f"/{name}{f.pointer}", f.code, f.detail) for f in error.faults]
-    if conditions > MOST_CONDITIONS:
+    if found > MOST_CONDITIONS:
         faults.append(Fault("/condition", "too-large", f"a rule has at most {MOST_CONDITIONS} conditions in all"))
     return faults
 

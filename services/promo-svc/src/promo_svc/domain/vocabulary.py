@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor
 from typing import Any
@@ -171,17 +171,22 @@ class Products(LeafType):
 CART = Vocabulary([CartField(), Products()])
 
 
-def size(node: Node) -> int:
-    """How many conditions a tree has, those of its `where` trees included."""
-    found = list(leaves(node))
-    inner = (leaf.params.where for leaf in found if isinstance(leaf.type, Products))
-    return len(found) + sum(size(where) for where in inner if where is not None)
+def conditions(node: Node) -> Iterator[Leaf]:
+    """The conditions of a tree, those of its `where` trees included."""
+    for leaf in leaves(node):
+        yield leaf
+        if isinstance(leaf.type, Products) and leaf.params.where is not None:
+            yield from conditions(leaf.params.where)
 
 
-def missing_amount(node: Node, facts: Running, now: int) -> int | None:
-    """What more the subtotal needs for the tree to hold, when that is all it lacks and a cart may have it; else None."""
+def unmet(node: Node, facts: Running, now: int) -> list[Node]:
+    """The conditions that do not hold, of those that all must; none when the tree holds."""
     parts = node.children if isinstance(node, Group) and node.every and node.expect else (node,)
-    failing = [p for p in parts if not holds(p, facts, now)]
+    return [part for part in parts if not holds(part, facts, now)]
+
+
+def missing_amount(failing: Sequence[Node], facts: Running) -> int | None:
+    """What more the subtotal needs, when that is all that is unmet and a cart may have it; else None."""
     if len(failing) != 1 or not isinstance(failing[0], Leaf) or not isinstance(failing[0].type, CartField):
         return None
     params = failing[0].params

@@ -6,6 +6,7 @@ What is saved has been run: the rule is compiled and evaluated on made-up carts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import thread_time
 from typing import Any
 
 from chassis import documents
@@ -16,7 +17,7 @@ from chassis.telemetry import get_logger
 from promo_svc import wire
 from promo_svc.deps import Deps
 from promo_svc.domain.evaluate import RuleSet
-from promo_svc.domain.probe import Unsound, prove
+from promo_svc.domain.probe import DEAR_S, Dear, Unsound, prove, weigh
 from promo_svc.domain.rule import Rule, check, coupon_code, rule_of
 from promo_svc.snapshot import KIND, is_live
 
@@ -80,6 +81,11 @@ def run(saved: Document, others: Sequence[Rule]) -> None:
     try:
         rule = rule_of(saved.id, saved.key, saved.version, saved.body)
         prove(rule, RuleSet.compile(0, [*(r for r in others if r.id != rule.id), rule]))
+        weigh(rule, thread_time)
+    except Dear:
+        raise _invalid(
+            "", f"it takes over {DEAR_S * 1000:.0f} ms for a large cart: fewer conditions on lines are needed"
+        ) from None
     except Exception as error:
         cause = error.__cause__ if isinstance(error, Unsound) else error
         log.error("rule_refused_by_probe", rule=saved.key, error=type(cause).__name__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import thread_time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -79,7 +80,7 @@ def _check(others: list[Stored], draft: Stored, zone: ZoneInfo) -> None:
     """The whole set must compile with the change in it, where unknown references and cycles show; and it must run."""
     active = [_draft(s) for s in others if s.body.get("status") == "active" and _complete(s)]
     refuse(check([*active, _draft(draft)], draft.key, zone))
-    fault = run_probes(_draft(draft), zone)
+    fault = run_probes(_draft(draft), zone, own_time=thread_time)
     refuse([fault] if fault else [])
 
 
