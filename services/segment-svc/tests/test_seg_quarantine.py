@@ -12,6 +12,7 @@ import httpx
 import pytest
 from chassis.clock import ManualClock
 from segment_svc import definitions
+from segment_svc.domain import probes
 from segment_svc.domain import profile as people
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.leaves.person import Attribute, Segment
@@ -253,3 +254,13 @@ class TestReleases:
         body = {"name": "boom", "status": "inactive", "condition": BOOM}
         answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
         assert answer.status_code == 200, answer.text
+
+    async def test_what_takes_long_for_somebody_is_not_saved_and_says_so(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(probes, "DEAR_S", 0.0)
+        answer = await client.post(
+            "/v1/segments", json={"key": "dear", "name": "dear", "status": "active", "condition": VIEWED}
+        )
+        assert answer.status_code == 422
+        assert "it takes over" in answer.json()["errors"][0]["detail"]
