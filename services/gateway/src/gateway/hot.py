@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from chassis.problems import Problem
 
+from gateway.domain import dimensions
+from gateway.domain.dimensions import FACTS, PAGE, Seen
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
-from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS, Plan, members, request_context
-from gateway.flows.decide import Audience, Decider, decide, respond
+from gateway.domain.sharing import Proof, proof, shareable
+from gateway.domain.signing import Ring
+from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS, Plan
+from gateway.flows.decide import Decider, decide, look_up, respond
 from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
-MOST_QUERY, MOST_FIELDS, MOST_REMEMBERED = 2000, 40, 50_000
+MOST_QUERY, MOST_FIELDS, MOST_REMEMBERED, MOST_VALUE = 2000, 40, 50_000, 200
+PROOF = (b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-api-key")
+PARAMETERS = {"landing_page": "path"}  # what a page calls it in the query
 
 DESCRIBED: dict[str, Any] = {
     PATH: {
@@ -43,14 +51,21 @@ def _fields(query: bytes) -> dict[str, str]:
         raise Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """The keys of the gateway, one ring per purpose; `front` is what vouches for the facts of a request."""
+
+    visitor: Ring
+    context: Ring
+    edge: Ring
+    front: bytes
+
+
 class Hot:
     """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published."""
 
-    def __init__(
-        self, app: Any, decider: Decider, keys: Keys, *, secrets: tuple[str, str], tokens: CustomerTokens
-    ) -> None:
-        self._app, self._decider, self._keys, self._tokens = app, decider, keys, tokens
-        self._cookie_secret, self._edge_secret = secrets[0], secrets[1].encode()
+    def __init__(self, app: Any, decider: Decider, keys: Keys, *, rings: Rings, tokens: CustomerTokens) -> None:
+        self._app, self._decider, self._keys, self._tokens, self._rings = app, decider, keys, tokens, rings
         self._identities: dict[bytes, bytes | None] = {}
         self._plans: dict[tuple[bytes, bytes], tuple[Any, Plan]] = {}
 
@@ -59,31 +74,50 @@ class Hot:
         if scope["type"] != "http" or scope["path"] != PATH or scope["raw_path"] != PATH.encode():
             await self._app(scope, receive, send)
             return
-        cookie = key = etag = bearer = edge = b""
-        for name, value in scope["headers"]:
-            if name == b"cookie":
-                cookie = value
-            elif name == b"x-api-key":
-                key = value
-            elif name == b"if-none-match":
-                etag = value
-            elif name == b"authorization":
-                bearer = value
-            elif name == b"x-edge-secret":
-                edge = value
+        headers = headers_of(scope)
         try:
-            plan = self._plan(scope, key)
-            identity = self._identity(cookie, bearer)
+            plan = self._plan(scope, headers.get(b"x-api-key", b""))
+            proven = self._proof(scope, headers)
+            stranger = proven is not None and proven.base
+            identity = None if stranger else self._identity(headers)
         except Problem as problem:
             await problem.response()(scope, receive, send)
             return
-        answer, who = await decide(self._decider, plan, identity, lambda: self.context(scope))
-        extra = [(b"x-ctx", self.segments_of(who).encode())] if edge and edge == self._edge_secret else []
-        await respond(send, answer, etag=etag, extra=extra)
+        now_ms = self._decider.clock.now_ms()
+        known = await look_up(self._decider, identity, now_ms)
+        seen = known.seen({}, {}) if stranger or not plan.late else known.seen(*self.request(scope, headers))
+        answer = await decide(self._decider, plan, known, seen, now_ms)
+        await respond(send, answer, share=shareable(plan, seen, proven), etag=headers.get(b"if-none-match", b""))
 
-    def segments_of(self, who: Audience) -> str:
-        """The segments the edge may key by, as the context cookie writes them."""
-        return "." + "".join(f"{r.id}." for r in members(self._decider.knowledge.edge, who.atoms, 0))
+    def codes_of(self, seen: Seen, website: str) -> str:
+        """What the context cookie says of somebody."""
+        return dimensions.codes(self._decider.knowledge.edge(website), seen)
+
+    def request(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
+        """(facts, page): what is trusted of a request, and what the page says of itself.
+
+        Facts come from who has the key of the front, or a secret API key; from a browser they count for nothing.
+        """
+        front = hmac.compare_digest(headers.get(b"x-front-key", b""), self._rings.front)
+        key = self._keys.find(headers.get(b"x-api-key", b""))
+        trusted = front or (key is not None and key.kind == "secret")
+        said = {name: headers.get(b"x-fact-" + name.encode(), b"") for name in FACTS} if trusted else {}
+        facts = {name: unquote(value.decode("latin-1"))[:MOST_VALUE] for name, value in said.items() if value}
+        query = _fields(scope["query_string"])
+        page = {name: query.get(PARAMETERS.get(name, name), "") for name in PAGE}
+        page["referrer"] = headers.get(b"referer", b"").decode("latin-1")
+        language = headers.get(b"accept-language", b"").decode("latin-1").split(",")[0].split(";")[0]
+        page["language"] = language.split("-")[0].strip().lower()
+        return facts, {name: value[:MOST_VALUE] for name, value in page.items() if value}
+
+    def _proof(self, scope: Any, headers: Mapping[bytes, bytes]) -> Proof | None:
+        if b"x-edge-proof" not in headers:
+            return None
+        key_id, mask, audience, signature, key = (headers.get(name, b"").decode("latin-1") for name in PROOF)
+        url = f"{PATH}?{scope['query_string'].decode('latin-1')}"
+        return proof(
+            self._rings.edge, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url
+        )
 
     def _plan(self, scope: Any, key: bytes) -> Plan:
         query = scope["query_string"]
@@ -111,24 +145,25 @@ class Hot:
             )
         return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:MOST_LOCALE])
 
-    def _identity(self, cookie: bytes, bearer: bytes) -> bytes | None:
+    def _identity(self, headers: Mapping[bytes, bytes]) -> bytes | None:
+        bearer, cookie = headers.get(b"authorization"), headers.get(b"cookie")
         if bearer:
             return b"c:" + self._tokens.customer_of(bearer).encode()
         if not cookie:
             return None
         found = self._identities.get(cookie, False)
         if found is False:
-            name = visitor_of(self._cookie_secret, cookies_of(cookie).get(VISITOR, ""))
+            name = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, ""))
             found = None if name is None else f"v:{name}".encode()
             if len(self._identities) >= MOST_REMEMBERED:
                 self._identities.clear()
             self._identities[cookie] = found
         return found  # type: ignore[return-value]
 
-    def context(self, scope: Any) -> Mapping[str, Any]:
-        """What a request says of itself, for segments that depend on it."""
-        headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
-        query = _fields(scope["query_string"])
-        if "authorization" in headers:
-            query["logged_in"] = "1"
-        return request_context(headers, query, now_ms=self._decider.clock.now_ms(), zone=self._decider.zone)
+
+def headers_of(scope: Any) -> dict[bytes, bytes]:
+    """The headers of a request. Lines of cookies are one; of any other header the last one counts."""
+    found = dict(scope["headers"])
+    if b"cookie" in found:
+        found[b"cookie"] = b"; ".join([value for name, value in scope["headers"] if name == b"cookie"])
+    return found

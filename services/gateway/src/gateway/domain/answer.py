@@ -9,38 +9,42 @@ from typing import Any
 
 import msgspec
 
-from gateway.domain.targeting import MOST_VARY, Plan
+from gateway.domain.targeting import Plan
 
 STALE_S, ERROR_S, DEGRADED_S = 30, 300, 5
+QUARTER_MS, HOUR_MS = 900_000, 3_600_000
+SHARE = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-error=%d"
 encode = msgspec.json.Encoder().encode
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished body. `until` (epoch ms) is when it must be made anew; `headers` go out as they are."""
+    """A finished body. `until` (epoch ms) is when it must be made anew.
+
+    Headers go out as they are: `shared` to an edge that proved that it keys by the mask, else `private`.
+    """
 
     body: bytes
     etag: bytes
-    headers: Headers
+    shared: Headers
+    private: Headers
     until: int
 
 
-def share_seconds(plan: Plan, now_ms: int, *, most_s: int) -> tuple[int, int, int]:
-    """(s-maxage, stale-while-revalidate, stale-if-error), none of which reaches past the next schedule boundary."""
-    coming = next((b for b in plan.boundaries if b > now_ms), None)
+def next_boundary(plan: Plan, now_ms: int) -> int | None:
+    """When the answer may change by itself, in epoch ms. An hour begins with a quarter of one, in every time zone."""
+    coming = [at for at in plan.boundaries if at > now_ms][:1]
+    if plan.by_the_hour:
+        coming.append((now_ms // QUARTER_MS + 1) * QUARTER_MS)
+    return min(coming, default=None)
+
+
+def share_seconds(coming: int | None, now_ms: int, *, most_s: int) -> tuple[int, int, int]:
+    """(s-maxage, stale-while-revalidate, stale-if-error), none of which reaches past the next boundary."""
     left = most_s + STALE_S + ERROR_S if coming is None else max(0, (coming - now_ms) // 1000)
     fresh = min(most_s, left)
     return fresh, min(STALE_S, left - fresh), min(ERROR_S, left - fresh)
-
-
-def vary(plan: Plan) -> str:
-    """What a cache must key on: only what matters to this answer; the whole context where too much does."""
-    ids = plan.ids
-    wanted = [f"X-Seg-{i}" for i in ids] if len(ids) <= MOST_VARY else ["X-Ctx"]
-    if plan.groups:
-        wanted.append("X-Group")
-    return ", ".join(["Accept-Encoding", "X-Api-Key", *wanted])
 
 
 def merge(
@@ -56,23 +60,24 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
     """Bytes and headers of a merged decision."""
     digest = hashlib.blake2b(encode(merged), digest_size=12).hexdigest()
     body = encode({**merged, "decision_id": digest})
-    fresh, stale, error = share_seconds(plan, now_ms, most_s=most_s)
-    late = bool(plan.late)
+    coming = next_boundary(plan, now_ms)
+    fresh, stale, error = share_seconds(coming, now_ms, most_s=most_s)
     if "degraded" in merged:
         fresh, stale, error = min(fresh, DEGRADED_S), 0, 0
-    share = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-error=%d" % (fresh, stale, error)
     etag = b'"%b"' % digest.encode()
-    headers = [
+    always = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"etag", etag),
-        # What depends on the request itself (country, hour...) is not in the edge's key, so no edge may share it.
-        (b"cache-control", b"private, no-store" if late else share),
-        (b"vary", vary(plan).encode()),
+        (b"vary", b"accept-encoding"),
+    ]
+    shared = [
+        *always,
+        (b"cache-control", SHARE % (fresh, stale, error)),
+        (b"x-aud-mask", plan.mask.encode()),
         (b"xkey", " ".join(sorted({*tags, "all"})).encode()),
     ]
-    coming = next((b for b in plan.boundaries if b > now_ms), None)
-    life = DEGRADED_S * 1000 if "degraded" in merged else 3_600_000
+    life = DEGRADED_S * 1000 if "degraded" in merged else HOUR_MS
     if coming is not None and coming - now_ms < (most_s + STALE_S + ERROR_S) * 1000:
         life = min(life, 1000, coming - now_ms)
-    return Answer(body, etag, headers, now_ms + life)
+    return Answer(body, etag, shared, [*always, (b"cache-control", b"private, no-store")], now_ms + life)

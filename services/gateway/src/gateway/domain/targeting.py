@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
-from conditions import Invalid, Node, Vocabulary, compile_set, holds, parse
+from conditions import Invalid, Node, Vocabulary, compile_set, holds, leaves, parse
 from conditions.context import Atom, Context
 
+from gateway.domain import dimensions
+from gateway.domain.dimensions import CLOCK, Dimension
+
 VOCABULARY = Vocabulary([Atom(), Context()])
-MOST_VARY = 32
 MOST_SLOTS, MOST_LOCALE = 20, 10
 
 
@@ -42,12 +42,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRef:
-    """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones."""
+    """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
+
+    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour.
+    """
 
     id: int
     key: str
     websites: tuple[str, ...]
     atom: int | None
+    depends_on: tuple[Dimension, ...]
+    by_the_hour: bool = False
 
 
 @dataclass(slots=True)
@@ -65,60 +70,96 @@ class Definitions:
     changes: list[dict[str, Any]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
+    def of(self, website: str, keys: Iterable[str]) -> list[SegmentRef]:
+        """The segments of these keys. Those of other websites, and unknown ones, are nobody's."""
+        refs = (self.segments[key] for key in sorted(set(keys)) if key in self.segments)
+        return [ref for ref in refs if not ref.websites or website in ref.websites]
+
 
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     """From the answer of segment-svc GET /v1/definitions."""
+    empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
     refs, late, unreadable = {}, [], []
     for s in raw["segments"]:
         try:
-            if s["residual"] is not None:
-                late.append((s["id"], parse(s["residual"], VOCABULARY)))
-            refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"])
-        except Invalid:
+            if s["residual"] is None:
+                found, by_the_hour = (dimensions.member(f"s{s['id']}", s["atom"], empty),), False
+            else:
+                tree = parse(s["residual"], VOCABULARY)
+                found, by_the_hour = _asked(tree, empty)
+                late.append((s["id"], tree))
+            refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"], found, by_the_hour)
+        except (Invalid, ValueError):
             unreadable.append(s["key"])
-    empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
     return Definitions(raw["version"], empty, refs, late, compile_set(late), list(raw["changes"]), unreadable)
+
+
+def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool]:
+    """What a tree over atoms and context depends on, and whether the hour is part of it."""
+    found: list[Dimension] = []
+    names: set[str] = set()
+    for leaf in leaves(tree):
+        if isinstance(leaf.type, Atom):
+            found.append(dimensions.member(f"a{leaf.params}", leaf.params, empty))
+        else:
+            names.add(leaf.params[0])
+    found += [d for d in map(dimensions.asked, sorted(names)) if d is not None]
+    return dimensions.ordered(found), not names.isdisjoint(CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one kind of request (website, slots, locale) is answered: which of a person's bits it looks at."""
+    """How one kind of request (website, slots, locale) is answered, and what that depends on.
+
+    `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`.
+    """
 
     website: str
     slots: tuple[str, ...]
     locale: str
-    mask: int
+    dimensions: tuple[Dimension, ...]
+    mask: str
+    bits: int
+    groups: tuple[Dimension, ...]
     durable: tuple[SegmentRef, ...]
     late: tuple[SegmentRef, ...]
-    groups: bool
     boundaries: tuple[int, ...]
+    by_the_hour: bool
 
     @property
-    def ids(self) -> list[int]:
-        """Ids of the segments that matter, ascending."""
-        return sorted(ref.id for ref in (*self.durable, *self.late))
+    def keyed(self) -> bool:
+        """Whether an edge can tell all that it depends on."""
+        return dimensions.keyed(self.dimensions)
 
 
 def plan(
     definitions: Definitions, content: Mapping[str, Any], promo: Mapping[str, Any], *, website: str,
     slots: Sequence[str], locale: str,
 ) -> Plan:  # fmt: skip
-    """Look up once what a kind of request depends on. Segments of other websites, and unknown ones, are nobody's."""
-    known = [content["slots"][s] for s in slots if s in content["slots"]]
-    keys = {key for slot in known for key in slot["segments"]} | set(promo["segments"])
-    refs = [definitions.segments[k] for k in sorted(keys) if k in definitions.segments]
-    refs = [r for r in refs if not r.websites or website in r.websites]
-    durable = tuple(r for r in refs if r.atom is not None)
+    """Look up once what a kind of request depends on."""
+    parts = [content["slots"][s] for s in slots if s in content["slots"]] + of_website(promo["rules"], website)
+    refs = definitions.of(website, (key for part in parts for key in part["segments"]))
+    durable, late = tuple(r for r in refs if r.atom is not None), tuple(r for r in refs if r.atom is None)
+    groups = dimensions.ordered(dimensions.group(name) for part in parts for name in part["groups"])
+    everything = dimensions.ordered([*groups, *(d for ref in refs for d in ref.depends_on)])
     return Plan(
         website=website,
         slots=tuple(slots),
         locale=locale,
-        mask=sum(1 << r.atom for r in durable if r.atom is not None),
+        dimensions=everything,
+        mask=dimensions.mask(everything),
+        bits=sum(1 << r.atom for r in durable if r.atom is not None),
+        groups=groups,
         durable=durable,
-        late=tuple(r for r in refs if r.atom is None),
-        groups=bool(promo["groups"]) or any(slot["groups"] for slot in known),
-        boundaries=tuple(sorted({*promo["boundaries"], *(b for slot in known for b in slot["boundaries"])})),
+        late=late,
+        boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
+        by_the_hour=any(ref.by_the_hour for ref in late),
     )
+
+
+def of_website(parts: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:
+    """Those that are for a website; without any named, for all."""
+    return [part for part in parts if not part["websites"] or website in part["websites"]]
 
 
 def bits_at(person: Person, now_ms: int) -> int:
@@ -163,27 +204,3 @@ def _holds(node: Node, facts: Facts, now_ms: int) -> bool:
 def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRef]:
     """The segments a person is in, of those listed."""
     return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
-
-
-def request_context(
-    headers: Mapping[str, str], query: Mapping[str, str], *, now_ms: int, zone: ZoneInfo
-) -> dict[str, Any]:
-    """Context fields of a request: what the edge says of its origin (x-geo-*), the browser of itself, the page of the visit."""
-    local = datetime.fromtimestamp(now_ms / 1000, zone)
-    agent = headers.get("user-agent", "").lower()
-    language = headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
-    found = {
-        "country": headers.get("x-geo-country"),
-        "region": headers.get("x-geo-region"),
-        "city": headers.get("x-geo-city"),
-        "device": "mobile" if "mobi" in agent else "desktop",
-        "language": language.split("-")[0].lower(),
-        "locale": query.get("locale"),
-        "referrer": headers.get("referer"),
-        "landing_page": query.get("path"),
-        "hour": local.hour,
-        "weekday": local.isoweekday(),
-        "visit": query.get("visit"),
-        "logged_in": "true" if query.get("logged_in") else "false",
-    }
-    return {**found, **{k: query.get(k) for k in ("utm_source", "utm_medium", "utm_campaign")}}

@@ -7,8 +7,9 @@ once for everybody who waits for the same answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -17,15 +18,15 @@ import msgspec
 from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
-from gateway.domain import targeting
+from gateway.domain import dimensions, targeting
 from gateway.domain.answer import Answer, finish, merge
-from gateway.domain.targeting import Person, Plan
+from gateway.domain.dimensions import GUEST, Seen
+from gateway.domain.targeting import Person, Plan, SegmentRef
 from gateway.telemetry import DECISIONS, DEGRADED
 from gateway.upstreams import Coalescer
 from gateway.watch import Knowledge
 
 MOST_ANSWERS = 50_000
-GUEST = "guest"
 _miss = DECISIONS.labels(source="services")
 
 
@@ -45,68 +46,66 @@ class Decider:
     last_good: dict[Any, Any]
 
 
-class Audience(NamedTuple):
-    """Who asks, as far as it matters: atoms, group, whether Redis could be asked, and when this changes by itself."""
+class Known(NamedTuple):
+    """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
+
+    `degraded`: Redis could not be asked, or the document not be read.
+    """
 
     atoms: int
-    group: str
-    degraded: bool
-    until: int | None
+    group: str = GUEST
+    logged_in: bool = False
+    degraded: bool = False
+    until: int | None = None
+
+    def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
+        """With what is known of a request."""
+        return Seen(self.atoms, self.group, self.logged_in, facts, page)
 
 
-async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Audience:
+async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
     """The document of an identity; a stranger, and nobody at all, is an empty profile."""
-    empty = decider.knowledge.definitions.empty
+    stranger = Known(decider.knowledge.definitions.empty)
     if identity is None:
-        return Audience(empty, GUEST, degraded=False, until=None)
+        return stranger
+    logged_in = identity.startswith(b"c:")
     try:
         stored = await decider.pipe.get(b"aud:" + identity)
-    except PipeUnavailable:
-        return Audience(empty, GUEST, degraded=True, until=None)
-    if stored is None:
-        return Audience(empty, GUEST, degraded=False, until=None)
-    try:
-        person: Person = targeting.decode(memoryview(stored)[8:])
-    except msgspec.DecodeError:
-        return Audience(empty, GUEST, degraded=True, until=None)
-    if person.consent & 1:
-        return Audience(empty, GUEST, degraded=False, until=None)
-    until = targeting.next_flip(person, now_ms)
-    return Audience(targeting.bits_at(person, now_ms), person.group or GUEST, degraded=False, until=until)
+        person: Person | None = None if stored is None else targeting.decode(memoryview(stored)[8:])
+    except (PipeUnavailable, msgspec.DecodeError):
+        return stranger._replace(logged_in=logged_in, degraded=True)
+    if person is None or person.consent & 1:
+        return stranger._replace(logged_in=logged_in)
+    atoms, until = targeting.bits_at(person, now_ms), targeting.next_flip(person, now_ms)
+    return Known(atoms, person.group or GUEST, logged_in or person.customer, until=until)
 
 
-async def decide(
-    decider: Decider, plan: Plan, identity: bytes | None, context: Callable[[], Mapping[str, Any]]
-) -> tuple[Answer, Audience]:
+async def decide(decider: Decider, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
     """The answer for one request. Always one, whatever is down."""
-    now_ms = decider.clock.now_ms()
-    who = await audience(decider, identity, now_ms)
-    late = (
-        targeting.late_bits(decider.knowledge.definitions, plan.late, who.atoms, context(), now_ms) if plan.late else 0
-    )
-    key = (
-        plan.website,
-        plan.slots,
-        plan.locale,
-        who.atoms & plan.mask,
-        late,
-        who.group if plan.groups else "",
-        who.degraded,
-    )
+    late = late_bits(decider, plan.late, seen, plan.locale, now_ms) if plan.late else 0
+    groups = tuple([d.read(seen) for d in plan.groups])
+    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
     answer = decider.knowledge.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
-        return answer, who
+        return answer
     flight = decider.flights.get(key)
     if flight is None:
-        flight = asyncio.ensure_future(_make(decider, plan, who, late=late, key=key))
+        flight = asyncio.ensure_future(_make(decider, plan, known, late=late, key=key))
         decider.flights[key] = flight
         flight.add_done_callback(lambda _: decider.flights.pop(key, None))
     _miss.inc()
-    return await asyncio.shield(flight), who
+    return await asyncio.shield(flight)
 
 
-async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: Any) -> Answer:
+def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int) -> int:
+    """Which of the request-dependent segments hold for a request, by segment id."""
+    local = datetime.fromtimestamp(now_ms / 1000, decider.zone)
+    context = dimensions.context(seen, locale=locale, hour=local.hour, weekday=local.isoweekday())
+    return targeting.late_bits(decider.knowledge.definitions, refs, seen.atoms, context, now_ms)
+
+
+async def _make(decider: Decider, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
     answers = decider.knowledge.answers
     now_ms = decider.clock.now_ms()
@@ -150,14 +149,13 @@ async def _part(decider: Decider, service: Coalescer, asked: Mapping[str, Any], 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-async def respond(send: Send, answer: Answer, *, etag: bytes, extra: list[tuple[bytes, bytes]]) -> None:
+async def respond(send: Send, answer: Answer, *, share: bool, etag: bytes) -> None:
     """Write an answer, or 304 when the caller has it."""
+    headers = answer.shared if share else answer.private
     if etag and etag == answer.etag:
-        kept = [h for h in answer.headers if h[0] not in (b"content-length", b"content-type")]
-        await send({"type": "http.response.start", "status": 304, "headers": kept + extra})
+        kept = [h for h in headers if h[0] not in (b"content-length", b"content-type")]
+        await send({"type": "http.response.start", "status": 304, "headers": kept})
         await send({"type": "http.response.body", "body": b""})
         return
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": answer.headers + extra if extra else answer.headers}
-    )
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
