@@ -64,6 +64,43 @@ class TestFold:
         rng.shuffle(shuffled)
         assert state(folded(shuffled)) == state(folded(events))
 
+    @given(
+        st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 10**6)), max_size=25, unique_by=lambda row: row[1]),
+        st.sampled_from([("product_view", people.MOST_BYTES), ("custom.quiz", people.MOST_CUSTOM_BYTES)]),
+        st.randoms(use_true_random=False),
+    )
+    def test_of_large_events_the_newest_that_fit_are_kept_in_whatever_order_they_come(
+        self, rows: list[tuple[int, int]], bound: tuple[str, int], rng: Any
+    ) -> None:
+        kind, most = bound
+        events = [Activity(i, kind, at, "main", pack({"x": "y" * size})) for i, (size, at) in enumerate(rows)]
+        newest, left = [], most
+        for one in sorted(events, key=lambda e: -e.at):
+            left -= len(one.props)
+            if newest and left < 0:
+                break
+            newest.append(one.at)
+        rng.shuffle(events)
+        person = folded(events)
+        assert list(person.log[kind].at if events else []) == newest[::-1]
+        assert state(people.decode(people.encode(person))) == state(person)
+
+    def test_an_order_is_kept_whatever_its_size(self) -> None:
+        orders = [Activity(i, "order_placed", i, "main", pack({"x": "y" * people.MOST_BYTES})) for i in range(5)]
+        assert len(folded(orders).log["order_placed"]) == 5
+
+    def test_types_of_a_shops_own_are_bounded_and_those_known_go_on(self) -> None:
+        person = people.empty("visitor")
+        for i in range(people.MOST_CUSTOM):
+            ahead = NOW + DAY if i % 2 else NOW
+            assert people.fold(person, Activity(i, f"custom.{i}", ahead, "main", pack({})), NOW) in (
+                "applied",
+                "pending",
+            )
+        assert people.fold(person, Activity(-1, "custom.more", NOW, "main", pack({})), NOW) == "too_many_types"
+        for i, kind in enumerate(("custom.0", "custom.1", "product_view"), 1000):
+            assert people.fold(person, Activity(i, kind, NOW, "main", pack({})), NOW) == "applied"
+
     @given(log, st.integers(0, 40))
     def test_a_merge_is_the_fold_of_both_histories(self, events: list[Activity], cut: int) -> None:
         one, two = folded(events[:cut]), folded(events[cut:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -60,7 +60,10 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment."""
+    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment.
+
+    `told_dear`: the rules the log has named, once, as taking long for somebody.
+    """
 
     version: int
     ruleset: RuleSet
@@ -70,6 +73,7 @@ class Rules:
     live_mask: int
     horizon_ms: int
     lead_ms: int
+    told_dear: list[str] = field(default_factory=list)
 
 
 def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:

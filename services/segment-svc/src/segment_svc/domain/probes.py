@@ -23,13 +23,14 @@ from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
-from segment_svc.domain.profile import LIMIT, Profile
+from segment_svc.domain.profile import LIMIT, MOST_CUSTOM, Profile
 from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
 HORIZON_MS = 400 * 24 * HOUR_MS
 HUGE = 2**63 - 1
-DEAR_S = 0.05  # half of what a rule is quarantined for
+DEAR_S = 0.05
+MOST_VALUES, MOST_FREE_EVENTS = 100, 2_000  # the first as in contracts/fields.py
 REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
 # What the fields of an event hold: numbers, texts.
 ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
@@ -84,13 +85,21 @@ def _people(condition: Any) -> Iterator[tuple[str, Profile, dict[str, Any]]]:
         person = _one_of_everything(*ORDINARY)
         _fold(person, _free_events(names, value, NOW - HOUR_MS))
         yield f"somebody with odd values ({i})", person, _request(value)
-    heavy = people.decode(_heavy())
-    _fold(heavy, [e for n in range(LIMIT) for e in _free_events(names, ANYTHING[n % len(ANYTHING)], NOW - n * HOUR_MS)])
-    yield "somebody who did very much", heavy, {}
+    small = [value for value in ANYTHING if len(pack({"": value})) < people.MOST_CUSTOM_BYTES // LIMIT]
+    for what, values in (("did", small), ("sent", [_dense(names)])):
+        heavy, rounds = people.decode(_heavy()), min(LIMIT, MOST_FREE_EVENTS // max(1, len(names["type"])))
+        for n in range(rounds):
+            _fold(heavy, _free_events(names, values[n % len(values)], NOW - n * HOUR_MS))
+        yield f"somebody who {what} very much", heavy, {}
+
+
+def _dense(names: Mapping[str, set[str]]) -> list[str]:
+    """As many values as an event may have, over all the fields."""
+    return [f"\u00e9{n}" for n in range(MOST_VALUES // max(1, len(names["field"])))]
 
 
 def _names(condition: Any) -> dict[str, set[str]]:
-    """The attributes, event types and fields a condition mentions."""
+    """The attributes, custom event types and fields a condition mentions, as many as a person can have."""
     found: dict[str, set[str]] = {"attribute": set(), "type": set(), "field": set()}
     waiting = [condition]
     while waiting:
@@ -102,6 +111,8 @@ def _names(condition: Any) -> dict[str, set[str]]:
                 waiting.append(inner)
         elif isinstance(value, list):
             waiting.extend(value)
+    found["type"] = set(sorted(name for name in found["type"] if name.startswith(CUSTOM))[:MOST_CUSTOM])
+    found["field"] = set(sorted(found["field"])[:MOST_VALUES])
     return found
 
 
@@ -114,7 +125,7 @@ def _free_events(names: Mapping[str, set[str]], value: Any, at: int) -> list[Act
     for path in names["attribute"]:
         attributes[path] = value
         _put(attributes, path, value)
-    events = [_event(kind, at, props) for kind in names["type"] if kind.startswith(CUSTOM)]
+    events = [_event(kind, at, props) for kind in sorted(names["type"])]
     return [*events, _event("identify", at, {"attributes": attributes})]
 
 
@@ -153,7 +164,7 @@ def _everything(number: Any, text: str) -> bytes:
 def _heavy() -> bytes:
     person = people.empty("customer")
     for n in range(LIMIT):
-        _fold(person, _all_types(float(n), f"a/{n % 7}", NOW - n * HOUR_MS))
+        _fold(person, _all_types(float(n), f"a/{n}", NOW - n * HOUR_MS))
     return people.encode(person)
 
 

@@ -1,8 +1,9 @@
 """A person as the fold of what they did. The result does not depend on the order or repetition of events.
 
 The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. At most
-LIMIT events of a type are kept; older ones are only counted, and an event older than those cannot be told from a
-duplicate any more, so it is refused (too_old). At most LIMIT events wait for their time; one more is refused.
+LIMIT events of a type are kept, and of what a browser may send at most so many bytes; older ones are only counted, and an
+event older than those cannot be told from a duplicate any more, so it is refused (too_old). At most LIMIT events wait for
+their time, and at most MOST_CUSTOM types of a shop's own are known; one more is refused.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from segment_svc.domain.activity import Activity, pack, unpack
 from segment_svc.domain.log import Log, Longs, longs
 
 LIMIT = 200
+MOST_BYTES, MOST_CUSTOM_BYTES, MOST_CUSTOM = 128 * 1024, 32 * 1024, 50
+CUSTOM, UNBOUNDED = "custom.", ("order_placed",)  # an order comes from a server, and is kept whatever its size
 REGISTER_LIMIT = 8
 # Packed numbers are in the machine's byte order: the other order is another version.
 STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
@@ -25,7 +28,7 @@ NEWER = {bytes([STATE_VERSION[0] + step]) for step in (1, 2, 3)}
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
 PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
-Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead"]
+Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead", "too_many_types"]
 
 
 class Profile(msgspec.Struct, array_like=True):
@@ -102,6 +105,8 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
         return "too_old"
     if activity.at > now and len(profile.pending) >= LIMIT:
         return "too_many_ahead"
+    if activity.type.startswith(CUSTOM) and _is_one_too_many(profile, activity.type):
+        return "too_many_types"
     ids.add(activity.id_hash)
     if activity.at > now:
         insort(profile.pending, activity, key=lambda a: (a.at, a.id_hash))
@@ -123,8 +128,12 @@ def _insert(profile: Profile, activity: Activity) -> None:
         superseded = place - 1 if place == len(log) - 1 else place
         if superseded >= 0:
             log.props[superseded] = _without_items(log.props[superseded])
-    if len(log) > LIMIT:
-        _bound(profile, kind)
+    _bound(profile, kind)
+
+
+def _is_one_too_many(profile: Profile, kind: str) -> bool:
+    known = {*profile.log, *(activity.type for activity in profile.pending)}
+    return kind not in known and sum(name.startswith(CUSTOM) for name in known) >= MOST_CUSTOM
 
 
 def site(profile: Profile, website: str) -> int:
@@ -141,7 +150,7 @@ def _without_items(props: bytes) -> bytes:
 
 def _bound(profile: Profile, kind: str) -> None:
     log = profile.log[kind]
-    over = len(log) - LIMIT
+    over = _over(kind, log)
     if over > 0:
         count, horizon = profile.dropped.get(kind, (0, 0))
         # What a merge brings may be older than what was dropped before: the horizon never goes back.
@@ -149,6 +158,20 @@ def _bound(profile: Profile, kind: str) -> None:
         if profile.ids is not None:
             profile.ids.difference_update(log.ids[:over])
         log.trim(over)
+
+
+def _over(kind: str, log: Log) -> int:
+    """How many of the oldest are too many; the newest one never is."""
+    over = max(0, len(log) - LIMIT)
+    left = MOST_CUSTOM_BYTES if kind.startswith(CUSTOM) else MOST_BYTES
+    sizes = list(map(len, log.props))
+    if kind in UNBOUNDED or sum(sizes) <= left:
+        return over
+    for place in range(len(log) - 1, over - 1, -1):
+        left -= sizes[place]
+        if left < 0:
+            return min(place + 1, len(log) - 1)
+    return over
 
 
 def _assign(profile: Profile, activity: Activity) -> None:
