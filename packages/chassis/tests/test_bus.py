@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.structs import TopicPartition
 from chassis.bus import MOST_PAYLOAD, KafkaProducer, Record, ensure_topics, pack, unpack
 from chassis.bus_kafka import BatchConsumer, GroupMember
-from chassis.bus_places import EARLIEST, LATEST, LOOK_S, Name, Position, Slice
+from chassis.bus_places import EARLIEST, LAG, LATEST, LOOK_S, Name, Position, Slice
 from chassis.health import Health
 from devstack.kafka import Kafka
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_bus_records import odd_records
 
 servers = pytest.mark.servers
 DAY_MS = 86_400_000
@@ -51,7 +54,7 @@ class Kept:
             await self.before(slices)
         for step in slices:
             assert self.at[step.topic, step.partition].next_offset == step.expected
-            last = step.records[-1].timestamp_ms
+            last = step.records[-1].timestamp_ms if step.records else -1
             self.at[step.topic, step.partition] = Position(step.next_offset, last if last >= 0 else None)
             self.values += [r.value for r in step.records]
 
@@ -104,18 +107,10 @@ async def send(kafka: Kafka, topic: str) -> AsyncIterator[Callable[..., Awaitabl
     await producer.stop()
 
 
-async def unreadable(producer: AIOKafkaProducer, topic: str) -> None:
+async def odd_batch(producer: AIOKafkaProducer, topic: str) -> None:
     """A record between two good ones, in one batch, whose header has a name that is no text."""
-
-    class Odd(str):
-        def encode(self, *_: Any) -> bytes:
-            return b"\xff\xfe"
-
     made = producer.create_batch()
-    builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 16_384)
-    for n, headers in enumerate(([], [(Odd("x"), b"")], [])):
-        builder.append(n, None, None, b"batch-%d" % n, headers)
-    made._builder = builder
+    made._builder = odd_records()
     made._relative_offset = 3
     made.close()
     await (await producer.send_batch(made, topic, partition=0))
@@ -123,16 +118,40 @@ async def unreadable(producer: AIOKafkaProducer, topic: str) -> None:
 
 @servers
 class TestConsumer:
-    async def test_a_record_the_client_cannot_read_is_a_hole_with_what_follows_it_in_its_batch_and_the_rest_goes_on(
+    async def test_a_record_the_client_cannot_read_keeps_what_can_be_and_all_beside_it_goes_on(
         self, kafka: Kafka, topic: str, send: Any
     ) -> None:
         kept = Kept()
         await send(b"first")
-        await unreadable(send.producer, topic)
+        await odd_batch(send.producer, topic)
         await send(b"last")
         async with consuming(kafka, topic, kept):
             await until(lambda: b"last" in kept.values)
-        assert kept.values == [b"first", b"batch-0", None, None, b"last"]
+        assert kept.values == [b"first", b"batch-0", b"batch-1", b"batch-2", b"last"]
+
+    async def test_what_a_producer_takes_back_is_never_seen_and_its_marks_are_no_records(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        kept, health = Kept(), Health()
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic)
+        await producer.start()
+        async with consuming(kafka, topic, kept, health):
+            with contextlib.suppress(ZeroDivisionError):
+                async with producer.transaction():
+                    await producer.send_and_wait(topic, b"never", partition=0)
+                    raise ZeroDivisionError
+            async with producer.transaction():
+                await producer.send_and_wait(topic, b"said", partition=0)
+            await until(lambda: kept.values == [b"said"])
+            await until(lambda: kept.at[topic, 0].next_offset == 4)  # two records, two marks
+            await until(lambda: LAG.labels(topic, 0)._value.get() == 0)
+            await send(b"after")
+            await until(lambda: kept.values == [b"said", b"after"])
+        await producer.stop()
+        async with consuming(kafka, topic, kept, health):
+            await send(b"again")
+            await until(lambda: kept.values == [b"said", b"after", b"again"])
+        assert health.troubles() == {}
 
     async def test_what_retention_took_is_a_halt_until_somebody_chooses(
         self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient

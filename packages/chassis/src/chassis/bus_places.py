@@ -51,7 +51,10 @@ class Positions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`."""
+    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`.
+
+    Without records it is a step over marks of transactions.
+    """
 
     topic: str
     partition: int
@@ -182,16 +185,25 @@ class Places:
                 raw = raw[1:]
             place.before_ms = None
             if raw:
-                records = [_record(r) for r in raw]
-                taken.append(Slice(tp.topic, tp.partition, expected, records[-1].offset + 1, records))
-        return taken
+                records, reached = [_record(r) for r in raw], await consumer.position(tp)
+                taken.append(Slice(tp.topic, tp.partition, expected, max(reached, records[-1].offset + 1), records))
+        return taken + [step for tp in self.running() if tp not in found and (step := await self._passed(consumer, tp))]
+
+    async def _passed(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> Slice | None:
+        """A step over marks of transactions, which are no records: or retention would seem to have taken something."""
+        place = self._owned[tp]
+        if place.next_offset is None or place.before_ms is not None or tp not in consumer.assignment():
+            return None
+        reached = await consumer.position(tp)
+        return Slice(tp.topic, tp.partition, place.next_offset, reached, []) if reached > place.next_offset else None
 
     def advance(self, slices: Sequence[Slice]) -> None:
         """The steps were taken."""
         for step in slices:
             place = self._owned.get(TopicPartition(step.topic, step.partition))
             if place is not None:
-                place.next_offset, place.seen_ms = step.next_offset, step.records[-1].timestamp_ms
+                place.next_offset = step.next_offset
+                place.seen_ms = step.records[-1].timestamp_ms if step.records else place.seen_ms
 
     def measure(self, consumer: AIOKafkaConsumer, now_ms: int) -> None:
         """How far behind each partition is."""

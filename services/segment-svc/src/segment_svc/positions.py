@@ -34,7 +34,7 @@ async def fence(tx: Tx, steps: Sequence[Slice]) -> bool:
         [s.partition for s in steps],
         [s.expected for s in steps],
         [s.next_offset for s in steps],
-        [s.records[-1].timestamp_ms if s.records[-1].timestamp_ms >= 0 else None for s in steps],
+        [s.records[-1].timestamp_ms if s.records and s.records[-1].timestamp_ms >= 0 else None for s in steps],
     )
     return int(done.rsplit(" ", 1)[1]) == len(steps)
 
