@@ -85,6 +85,8 @@ def _again(data: bytes) -> Iterator[_DefaultRecordPy]:
 class _Torn(_DefaultRecordBatchPy):  # type: ignore[misc]
     """A batch of which one record may be wrong: its length says where the next one begins."""
 
+    _pos: int
+
     def __next__(self) -> _DefaultRecordPy:
         begun = self._pos
         try:

@@ -86,10 +86,10 @@ def _people(condition: Any) -> Iterator[tuple[str, Profile, dict[str, Any]]]:
         _fold(person, _free_events(names, value, NOW - HOUR_MS))
         yield f"somebody with odd values ({i})", person, _request(value)
     small = [value for value in ANYTHING if len(pack({"": value})) < people.MOST_CUSTOM_BYTES // LIMIT]
-    for what, values in (("did", small), ("sent", [_dense(names)])):
+    for what, heaped in (("did", small), ("sent", [_dense(names)])):
         heavy, rounds = people.decode(_heavy()), min(LIMIT, MOST_FREE_EVENTS // max(1, len(names["type"])))
         for n in range(rounds):
-            _fold(heavy, _free_events(names, values[n % len(values)], NOW - n * HOUR_MS))
+            _fold(heavy, _free_events(names, heaped[n % len(heaped)], NOW - n * HOUR_MS))
         yield f"somebody who {what} very much", heavy, {}
 
 
