@@ -24,7 +24,7 @@ from chassis.health import Health
 from devstack.kafka import Kafka
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_bus_records import odd_records
+from test_bus_records import odd_batch
 
 servers = pytest.mark.servers
 DAY_MS = 86_400_000
@@ -105,15 +105,6 @@ async def send(kafka: Kafka, topic: str) -> AsyncIterator[Callable[..., Awaitabl
     send.producer = producer  # type: ignore[attr-defined]
     yield send
     await producer.stop()
-
-
-async def odd_batch(producer: AIOKafkaProducer, topic: str) -> None:
-    """A record between two good ones, in one batch, whose header has a name that is no text."""
-    made = producer.create_batch()
-    made._builder = odd_records()
-    made._relative_offset = 3
-    made.close()
-    await (await producer.send_batch(made, topic, partition=0))
 
 
 @servers

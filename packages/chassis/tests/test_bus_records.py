@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.memory_records import MemoryRecords
 from chassis.bus_records import _Records
@@ -26,6 +27,15 @@ def odd_records(*, odd: bool = True, codec: int = 0) -> Any:
     for n, headers in enumerate(([("a", b"1")], [(Odd("x") if odd else "x", b"")], [("b", None)])):
         builder.append(n, 1000 + n, b"key-%d" % n, b"value-%d" % n, headers)
     return builder
+
+
+async def odd_batch(producer: AIOKafkaProducer, topic: str) -> None:
+    """A record between two good ones, in one batch, whose header has a name that is no text."""
+    made = producer.create_batch()
+    made._builder = odd_records()
+    made._relative_offset = 3
+    made.close()
+    await (await producer.send_batch(made, topic, partition=0))
 
 
 def batches(*more: Any, change: Callable[[bytearray], None] | None = None, **made: Any) -> bytes:
