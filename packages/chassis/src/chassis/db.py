@@ -50,6 +50,13 @@ class Tx:
             self._behind = None
             await behind
 
+    async def drop(self) -> None:
+        """Stop the statement sent last: the transaction is rolled back, and nobody waits for what it would have done."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            behind.cancel()
+            await asyncio.gather(behind, return_exceptions=True)
+
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """All rows."""
         await self.settle()
@@ -122,11 +129,10 @@ class Database:
             await transaction.start()
             tx = Tx(connection, driver)
             try:
-                try:
-                    yield tx
-                finally:
-                    await tx.settle()
+                yield tx
+                await tx.settle()
             except BaseException:
+                await tx.drop()
                 await transaction.rollback()
                 certain = True
                 raise
