@@ -68,10 +68,10 @@ class TestSize:
         await send(client, "POST", "slots", {**SLOT, "key": "one", "display": "first"})
         for key in "abc":
             assert await send(client, "POST", "blocks", block(key, 98_000, "one", "hero")) == 201
-        assert await send(client, "PUT", "slots/hero", unkeyed(SLOT, capacity=3), 1) == (422, ["/capacity"])
-        assert await send(client, "PUT", "slots/one", unkeyed(SLOT), 1) == (422, ["/capacity"])
         for number in range(9):
             assert await send(client, "POST", "blocks", block(f"small-{number}", 9, priority=1)) == 201
+        assert await send(client, "PUT", "slots/hero", unkeyed(SLOT, capacity=3), 1) == (422, ["/capacity"])
+        assert await send(client, "PUT", "slots/one", unkeyed(SLOT), 1) == (422, ["/capacity"])
 
     async def test_a_locale_is_shown_alone(self, client: httpx.AsyncClient) -> None:
         await send(client, "POST", "slots", {**SLOT, "default": dict.fromkeys(("*", "de", "fr"), content(98_000))})
@@ -89,6 +89,18 @@ class TestSize:
             assert await send(client, "POST", "blocks", block(key, 98_000)) == 201  # there is no such slot yet
         assert await send(client, "POST", "slots", SLOT) == (422, ["/capacity"])
         assert await send(client, "POST", "slots", {**SLOT, "capacity": 2}) == 201
+
+    async def test_a_slot_that_was_too_full_can_be_emptied(
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection
+    ) -> None:
+        for key in "abc":
+            await send(client, "POST", "blocks", block(key, 98_000))
+        body = json.dumps(unkeyed(SLOT, websites=[]))
+        await stored.execute("INSERT INTO document (kind, key, version, body) VALUES ('slot', 'hero', 1, $1)", body)
+        assert await send(client, "POST", "blocks", block("d", 1)) == (422, ["/content"])
+        assert await send(client, "POST", "blocks", block("d", 1, status="draft")) == 201
+        assert await send(client, "PUT", "blocks/a", unkeyed(block("a", 98_000, status="draft")), 1) == 200
+        assert await send(client, "PUT", "blocks/d", unkeyed(block("d", 1)), 1) == 200
 
     async def test_one_that_cannot_be_read_takes_no_room(
         self, client: httpx.AsyncClient, stored: asyncpg.Connection
