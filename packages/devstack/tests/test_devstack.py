@@ -264,3 +264,9 @@ def test_secrets_are_kept_private_and_new_kinds_are_added_to_old_ones(tmp_path: 
     assert again.service == made.service
     assert again.session not in ("", made.session)
     assert Secrets.of(tmp_path) == again
+
+
+def test_a_command_that_make_help_names_can_be_pasted() -> None:
+    root = Path(__file__).resolve().parents[3]
+    said = subprocess.run(["make", "-s", "help"], cwd=root, check=True, capture_output=True, text=True).stdout
+    assert 'eval "$(make -s keys)"\n' in said

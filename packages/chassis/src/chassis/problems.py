@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from chassis.telemetry import get_logger
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 50
 SLUGS = {404: "not-found", 405: "method-not-allowed", 401: "unauthenticated", 403: "forbidden"}
 log = get_logger("http")
 
@@ -51,9 +53,19 @@ class Problem(Exception):
         return JSONResponse(self.body(), status_code=self.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _pointer(location: Sequence[Any]) -> str:
-    parts = [str(p).replace("~", "~0").replace("/", "~1") for p in location if p not in ("body", "query", "path")]
-    return "".join(f"/{p}" for p in parts)
+def not_json() -> Problem:
+    """What a body that is not JSON is answered."""
+    return Problem("invalid-request", 400, "The body is not JSON")
+
+
+def pointer(steps: Iterable[Any]) -> str:
+    """A JSON pointer of names and indices."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def faults(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """{pointer, detail} of what pydantic found wrong, of very many the first ones."""
+    return [{"pointer": pointer(e["loc"]), "detail": str(e["msg"])[:300]} for e in islice(found, MOST_ERRORS)]
 
 
 async def _problem(_: Request, error: Exception) -> JSONResponse:
@@ -63,8 +75,18 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [{"pointer": _pointer(e["loc"]), "detail": str(e["msg"])[:300]} for e in error.errors()[:50]]
-    return Problem("invalid-request", 422, "The request is not valid", errors=errors).response()
+    found = error.errors()
+    if any(e["type"] == "json_invalid" for e in found):
+        return not_json().response()
+    return Problem("invalid-request", 422, "The request is not valid", errors=faults(map(_part, found))).response()
+
+
+def _part(fault: Mapping[str, Any]) -> dict[str, Any]:
+    """A fault with its place in its part of the request. A header has none that a pointer could name: the words do."""
+    part, *steps = fault["loc"]
+    if part == "header":
+        return {"loc": (), "msg": f"header {steps[0]}: {fault['msg']}"}
+    return {"loc": steps, "msg": fault["msg"]}
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,9 @@ import msgspec
 from chassis import documents
 from chassis.documents import expected_version
 from chassis.http import STORABLE, Actor, IfMatch
+from chassis.problems import faults
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import ValidationError
 
 from promo_svc.deps import Deps
 from promo_svc.domain import cart
@@ -106,8 +108,17 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/messages-many")
 async def post_messages_many(body: ManyMessages, deps: DepsDep) -> dict[str, Any]:
-    """The same for many visitors at once, in order."""
-    return {"answers": [await post_messages(ask, deps) for ask in body.asks]}
+    """The same for many visitors at once, in order. An ask that is not valid gets no messages, and `refused` says why."""
+    return {"answers": [await _judged(ask, deps) for ask in body.asks]}
+
+
+async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
+    try:
+        asked = MessagesRequest.model_validate(ask)
+    except ValidationError as error:
+        nothing = {"version": deps.snapshot.value.version, "messages": [], "tags": ["promo"], "next_change_at": None}
+        return {**nothing, "refused": faults(error.errors())}
+    return await post_messages(asked, deps)
 
 
 @router.get("/targeting")
