@@ -33,8 +33,8 @@ class Service:
         self.word, self.away, self.slots = "first", False, Counter[str]()
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
-        if self.away:
-            raise httpx.ConnectError("away")
+        if self.away or question.get("slots") == []:
+            raise httpx.HTTPError("away, or asked for nothing")
         self.slots.update(question.get("slots", ()))
         shown = {slot: {"fallback": False, "blocks": [self.word]} for slot in question.get("slots", ())}
         return {"slots": shown, "messages": [], "tags": ["t"]}
@@ -106,16 +106,16 @@ class TestRemembered:
         publish(decider.knowledge, 1)
         assert (await shown(decider, "top"))["slots"]["top"]["blocks"] == ["first"]
 
+    @pytest.mark.parametrize("between", [5, 600])
     async def test_what_a_service_said_last_is_what_is_shown_while_it_is_away_however_much_was_asked_between(
-        self, decider: Decider, service: Service
+        self, decider: Decider, service: Service, between: int
     ) -> None:
         for version, word in enumerate(("monday", "friday"), 1):
             publish(decider.knowledge, version)
             service.word = word
             await shown(decider, "top")
-            for n in range(600):
+            for n in range(between):
                 await shown(decider, "side", locale=str(n))
-        await shown(decider, "side", "top")
         publish(decider.knowledge, 3)
         await shown(decider, "top")
         publish(decider.knowledge, 4)
