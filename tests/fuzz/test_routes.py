@@ -118,6 +118,19 @@ WORDS = st.one_of(
 )  # fmt: skip
 
 
+def hostile(n: int) -> list[Ask]:
+    """What costs others something where it is not bounded; each `n` is another one, which no memory has an answer for."""
+    slots, long = {"slots": f"near.top,{n}" + "x" * 232}, {"slots": [f"{n}" + "x" * 400_000]}
+    return [
+        Ask("GET", "/v1/decisions", "publishable", slots),
+        Ask("GET", "/v1/explain", "secret", {"profile": "v:x", **slots}),
+        Ask("GET", "/v1/decisions", "publishable", {"slots": "near.top", "locale": f"{n}{MARKS}"}),
+        Ask("POST", "/v1/cart", "publishable", {"utm_campaign": f"{n}{MARKS}"}, body=CART),
+        Ask("POST", "/v1/cart", "publishable", body={**CART, **long}),
+        Ask("POST", "/v1/cart", "publishable", body={**CART, "lines": [{"id": f"{n}", "price": 10**30}]}),
+    ]
+
+
 @pytest.fixture(scope="module")
 def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
     # A busy machine must not turn answers into degraded ones; a loop that stands still for long does.
@@ -239,6 +252,16 @@ def answered(shop: Stack, client: httpx.Client, ask: Ask, body: bytes | None, ja
         assert "asyncpg" not in answer.text, said
 
 
+def beside(shop: Stack, neighbour: Neighbour, asks: list[tuple[Ask, bytes | None]]) -> None:
+    """Send them all at once, and the neighbour's with them."""
+    jar = JAR["cookie"] = JAR.get("cookie") or cookie(shop)
+    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(len(asks) + 3) as pool:
+        asked = [pool.submit(answered, shop, client, ask, body, jar) for ask, body in asks]
+        asked += [pool.submit(neighbour.goes_on, client) for _ in range(3)]
+        for each in asked:
+            each.result()
+
+
 quick = settings(
     max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize="FUZZ_EXAMPLES" not in os.environ
 )
@@ -260,13 +283,13 @@ class TestRoutes:
     @quick
     @given(data=st.data())
     def test_a_public_route(self, shop: Stack, neighbour: Neighbour, data: st.DataObject) -> None:
-        asks, jar = [data.draw(odd(PUBLIC)) for _ in range(5)], JAR.get("cookie") or cookie(shop)
-        JAR["cookie"] = jar
-        with httpx.Client(timeout=20) as client, ThreadPoolExecutor(len(asks) + 2) as beside:
-            asked = [beside.submit(answered, shop, client, ask, body, jar) for ask, body in asks]
-            asked += [beside.submit(neighbour.goes_on, client) for _ in range(2)]
-            for each in asked:
-                each.result()
+        beside(shop, neighbour, [data.draw(odd(PUBLIC)) for _ in range(5)])
+
+    @pytest.mark.parametrize("kind", range(len(hostile(0))))
+    def test_what_was_made_to_harm_others_does_not(self, shop: Stack, neighbour: Neighbour, kind: int) -> None:
+        for n in range(10):
+            asks = [hostile(10 * n + i)[kind] for i in range(10)]
+            beside(shop, neighbour, [(ask, ask.body and json.dumps(ask.body).encode()) for ask in asks])
 
     @quick
     @given(data=st.data())
