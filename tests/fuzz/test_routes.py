@@ -134,7 +134,7 @@ def hostile(n: int) -> list[Ask]:
 @pytest.fixture(scope="module")
 def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
     # A busy machine must not turn answers into degraded ones; a loop that stands still for long does.
-    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000", "BUDGET_MS": "2000"}}) as stack:
+    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000", "BUDGET_MS": "5000"}}) as stack:
         yield from published(stack)
 
 

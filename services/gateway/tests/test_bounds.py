@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+import uvicorn
 from chassis.clock import SystemClock
 from conditions.context import TEXTS
 from gateway.domain.identity import VISITOR, visitor_cookie
@@ -18,7 +19,7 @@ from gateway.domain.targeting import MOST_TEXT, request_context
 from gateway.flows.decide import Decider, decide
 from gateway.hot import Hot
 from gateway.kept import Kept
-from gateway.upstreams import Coalescer
+from gateway.upstreams import MOST_IDLE_S, Coalescer
 from gateway.watch import Knowledge
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,6 +164,11 @@ class Upstreams:
             answer = httpx.Response(self.status, request=httpx.Request(method, "http://x"))
             answer.raise_for_status()
         return {"answers": asks}
+
+
+def test_an_idle_connection_is_let_go_well_before_the_service_closes_it() -> None:
+    none: Any = None
+    assert uvicorn.Config(none).timeout_keep_alive > 2 * MOST_IDLE_S
 
 
 class TestCoalescer:

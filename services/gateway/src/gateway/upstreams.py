@@ -12,6 +12,8 @@ from chassis.auth import ServiceTokens
 from chassis.problems import Problem
 
 SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
+# A service closes a connection that is idle for five seconds: one that is reused just then takes its questions along.
+MOST_IDLE_S = 2.0
 
 
 def unavailable() -> Problem:
@@ -23,7 +25,7 @@ class Upstreams:
     """Bounded: at most 16 connections, so that httpx stays quick and a slow service cannot take everything."""
 
     def __init__(self, urls: Mapping[str, str], tokens: ServiceTokens) -> None:
-        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=MOST_IDLE_S)
         self._tokens = tokens
         self._clients = {
             name: httpx.AsyncClient(base_url=url, timeout=5.0, limits=limits) for name, url in urls.items()
