@@ -148,7 +148,7 @@ def follow(stack: Stack, edge: Varnish) -> None:
 
 
 def again(running: Run, stack: Stack) -> Iterator[Child]:
-    """Start again what ended by itself; servers first. Raises StartFailed."""
+    """Start again what ended by itself; servers first, each answered before it is started. Raises StartFailed."""
     for server in running.servers:
         if server.child is not None and server.child.ended:
             yield server.child
@@ -163,7 +163,8 @@ def wait(running: Run, stack: Stack, edge: Varnish | None) -> None:
         time.sleep(FOLLOW_S)
         try:
             for child in again(running, stack):
-                print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
+                told_of = f"{child.name} ended {child.how} and is started again; its log is {child.log}"
+                print(told_of, file=sys.stderr, flush=True)
             if edge is not None:
                 follow(stack, edge)
         except StartFailed as error:

@@ -19,8 +19,9 @@ from contracts.codec import Codec
 from gateway import admin, api
 from gateway.deps import Deps
 from gateway.domain.answer import encode
-from gateway.flows.decide import Decider
+from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.hot import Hot
+from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.limits import Limiter
 from gateway.settings import Settings
@@ -51,7 +52,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         settings.budget_ms / 1000,
         settings.share_s,
         {},
-        {},
+        Kept(MOST_LAST_GOOD),
     )
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)

@@ -14,7 +14,8 @@ from conditions.context import Atom, Context
 
 VOCABULARY = Vocabulary([Atom(), Context()])
 MOST_VARY = 32
-MOST_SLOTS, MOST_LOCALE = 20, 10
+MOST_SLOTS, MOST_SLOT, MOST_LOCALE, MOST_TEXT = 20, 63, 10, 200
+SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 
 
 class Person(msgspec.Struct, array_like=True, frozen=True):
@@ -82,7 +83,10 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one kind of request (website, slots, locale) is answered: which of a person's bits it looks at."""
+    """How one kind of request (website, slots, locale) is answered: which of a person's bits it looks at.
+
+    `unknown` are slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key.
+    """
 
     website: str
     slots: tuple[str, ...]
@@ -92,6 +96,7 @@ class Plan:
     late: tuple[SegmentRef, ...]
     groups: bool
     boundaries: tuple[int, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def ids(self) -> list[int]:
@@ -104,7 +109,7 @@ def plan(
     slots: Sequence[str], locale: str,
 ) -> Plan:  # fmt: skip
     """Look up once what a kind of request depends on. Segments of other websites, and unknown ones, are nobody's."""
-    known = [content["slots"][s] for s in slots if s in content["slots"]]
+    known = [content["slots"][s] for s in slots]
     keys = {key for slot in known for key in slot["segments"]} | set(promo["segments"])
     refs = [definitions.segments[k] for k in sorted(keys) if k in definitions.segments]
     refs = [r for r in refs if not r.websites or website in r.websites]
@@ -165,10 +170,25 @@ def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRe
     return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
 
 
+def are_slots(named: Any) -> bool:
+    """Whether this is what `SLOTS` says."""
+    return (
+        isinstance(named, list)
+        and len(named) <= MOST_SLOTS
+        and all(isinstance(s, str) and 0 < len(s) <= MOST_SLOT for s in named)
+    )
+
+
+def brief(fields: Mapping[str, str]) -> dict[str, str]:
+    """Fields of a request, each cut to what a condition may have to look at."""
+    return {name: value[:MOST_TEXT] for name, value in fields.items()}
+
+
 def request_context(
     headers: Mapping[str, str], query: Mapping[str, str], *, now_ms: int, zone: ZoneInfo
 ) -> dict[str, Any]:
     """Context fields of a request: what the edge says of its origin (x-geo-*), the browser of itself, the page of the visit."""
+    headers, query = brief(headers), brief(query)
     local = datetime.fromtimestamp(now_ms / 1000, zone)
     agent = headers.get("user-agent", "").lower()
     language = headers.get("accept-language", "").split(",")[0].split(";")[0].strip()

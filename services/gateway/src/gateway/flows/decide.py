@@ -18,14 +18,16 @@ from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
 from gateway.domain import targeting
-from gateway.domain.answer import Answer, finish, merge
+from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
 from gateway.domain.targeting import Person, Plan
+from gateway.kept import Kept
 from gateway.telemetry import DECISIONS, DEGRADED
-from gateway.upstreams import Coalescer
+from gateway.upstreams import CONTENT, PROMO, Coalescer
 from gateway.watch import Knowledge
 
-MOST_ANSWERS = 50_000
+MOST_LAST_GOOD = 32 << 20  # bytes
 GUEST = "guest"
+NOTHING: Mapping[str, Any] = {"slots": {}, "tags": []}
 _miss = DECISIONS.labels(source="services")
 
 
@@ -42,7 +44,7 @@ class Decider:
     budget_s: float
     share_s: int
     flights: dict[Any, asyncio.Task[Answer]]
-    last_good: dict[Any, Any]
+    last_good: Kept[Any, bytes]
 
 
 class Audience(NamedTuple):
@@ -96,14 +98,14 @@ async def decide(
     answer = decider.knowledge.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
-        return answer, who
+        return with_unknown(answer, plan.unknown), who
     flight = decider.flights.get(key)
     if flight is None:
         flight = asyncio.ensure_future(_make(decider, plan, who, late=late, key=key))
         decider.flights[key] = flight
         flight.add_done_callback(lambda _: decider.flights.pop(key, None))
     _miss.inc()
-    return await asyncio.shield(flight), who
+    return with_unknown(await asyncio.shield(flight), plan.unknown), who
 
 
 async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: Any) -> Answer:
@@ -115,12 +117,12 @@ async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: 
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = group.create_task(_part(decider, decider.content, asked, key))
-        promo = group.create_task(_part(decider, decider.promo, common, key))
-    blocks, messages = content.result(), promo.result()
-    if blocks is None:
+        content = group.create_task(_part(decider, CONTENT, asked, key)) if plan.slots else None
+        promo = group.create_task(_part(decider, PROMO, common, key))
+    blocks, messages = NOTHING if content is None else content.result(), promo.result()
+    if blocks is None or not decider.knowledge.loaded:  # which slots there are is not known before
         degraded.append("content")
-        blocks = {"slots": {}, "tags": []}
+        blocks = NOTHING
     if messages is None:
         degraded.append("promotions")
         messages = {"messages": [], "tags": []}
@@ -130,20 +132,20 @@ async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: 
     merged = merge(plan, blocks, messages, degraded=degraded)
     answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
     if answers is decider.knowledge.answers:  # nothing was published meanwhile
-        if len(answers) >= MOST_ANSWERS:
-            answers.clear()
-        answers[key] = answer
+        answers.put(key, answer, answer.size)
     return answer
 
 
-async def _part(decider: Decider, service: Coalescer, asked: Mapping[str, Any], key: Any) -> Any:
+async def _part(decider: Decider, service: str, asked: Mapping[str, Any], key: Any) -> Any:
+    """What a service says now, else what it said last, else None."""
     try:
         async with asyncio.timeout(decider.budget_s):
-            found = await service.ask(asked)
+            found = await (decider.content if service == CONTENT else decider.promo).ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
-        return decider.last_good.get((service, key))
-    if len(decider.last_good) < MOST_ANSWERS:
-        decider.last_good[service, key] = found
+        last = decider.last_good.get((service, key))
+        return None if last is None else decode(last)
+    said = encode(found)
+    decider.last_good.put((service, key), said, len(said) + 1000)
     return found
 
 
