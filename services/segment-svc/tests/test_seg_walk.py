@@ -264,13 +264,14 @@ HOT = {
 BY = {"UNALIAS": "identity"}
 
 
+FIRST = "SELECT pg_get_indexdef($1::regclass, 1, true)"  # what an index is ordered by, first of all
+
+
 def scans(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """(table, condition of its index) of every look into a table."""
-    found = [(plan["Relation Name"], plan.get("Index Cond", ""))] if "Relation Name" in plan else []
-    if plan["Node Type"] == "ModifyTable":
-        found = []
-    elif plan["Node Type"] == "Bitmap Heap Scan":
-        found = [(plan["Relation Name"], plan["Plans"][0].get("Index Cond", ""))]
+    """(index, the condition it is searched by) of every look into a table; (table, nothing) of one that reads all of it."""
+    found = [(plan["Index Name"], plan.get("Index Cond", ""))] if "Index Name" in plan else []
+    if plan["Node Type"] == "Seq Scan":
+        found = [(plan["Relation Name"], "")]
     return found + [scan for inner in plan.get("Plans", []) for scan in scans(inner)]
 
 
@@ -280,10 +281,20 @@ class TestSharding:
         async with service.deps.db.tx() as tx:
             await tx.execute("SET LOCAL enable_seqscan = off")
             plan = await tx.fetchval(f"EXPLAIN (FORMAT JSON) {getattr(store, statement)}", *HOT[statement])
-        looks = scans(plan[0]["Plan"])
-        assert looks or statement == "ENTER"
-        by = BY.get(statement, "profile")
-        assert all(re.search(rf"\({by} = ", condition) for _, condition in looks), looks
+            looks = scans(plan[0]["Plan"])
+            assert looks or statement == "ENTER"
+            for index, condition in looks:
+                for column in (BY.get(statement, "profile"), await tx.fetchval(FIRST, index)):
+                    assert re.search(rf"\({column} = ", condition), looks
+
+    async def test_who_is_due_is_found_in_order_without_looking_at_anybody_else(self, service: Any) -> None:
+        async with service.deps.db.tx() as tx:
+            await tx.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            plan = await tx.fetchval(f"EXPLAIN (FORMAT JSON) {store.DUE}", START, 256)
+        assert "Sort" not in str(plan)
+        assert scans(plan[0]["Plan"]) == [
+            ("profile_due", "(GREATEST(next_flip_at, not_before) <= '1700000000000'::bigint)")
+        ]
 
     def test_every_statement_of_the_store_is_looked_at_or_is_none_of_a_batch(self) -> None:
         inserts, of_the_clock, of_a_merchant = {"INSERT", "ALIAS"}, {"DUE", "POSTPONE"}, {"EMPTY"}
