@@ -27,10 +27,14 @@ Name = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known."""
+    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known.
+
+    `halted`: why nobody may read on, until somebody chose where.
+    """
 
     next_offset: int
     last_ms: int | None = None
+    halted: str | None = None
 
 
 class Positions(Protocol):
@@ -44,8 +48,8 @@ class Positions(Protocol):
         """Replace EARLIEST or LATEST by the offset it turned out to be, unless it was changed meanwhile."""
         ...
 
-    async def halted(self, partition: Name, cause: str | None) -> None:
-        """Remember, for operators, that a partition is halted, or no longer."""
+    async def halt(self, partition: Name, at: int, cause: str) -> None:
+        """Remember that a partition is halted, for whoever owns it next, unless it was changed from `at` meanwhile."""
         ...
 
 
@@ -73,14 +77,12 @@ class Slice:
 class _Place:
     """`next_offset` None: not known. `before_ms`: what the record before must say, while that is still to be looked at.
 
-    `at_halt`: where it stood when it was halted, which somebody must change. `even`: when nothing was left to read, on the
-    process's clock.
+    `even`: when nothing was left to read, on the process's clock.
     """
 
     next_offset: int | None = None
     before_ms: int | None = None
     halted: str | None = None
-    at_halt: Position | None = None
     seen_ms: int = 0
     even: float = field(default_factory=time.monotonic)
 
@@ -139,32 +141,33 @@ class Places:
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, stored: Position, first: int, end: int
     ) -> None:
         place, offset = self._owned[tp], stored.next_offset
-        if place.halted is not None and stored == place.at_halt:
+        if stored.halted is not None:
+            self._stand(consumer, tp, stored.halted)
             return
         if offset in (EARLIEST, LATEST):
             offset = first if offset == EARLIEST else end
             await self.positions.found((tp.topic, tp.partition), stored.next_offset, offset)
         if offset < first or offset > end:
-            await self.halt(consumer, tp, GAP if offset < first else REPLACED, stored)
+            await self.halt(consumer, tp, GAP if offset < first else REPLACED, offset)
             return
         if place.halted is not None:
             place.halted = None
-            await self.positions.halted((tp.topic, tp.partition), None)
             self._tell(tp, None)
         place.next_offset, place.before_ms = offset, stored.last_ms
         look_back = stored.last_ms is not None and offset > first
         consumer.seek(tp, offset - 1 if look_back else offset)
         consumer.resume(tp)
 
-    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str, stored: Position) -> None:
+    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str, at: int) -> None:
         """Stand still until somebody chooses: what Kafka has may fit again by itself, and be something else."""
+        await self.positions.halt((tp.topic, tp.partition), at, cause)
+        self._stand(consumer, tp, cause)
+
+    def _stand(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str) -> None:
         place = self._owned[tp]
-        place.next_offset, place.at_halt = None, stored
+        place.next_offset, place.halted = None, cause
         consumer.pause(tp)
-        if place.halted != cause:
-            place.halted = cause
-            await self.positions.halted((tp.topic, tp.partition), cause)
-            self._tell(tp, cause)
+        self._tell(tp, cause)
 
     def _tell(self, tp: TopicPartition, cause: str | None) -> None:
         HALTED.labels(tp.topic, tp.partition).set(0 if cause is None else 1)
@@ -180,7 +183,7 @@ class Places:
             expected, before_ms = place.next_offset, place.before_ms
             if raw and raw[0].offset == expected - 1:
                 if before_ms is not None and raw[0].timestamp != before_ms:
-                    await self.halt(consumer, tp, REPLACED, Position(expected, before_ms))
+                    await self.halt(consumer, tp, REPLACED, expected)
                     continue
                 raw = raw[1:]
             place.before_ms = None

@@ -78,6 +78,13 @@ async def _look(tx: Tx, identity: str) -> Row | None:
         return await store.look(tx, identity)
     except store.Unreadable:
         raise Problem("profile-unreadable", 409, "The state of this person cannot be read") from None
+    except people.NewerState:
+        raise _newer() from None
+
+
+def _newer() -> Problem:
+    title = "The state of this person is of a newer version, which is being rolled out"
+    return Problem("profile-newer", 503, title, headers={"retry-after": "5"})
 
 
 async def _stored(deps: Deps, key: str) -> Stored:
@@ -295,10 +302,12 @@ async def list_positions(deps: DepsDep) -> dict[str, Any]:
 async def put_position(
     topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Actor = "unknown"
 ) -> None:
-    """Choose where a partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
+    """Choose where a halted partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
     offset = {"earliest": EARLIEST, "latest": LATEST}.get(str(body.from_), body.from_)
     async with deps.db.tx() as tx:
         if not await positions.choose(tx, topic, partition, int(offset)):
+            if await positions.known(tx, topic, partition):
+                raise Problem("not-halted", 409, "The partition is not halted: it is being read")
             raise Problem("not-found", 404, "Nobody ever read this partition")
     log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor)
 
@@ -312,5 +321,7 @@ async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
         receipt = await Ingest(deps, logged=False)([Slice(records[0].topic, 0, 0, len(records), records)])
     except store.Conflict:
         raise Problem("busy", 503, "Others change the same people", headers={"retry-after": "1"}) from None
+    except people.NewerState:
+        raise _newer() from None
     rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in receipt.dead]
     return {"outcomes": receipt.outcomes, "rejected": rejected}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from chassis.db import Database, Tx
@@ -34,15 +36,26 @@ async def count(tx: Tx, segment_id: int) -> int:
 
 async def export(db: Database, segment_id: int) -> AsyncIterator[str]:
     """The member list as CSV lines, a page in memory at a time."""
-    yield "profile,since,cause,definition_version\r\n"
+    yield _lines([["profile", "since", "cause", "definition_version"]])
     after = ""
     while True:
         async with db.tx() as tx:
             rows = await members(tx, segment_id, after=after, most=EXPORT_PAGE)
         if not rows:
             return
-        yield "".join(f"{r['profile']},{r['since']},{r['cause']},{r['definition_version']}\r\n" for r in rows)
+        yield _lines([[_harmless(r["profile"]), r["since"], r["cause"], r["definition_version"]] for r in rows])
         after = rows[-1]["profile"]
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """A text no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 async def standing(tx: Tx, profile: str) -> list[dict[str, Any]]:
@@ -94,7 +107,7 @@ async def sample(tx: Tx, most: int) -> tuple[list[Profile], int]:
     found = await tx.fetch("SELECT state FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1", most)
     drawn = []
     for row in found:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, people.NewerState):
             drawn.append(people.decode(row["state"]))
     return drawn, total
 

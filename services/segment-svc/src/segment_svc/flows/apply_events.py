@@ -30,13 +30,14 @@ from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.ruleset import RuleRaised, Timeline
+from segment_svc.domain.transition import Transition
 from segment_svc.flows.quarantine import guarded
-from segment_svc.store import Row, Transition
-from segment_svc.telemetry import DEAD, DEAR, EVENTS, TRANSITIONS
+from segment_svc.store import Row
+from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
 ATTEMPTS = 8
 CHUNK = 250
-LATER_MS = 3600 * 1000
+MOST_LEGS = 100
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
 log = get_logger("apply")
 REFUSED = {
@@ -144,15 +145,23 @@ def overdue(rows: Iterable[Row], now: int) -> list[Row]:
 
 def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     """The flips of overdue rows: they happened at their own instant, by time."""
+    return [move for row in overdue(rows, now) for move in _caught_up(row, rules, now)]
+
+
+def _caught_up(row: Row, rules: Rules, now: int) -> list[Transition]:
+    """The flips of one row, in legs: a timeline ends after so many evaluations. Flips beyond the last leg count as of now."""
     moves: list[Transition] = []
-    for row in overdue(rows, now):
-        since = row.next_flip_at
-        assert since is not None
+    since: int | None = row.next_flip_at
+    for _ in range(MOST_LEGS):
+        if since is None or since > now:
+            break
+        people.advance(row.profile, since)
         coming = rules.ruleset.timeline(row.profile, since, horizon_ms=now - since, most=64, key=row.key)
         for at, bits in [(since, coming.bits), *coming.flips]:
             moves += _moves(row, bits, rules, at=at, cause="time", source=None)
-        people.advance(row.profile, now)
-        row.coming = None
+        since = coming.next_at
+    people.advance(row.profile, now)
+    row.coming = None
     return moves
 
 
@@ -216,7 +225,7 @@ async def sound(tx: Tx, rows: Iterable[Row], rules: Rules, *, now: int) -> list[
         else:
             found.append(row)
     if odd:
-        await store.postpone(tx, odd, now + LATER_MS)
+        await store.postpone(tx, odd, now)
     return found
 
 
@@ -248,9 +257,7 @@ async def settle(
         await store.alias(tx, touched.aliases, since=now)
     if moves:
         await tx.behind(store.record(tx, moves, now=now))
-        await outbox.add(tx, FACTS, *wire.membership_facts(moves, rules.keys, now=now))
-        for (cause, entered), count in Counter((move.cause, move.entered) for move in moves).items():
-            TRANSITIONS.labels(cause=cause, entered=str(entered).lower()).inc(count)
+        await store.announce(tx, moves, rules.keys, now=now)
     if fresh:
         await store.name(tx, fresh)
         await outbox.add(tx, wire.AUDIENCE, *wire.audience([(r.names, r.version, r.document) for r in fresh]))

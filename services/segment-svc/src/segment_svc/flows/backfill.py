@@ -10,29 +10,37 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from chassis import outbox
 from chassis.db import Tx
-from chassis.documents import FACTS
 from chassis.service import repeat
 
-from segment_svc import definitions, store, wire
+from segment_svc import definitions, store
+from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
+from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import guarded, patient
-from segment_svc.store import Transition
 from segment_svc.telemetry import BACKFILL
 
 PAGE = 1000
 IDLE_S = 0.2
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
-HAS_BIT = "CASE WHEN octet_length(p.atoms) > $2::int / 8 THEN get_bit(p.atoms, $2::int) = 1 ELSE false END"
-ENTER = f"""INSERT INTO membership (profile, segment_id, since, cause, definition_version)
-    SELECT p.profile, $1, $3, 'definition', $4 FROM profile p
-    WHERE {HAS_BIT} AND p.merged_into IS NULL
-      AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
-    RETURNING profile"""  # noqa: S608 - constants
-LEAVE = f"""DELETE FROM membership m USING profile p
-    WHERE m.segment_id = $1 AND p.profile = m.profile AND NOT ({HAS_BIT}) RETURNING m.profile"""  # noqa: S608
+HAS_BIT = "CASE WHEN octet_length(p.atoms) > $4::int / 8 THEN get_bit(p.atoms, $4::int) = 1 ELSE false END"
+# Statements of store.move_all.
+ENTER = f"""WITH page AS (
+        SELECT p.profile FROM profile p
+        WHERE p.profile > $2 AND {HAS_BIT} AND p.merged_into IS NULL
+          AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
+        ORDER BY p.profile LIMIT $3
+    ), came AS (
+        INSERT INTO membership (profile, segment_id, since, cause, definition_version)
+        SELECT profile, $1, $5, 'definition', $6 FROM page RETURNING profile
+    ) SELECT profile FROM came ORDER BY profile"""  # noqa: S608 - constants
+LEAVE = f"""WITH page AS (
+        SELECT m.profile FROM membership m JOIN profile p USING (profile)
+        WHERE m.segment_id = $1 AND m.profile > $2 AND NOT ({HAS_BIT}) ORDER BY m.profile LIMIT $3
+    ), gone AS (
+        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
+    ) SELECT profile FROM gone ORDER BY profile"""  # noqa: S608 - constants
 
 
 async def step(deps: Deps) -> bool:
@@ -62,7 +70,7 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         now = deps.clock.now_ms()
         keys = await store.page(tx, job["cursor"], PAGE)
         if keys:
-            rows = [r for r in (await store.load(tx, keys, lenient=True)).values() if r.merged_into is None]
+            rows = [r for r in (await store.load(tx, keys, postponing=now)).values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
@@ -84,45 +92,33 @@ async def swap(deps: Deps, job_id: int) -> None:
         rules = await deps.rulebook.current(tx)
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
         await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
-        moves: list[Transition] = []
+        entered = left = 0
         for shadow in shadows:
-            durable = rules.ruleset.is_durable(rules.keys[shadow["segment_id"]] + definitions.SHADOW_MARK)
-            moves += await _move_members(tx, shadow, durable=durable, now=now)
+            came, went = await _move_members(tx, shadow, rules, now=now)
+            entered, left = entered + came, left + went
         await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
         await tx.execute("UPDATE plan SET live = true WHERE NOT live AND cause IS NULL")
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
             job_id,
             now,
-            sum(m.entered for m in moves),
-            sum(not m.entered for m in moves),
+            entered,
+            left,
         )
-        if moves:
-            await outbox.add(tx, FACTS, *wire.membership_facts(moves, rules.keys, now=now))
     deps.relay.wake()
 
 
-async def _move_members(tx: Tx, shadow: Any, *, durable: bool, now: int) -> list[Transition]:
-    """Bring the member list of one segment to what its new bits say. A segment that needs the request has no list."""
-    segment_id, version = shadow["segment_id"], shadow["version"]
-    if durable:
-        entered = await tx.fetch(ENTER, segment_id, shadow["atoms"][0], now, version)
-        left = await tx.fetch(LEAVE, segment_id, shadow["atoms"][0])
-    else:
-        entered = []
-        left = await tx.fetch("DELETE FROM membership WHERE segment_id = $1 RETURNING profile", segment_id)
-    moves = [
-        Transition(r["profile"], segment_id, now, came, "definition", version, None)
-        for came, found in ((True, entered), (False, left))
-        for r in found
-    ]
-    columns = ["profile", "segment_id", "at", "entered", "cause", "definition_version", "source_event", "recorded_at"]
-    await tx.copy(
-        "transition",
-        [(m.profile, m.segment_id, m.at, m.entered, m.cause, m.definition_version, None, now) for m in moves],
-        columns,
-    )
-    return moves
+async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple[int, int]:
+    """Bring the member list of one segment to what its new bits say; answers how many entered and left.
+
+    A segment that needs the request has no list.
+    """
+    segment_id, version, key = shadow["segment_id"], shadow["version"], rules.keys[shadow["segment_id"]]
+    if not rules.ruleset.is_durable(key + definitions.SHADOW_MARK):
+        return 0, await store.empty(tx, segment_id, version=version, cause="definition", now=now)
+    move, atom = Transition("", segment_id, now, True, "definition", version, None), shadow["atoms"][0]
+    entered = await store.move_all(tx, ENTER, move, key, atom, now, version)
+    return entered, await store.move_all(tx, LEAVE, move._replace(entered=False), key, atom)
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
