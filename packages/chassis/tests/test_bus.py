@@ -90,7 +90,7 @@ class TestConsumer:
         await send(b"last")
         async with consuming(kafka, topic, kept):
             await until(lambda: b"last" in kept.values)
-        assert kept.values == [b"first", b"batch-0", b"batch-1", b"batch-2", b"last"]
+        assert kept.values == [b"first", b"value-0", b"value-1", b"value-2", b"last"]
 
     async def test_what_a_producer_takes_back_is_never_seen_and_its_marks_are_no_records(
         self, kafka: Kafka, topic: str, send: Any
