@@ -1,11 +1,16 @@
-"""Where partitions are, for tests without a database."""
+"""A consumer whose positions are in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from chassis.bus_kafka import BatchConsumer, GroupMember
 from chassis.bus_places import EARLIEST, Name, Position, Slice
+from chassis.health import Health
+from devstack.kafka import Kafka
 
 
 class Kept:
@@ -32,6 +37,26 @@ class Kept:
             await self.before(slices)
         for step in slices:
             assert self.at[step.topic, step.partition].next_offset == step.expected
-            last = step.records[-1].timestamp_ms if step.records else -1
-            self.at[step.topic, step.partition] = Position(step.next_offset, last if last >= 0 else None)
+            place, last = self.at[step.topic, step.partition], step.records[-1].timestamp_ms if step.records else -1
+            known = place.last_ms if not step.records else last if last >= 0 else None
+            self.at[step.topic, step.partition] = Position(step.next_offset, known)
             self.values += [r.value for r in step.records]
+
+
+@contextlib.asynccontextmanager
+async def consuming(kafka: Kafka, topic: str, kept: Kept, health: Health | None = None) -> AsyncIterator[None]:
+    member = GroupMember(kafka.bootstrap, f"g-{topic}", (topic,), session_timeout_ms=2000)
+    consumer = BatchConsumer(member, positions=kept, handle=kept.handle, health=health or Health())
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(consumer.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():
+            await asyncio.sleep(0.02)

@@ -6,77 +6,26 @@ import asyncio
 import contextlib
 import os
 import sys
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from chassis.bus import MOST_PAYLOAD, KafkaProducer, Record, ensure_topics, pack, unpack
-from chassis.bus_kafka import BatchConsumer, GroupMember
-from chassis.bus_places import EARLIEST, LAG, LATEST, LOOK_S, Position, Slice
+from chassis.bus_places import EARLIEST, LATEST, LOOK_S, Position, Slice
 from chassis.health import Health
 from devstack.kafka import Kafka
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bus_kept import Kept
+from bus_kept import Kept, consuming, until
 from test_bus_records import odd_batch
 
 servers = pytest.mark.servers
 DAY_MS = 86_400_000
-
-
-@contextlib.asynccontextmanager
-async def consuming(kafka: Kafka, topic: str, kept: Kept, health: Health | None = None) -> AsyncIterator[None]:
-    member = GroupMember(kafka.bootstrap, f"g-{topic}", (topic,), session_timeout_ms=2000)
-    consumer = BatchConsumer(member, positions=kept, handle=kept.handle, health=health or Health())
-    stop = asyncio.Event()
-    running = asyncio.ensure_future(consumer.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await running
-
-
-async def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not check():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def admin(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    client = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await client.start()
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def topic(admin: AIOKafkaAdminClient) -> str:
-    name = f"t-{uuid.uuid4().hex[:10]}"
-    await admin.create_topics([NewTopic(name, 1, 1)])
-    return name
-
-
-@pytest.fixture
-async def send(kafka: Kafka, topic: str) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
-    await producer.start()
-
-    async def send(*values: bytes, at: int | None = None) -> None:
-        for value in values:
-            await producer.send_and_wait(topic, value, partition=0, timestamp_ms=at)
-
-    send.producer = producer  # type: ignore[attr-defined]
-    yield send
-    await producer.stop()
 
 
 @servers
@@ -91,30 +40,6 @@ class TestConsumer:
         async with consuming(kafka, topic, kept):
             await until(lambda: b"last" in kept.values)
         assert kept.values == [b"first", b"value-0", b"value-1", b"value-2", b"last"]
-
-    async def test_what_a_producer_takes_back_is_never_seen_and_its_marks_are_no_records(
-        self, kafka: Kafka, topic: str, send: Any
-    ) -> None:
-        kept, health = Kept(), Health()
-        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic)
-        await producer.start()
-        async with consuming(kafka, topic, kept, health):
-            with contextlib.suppress(ZeroDivisionError):
-                async with producer.transaction():
-                    await producer.send_and_wait(topic, b"never", partition=0)
-                    raise ZeroDivisionError
-            async with producer.transaction():
-                await producer.send_and_wait(topic, b"said", partition=0)
-            await until(lambda: kept.values == [b"said"])
-            await until(lambda: kept.at[topic, 0].next_offset == 4)  # two records, two marks
-            await until(lambda: LAG.labels(topic, 0)._value.get() == 0)
-            await send(b"after")
-            await until(lambda: kept.values == [b"said", b"after"])
-        await producer.stop()
-        async with consuming(kafka, topic, kept, health):
-            await send(b"again")
-            await until(lambda: kept.values == [b"said", b"after", b"again"])
-        assert health.troubles() == {}
 
     async def test_what_retention_took_is_a_halt_until_somebody_chooses(
         self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient

@@ -57,7 +57,7 @@ class Positions(Protocol):
 class Slice:
     """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`.
 
-    Without records it is a step over marks of transactions.
+    Without records it is a step over marks of transactions: what was read last is what it was.
     """
 
     topic: str
@@ -195,9 +195,11 @@ class Places:
     async def _passed(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> Slice | None:
         """A step over marks of transactions, which are no records: or retention would seem to have taken something."""
         place = self._owned[tp]
-        if place.next_offset is None or place.before_ms is not None or tp not in consumer.assignment():
+        if place.next_offset is None or tp not in consumer.assignment():
             return None
         reached = await consumer.position(tp)
+        if reached >= place.next_offset:
+            place.before_ms = None  # before it stands a mark too, of which there is nothing to look at
         return Slice(tp.topic, tp.partition, place.next_offset, reached, []) if reached > place.next_offset else None
 
     def advance(self, slices: Sequence[Slice]) -> None:
@@ -211,7 +213,9 @@ class Places:
     def measure(self, consumer: AIOKafkaConsumer, now_ms: int) -> None:
         """How far behind each partition is."""
         for tp, offset in self.running().items():
-            place, behind = self._owned[tp], max(0, (consumer.highwater(tp) or 0) - offset)
+            # What an open transaction has written cannot be read yet, by nobody's fault here.
+            end = consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
+            place, behind = self._owned[tp], max(0, end - offset)
             if not behind:
                 place.even = time.monotonic()
             # As old as what was read last, but no longer than there has been something to read.

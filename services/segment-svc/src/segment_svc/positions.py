@@ -10,13 +10,14 @@ from chassis.db import Database, Tx
 
 # Rows are locked in one order, whoever owns them: a consumer that lost its partitions may still be at work.
 FENCE = """WITH step AS (
-        SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[])
-            AS u (topic, partition, expected, next_offset, last_ms)
+        SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[])
+            AS u (topic, partition, expected, next_offset, last_ms, read)
     ), locked AS (
         SELECT p.topic, p.partition FROM position p JOIN step USING (topic, partition)
         WHERE p.next_offset = step.expected ORDER BY p.topic, p.partition FOR UPDATE OF p
     )
-    UPDATE position AS p SET next_offset = step.next_offset, last_ms = step.last_ms
+    UPDATE position AS p SET next_offset = step.next_offset,
+        last_ms = CASE WHEN step.read THEN step.last_ms ELSE p.last_ms END
     FROM step JOIN locked USING (topic, partition)
     WHERE p.topic = step.topic AND p.partition = step.partition AND p.next_offset = step.expected"""
 SEEN = "INSERT INTO position SELECT t, p, $3 FROM unnest($1::text[], $2::int[]) AS u (t, p) ON CONFLICT DO NOTHING"
@@ -37,6 +38,7 @@ async def fence(tx: Tx, steps: Sequence[Slice]) -> bool:
         [s.expected for s in steps],
         [s.next_offset for s in steps],
         [s.records[-1].timestamp_ms if s.records and s.records[-1].timestamp_ms >= 0 else None for s in steps],
+        [bool(s.records) for s in steps],
     )
     return int(done.rsplit(" ", 1)[1]) == len(steps)
 
