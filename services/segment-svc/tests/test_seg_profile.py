@@ -89,6 +89,14 @@ class TestFold:
         orders = [Activity(i, "order_placed", i, "main", pack({"x": "y" * people.MOST_BYTES})) for i in range(5)]
         assert len(folded(orders).log["order_placed"]) == 5
 
+    def test_what_waits_for_its_time_is_bounded_by_bytes_but_for_orders(self) -> None:
+        person, large = people.empty("visitor"), pack({"x": "y" * (people.MOST_BYTES // 3)})
+        outcomes = [people.fold(person, Activity(i, "cart_update", NOW + DAY, "main", large), NOW) for i in range(4)]
+        assert outcomes == ["pending", "pending", "too_many_ahead", "too_many_ahead"]
+        order = Activity(9, "order_placed", NOW + DAY, "main", pack({"x": "y" * people.MOST_BYTES}))
+        assert people.fold(person, order, NOW) == "pending"
+        assert people.fold(person, Activity(10, "page_view", NOW + DAY, "main", pack({})), NOW) == "pending"
+
     def test_types_of_a_shops_own_are_bounded_and_those_known_go_on(self) -> None:
         person = people.empty("visitor")
         for i in range(people.MOST_CUSTOM):

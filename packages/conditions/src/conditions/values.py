@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, tzinfo
 from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Any, TypeAlias
 from unicodedata import normalize
 
@@ -144,7 +145,12 @@ def fold(value: str) -> str:
 
 def moment(value: Any, zone: tzinfo = UTC) -> datetime | None:
     """The moment of an ISO 8601 date (its midnight) or time; without an offset it is local to `zone`."""
-    if type(value) is not str or len(value) > 40 or not INSTANT.fullmatch(value):
+    return _moment(value, zone) if type(value) is str and len(value) <= 40 else None
+
+
+@lru_cache(maxsize=8_192)
+def _moment(value: str, zone: tzinfo) -> datetime | None:
+    if not INSTANT.fullmatch(value):
         return None
     try:
         found = datetime.fromisoformat(value)

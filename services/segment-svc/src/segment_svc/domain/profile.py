@@ -3,7 +3,7 @@
 The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. At most
 LIMIT events of a type are kept, and of what a browser may send at most so many bytes; older ones are only counted, and an
 event older than those cannot be told from a duplicate any more, so it is refused (too_old). At most LIMIT events wait for
-their time, and at most MOST_CUSTOM types of a shop's own are known; one more is refused.
+their time, of no more bytes than of a type, and at most MOST_CUSTOM types of a shop's own are known; one more is refused.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
     horizon = profile.dropped.get(activity.type)
     if horizon is not None and activity.at <= horizon[1]:
         return "too_old"
-    if activity.at > now and len(profile.pending) >= LIMIT:
+    if activity.at > now and _waits_in_vain(profile, activity):
         return "too_many_ahead"
     if activity.type.startswith(CUSTOM) and _is_one_too_many(profile, activity.type):
         return "too_many_types"
@@ -129,6 +129,13 @@ def _insert(profile: Profile, activity: Activity) -> None:
         if superseded >= 0:
             log.props[superseded] = _without_items(log.props[superseded])
     _bound(profile, kind)
+
+
+def _waits_in_vain(profile: Profile, activity: Activity) -> bool:
+    """Whether as much waits as may: by number, and, of what a browser may send, by bytes."""
+    waiting = [len(one.props) for one in profile.pending if one.type not in UNBOUNDED]
+    over = activity.type not in UNBOUNDED and sum(waiting) + len(activity.props) > MOST_BYTES
+    return len(profile.pending) >= LIMIT or (over and bool(waiting))
 
 
 def _is_one_too_many(profile: Profile, kind: str) -> bool:
