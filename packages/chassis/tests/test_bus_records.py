@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.memory_records import MemoryRecords
+from chassis import bus_records
 from chassis.bus_records import _Records
 
 
@@ -60,7 +62,7 @@ NO_HEADERS = (1, b"key-1", b"value-1", [])
 
 
 class TestRecords:
-    @pytest.mark.parametrize("codec", [0, 1])
+    @pytest.mark.parametrize("codec", range(5))
     def test_what_the_client_reads_is_read_as_it_reads_it(self, codec: int) -> None:
         data = batches(odd_records(odd=False), odd=False, codec=codec)
         assert read(data) == WHOLE * 2
@@ -69,7 +71,7 @@ class TestRecords:
             plain += [(r.offset, r.key, r.value, list(r.headers)) for r in inner.next_batch()]
         assert read(data) == plain
 
-    @pytest.mark.parametrize("codec", [0, 1])
+    @pytest.mark.parametrize("codec", range(5))
     def test_a_header_whose_name_is_no_text_costs_the_headers_of_its_record_only(self, codec: int) -> None:
         assert read(batches(odd_records(odd=False), codec=codec)) == [WHOLE[0], NO_HEADERS, WHOLE[2], *WHOLE]
 
@@ -86,3 +88,18 @@ class TestRecords:
 
         holes = [(n, None, None, []) for n in range(3)]
         assert read(batches(odd_records(odd=False), odd=False, codec=1, change=garbled)) == [*holes, *WHOLE]
+
+    @pytest.mark.parametrize("codec", range(1, 5))
+    def test_what_unpacks_to_more_than_is_good_is_holes_and_takes_no_memory(
+        self, codec: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, 1 << 30)
+        for n in range(3):
+            builder.append(n, 1000, b"k", bytes(10 << 20), [])
+        data = bytes(builder.build())
+        assert [len(value or b"") for _, _, value, _ in read(data)] == [10 << 20] * 3
+        monkeypatch.setattr(bus_records, "MOST_UNPACKED", 20 << 20)
+        tracemalloc.start()
+        assert read(data + bytes(odd_records(odd=False).build()))[:3] == [(n, None, None, []) for n in range(3)]
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+        tracemalloc.stop()

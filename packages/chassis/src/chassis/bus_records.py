@@ -2,8 +2,9 @@
 
 aiokafka gives a whole batch up when the name of one header is no UTF-8, or a record is torn: everything after it in the
 batch would be lost. `install` puts a reader in its place that reads such a batch again, record by record: one that cannot
-be read keeps what can (key and value, no headers), or is an empty hole, so that its offset is there. Of the client's inside
-this uses what every batch has (see the version pinned in requirements); docs/decisions/0009.
+be read keeps what can (key and value, no headers), or is an empty hole, so that its offset is there. What is compressed is
+unpacked here, up to MOST_UNPACKED, for a few kilobytes may be many gigabytes. Of the client's inside this uses what every
+batch has (its version is pinned); docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import cramjam
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy, _DefaultRecordPy
 from aiokafka.record.memory_records import MemoryRecords
@@ -21,6 +23,10 @@ from aiokafka.record.util import decode_varint
 from chassis.telemetry import get_logger
 
 OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
+HEADER, LENGTH, ATTRIBUTES = _DefaultRecordBatchPy.HEADER_STRUCT, 1, 5
+CODEC, SNAPPY = _DefaultRecordBatchPy.CODEC_MASK, _DefaultRecordBatchPy.CODEC_SNAPPY
+UNPACK = {1: cramjam.gzip.decompress_into, 3: cramjam.lz4.decompress_into, 4: cramjam.zstd.decompress_into}
+MOST_UNPACKED = 64 << 20
 log = get_logger("bus")
 
 
@@ -60,14 +66,53 @@ class _Batch:
         return next(self._inner)  # the first record of a batch of control
 
     def __iter__(self) -> Iterator[Any]:
-        count = 0
+        inner, data, count = self._inner, bytes(self._data[self._place]), 0
         try:
-            for record in self._inner:
+            if inner.compression_type:
+                data = unpacked(data)
+                inner = DefaultRecordBatch(data)
+        except Exception as error:
+            log.error("bus_record_unreadable", offset=inner.base_offset, error=type(error).__name__)
+            yield from _holes(_DefaultRecordBatchPy(data), 0)
+            return
+        try:
+            for record in inner:
                 yield record
                 count += 1
         except Exception as error:
-            log.error("bus_record_unreadable", offset=self._inner.base_offset + count, error=type(error).__name__)
-            yield from islice(_again(bytes(self._data[self._place])), count, None)
+            log.error("bus_record_unreadable", offset=inner.base_offset + count, error=type(error).__name__)
+            yield from islice(_again(data), count, None)
+
+
+class TooLarge(Exception):
+    """A batch unpacks to more than MOST_UNPACKED."""
+
+
+def unpacked(data: bytes) -> bytes:
+    """A compressed batch as it is without. Raises TooLarge, or whatever the codec does."""
+    head = list(HEADER.unpack_from(data))
+    codec, packed = head[ATTRIBUTES] & CODEC, data[HEADER.size :]
+    if codec == SNAPPY:
+        body = _snappy(packed)
+    else:
+        room = bytearray(MOST_UNPACKED)  # of which only what is written takes memory
+        body = bytes(memoryview(room)[: UNPACK[codec](packed, room)])
+    head[LENGTH], head[ATTRIBUTES] = HEADER.size - OVERHEAD.size + len(body), head[ATTRIBUTES] & ~CODEC
+    return bytes(HEADER.pack(*head)) + body
+
+
+def _snappy(packed: bytes) -> bytes:
+    """One block, or blocks with their lengths after the header that Java's library writes."""
+    blocks, at = [packed], 16
+    if packed.startswith(b"\x82SNAPPY\0"):
+        blocks = []
+        while at < len(packed):
+            end = at + 4 + int.from_bytes(packed[at : at + 4], "big")
+            blocks.append(packed[at + 4 : end])
+            at = max(end, at + 4)
+    if sum(cramjam.snappy.decompress_raw_len(block) for block in blocks) > MOST_UNPACKED:
+        raise TooLarge
+    return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
 
 
 def _again(data: bytes) -> Iterator[_DefaultRecordPy]:
@@ -78,8 +123,12 @@ def _again(data: bytes) -> Iterator[_DefaultRecordPy]:
             yield record
             reached = record.offset - batch.base_offset + 1
     except Exception:
-        for delta in range(reached, batch.last_offset_delta + 1):
-            yield _DefaultRecordPy(batch.base_offset + delta, batch.max_timestamp, batch.timestamp_type, None, None, [])
+        yield from _holes(batch, reached)
+
+
+def _holes(batch: Any, reached: int) -> Iterator[_DefaultRecordPy]:
+    for delta in range(reached, batch.last_offset_delta + 1):
+        yield _DefaultRecordPy(batch.base_offset + delta, batch.max_timestamp, batch.timestamp_type, None, None, [])
 
 
 class _Torn(_DefaultRecordBatchPy):  # type: ignore[misc]
