@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pytest
 from chassis.clock import ManualClock
 from segment_svc import store
 from segment_svc.domain import profile as people
-from segment_svc.flows import sweep
+from segment_svc.domain.ruleset import RuleSet
+from segment_svc.flows import backfill, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
 
 pytestmark = pytest.mark.servers
 HOUR, DAY = 3_600_000, 86_400_000
+VIP = {"attribute": "vip", "op": "eq", "value": "yes"}
+HERE = {"all": [{"context": "region", "value": "north"}, VIEWED]}
+Away = Callable[[bool], Awaitable[None]]
 WEEK = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
 
 
@@ -149,6 +154,114 @@ class TestPostponed:
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:footfall:problem:profile-newer")
         preview = await client.post("/v1/segments/preview", json={"condition": VIEWED})
         assert (preview.status_code, preview.json()["matched"], preview.json()["sampled"]) == (200, 1, 1)
+
+
+class TestLeftOut:
+    """Whoever a backfill could not evaluate neither enters nor leaves by it, and is where they belong an hour after it can."""
+
+    @pytest.fixture(params=["of a newer version", "raises"])
+    def away(self, service: Any, request: Any, monkeypatch: pytest.MonkeyPatch) -> Away:
+        """Whether ann cannot be evaluated from now on."""
+        timeline = RuleSet._timeline
+
+        def broken(self: Any, program: Any, profile: Any, now: int, **more: Any) -> Any:
+            if more.get("key") == "v:ann":
+                raise ZeroDivisionError
+            return timeline(self, program, profile, now, **more)
+
+        async def set_away(is_away: bool) -> None:
+            if request.param == "raises":
+                monkeypatch.setattr(RuleSet, "_timeline", broken if is_away else timeline)
+            else:
+                await written_by(service, people.STATE_VERSION[0] + is_away, "v:ann")
+
+        return set_away
+
+    @pytest.fixture
+    async def shop(self, client: httpx.AsyncClient, service: Any, log: Log) -> Log:
+        await make(client, service, "viewers")
+        await make(client, service, "doomed")
+        await make(client, service, "here", HERE)
+        await log.give(event(1), event(2, who="visitor:bob"))
+        return log
+
+    async def test_they_stay_in_what_is_only_planned_anew(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, clock: ManualClock, away: Away
+    ) -> None:
+        await away(True)
+        for key, condition in (("viewers", VIEWED), ("here", HERE)):
+            await put(client, service, key, condition)
+            assert await members(client, "viewers") == {"v:ann", "v:bob"}
+            assert await bits_in(service, "viewers") == await bits_in(service, "here") == {True}
+        await away(False)
+        clock.advance(HOUR)
+        await sweep.sweep(service.deps)
+        assert await members(client, "viewers") == {"v:ann", "v:bob"}
+        assert await bits_in(service, "viewers") == await bits_in(service, "here") == {True}
+        assert await moves(client, "viewers") == [(True, "event", START)]
+
+    async def test_they_leave_what_they_match_no_more_once_they_can_be_evaluated(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, clock: ManualClock, away: Away
+    ) -> None:
+        await away(True)
+        await put(client, service, "viewers", {"events": {**VIEWED["events"], "count": {"op": "gte", "value": 2}}})
+        assert await members(client, "viewers") == {"v:ann"}
+        await away(False)
+        clock.advance(HOUR)
+        await sweep.sweep(service.deps)
+        assert await members(client, "viewers") == set()
+        assert await bits_in(service, "viewers") == {False}
+        assert [move[:2] for move in await moves(client, "viewers")] == [(True, "event"), (False, "time")]
+
+    @pytest.mark.parametrize("condition", [VIP, {"all": [{"context": "region", "value": "north"}, VIP]}])
+    async def test_a_bit_of_a_segment_that_is_gone_lets_them_into_none(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, clock: ManualClock, away: Away, condition: Any
+    ) -> None:
+        await away(True)
+        answer = await client.delete("/v1/segments/doomed", headers={"if-match": '"1"'})
+        assert answer.status_code == 204, answer.text
+        await make(client, service, "vips", condition)
+        assert await bits_in(service, "vips") == {False}
+        await away(False)
+        assert await moves(client, "vips") == []
+        await shop.give(event(3, "identify", {"attributes": {"vip": "yes"}}))
+        assert await bits_in(service, "vips") == {True}
+        assert await moves(client, "vips") == ([(True, "event", START)] if condition == VIP else [])
+
+    async def test_a_segment_that_gets_a_list_begins_with_nobody_of_them_on_it(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, clock: ManualClock, away: Away
+    ) -> None:
+        await away(True)
+        await put(client, service, "here", VIEWED)
+        assert await members(client, "here") == {"v:bob"}
+        assert await bits_in(service, "here") == {False}
+        await away(False)
+        clock.advance(HOUR)
+        await sweep.sweep(service.deps)
+        assert await members(client, "here") == {"v:ann", "v:bob"}
+
+
+async def put(client: httpx.AsyncClient, service: Any, key: str, condition: Any) -> None:
+    """Save the first version of a segment again, and let it go live."""
+    body = {"name": key, "description": "anew", "status": "active", "condition": condition}
+    answer = await client.put(f"/v1/segments/{key}", json=body, headers={"if-match": '"1"'})
+    assert answer.status_code == 200, answer.text
+    while await backfill.step(service.deps):
+        pass
+
+
+async def bits_in(service: Any, key: str) -> set[bool]:
+    """What the document readers have of ann says of the bits of a segment that serves."""
+    async with service.deps.db.tx() as tx:
+        atoms = await tx.fetchval(
+            "SELECT p.atoms FROM plan p JOIN segment s ON s.id = p.segment_id WHERE s.key = $1 AND p.live", key
+        )
+    found = await shown(service, "v:ann")
+    return {
+        bool(int.from_bytes(bits, "little") >> a & 1)
+        for bits in (found.bits, *dict(found.flips).values())
+        for a in atoms
+    }
 
 
 class TestAhead:

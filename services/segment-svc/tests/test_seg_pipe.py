@@ -102,6 +102,14 @@ class TestRecords:
         receipt = await log.give(event(9999, at=START - 10_000_000))
         assert receipt.outcomes == {"too_old": 1}
         assert (await log.reasons())[-1][0] == b"too-old"
+        purposes = [{f"{i}-{n}": True for n in range(40)} for i in range(2)]
+        receipt = await log.give(
+            *(event(20_000 + i, "consent_changed", {"purposes": p}) for i, p in enumerate(purposes))
+        )
+        assert receipt.outcomes == {"applied": 1, "too_many_names": 1}
+        letter = (await log.letters())[-1]
+        assert dict(letter.headers)["dlq-reason"] == b"too-many-names"
+        assert b"20001" in (letter.value or b"")
 
 
 class TestPoison:

@@ -109,6 +109,39 @@ class TestFold:
         for i, kind in enumerate(("custom.0", "custom.1", "product_view"), 1000):
             assert people.fold(person, Activity(i, kind, NOW, "main", pack({})), NOW) == "applied"
 
+    @pytest.mark.parametrize(
+        ("kind", "field", "most"), [("identify", "attributes", 500), ("consent_changed", "purposes", 50)]
+    )
+    def test_names_are_bounded_and_those_known_go_on(self, kind: str, field: str, most: int) -> None:
+        ids = iter(range(10**6))
+
+        def told(person: Profile, *names: str, at: int = NOW, value: bool = True) -> str:
+            return people.fold(
+                person, Activity(next(ids), kind, at, "main", pack({field: dict.fromkeys(names, value)})), NOW
+            )
+
+        person, other = people.empty("visitor"), people.empty("customer")
+        assert told(person, *(f"a{i}" for i in range(most - 2))) == "applied"
+        assert told(person, "a0", "x", "y", "z") == "too_many_names"
+        assert told(person, "x", at=NOW + DAY) == "pending"
+        assert told(person, "y", "z") == "too_many_names"
+        assert told(person, "y", "x") == "applied"
+        assert told(person, "z") == told(person, "z", at=NOW + DAY) == "too_many_names"
+        assert told(person, "a0", "y", value=False) == "applied"
+        people.advance(person, NOW + DAY)
+        assert len(person.registers) == most
+        assert people.register(person, f"{field}.a0") is False
+        assert people.register(person, f"{field}.z") is None
+        # A merge is no way around it, nor is what waits at a merge; the one who stays keeps what they are.
+        assert (told(other, "a0", "mine", at=NOW - 1), told(other, "late", at=NOW + DAY)) == ("applied", "pending")
+        people.merge(other, person, NOW)
+        people.advance(other, NOW + DAY)
+        assert len(other.registers) == most
+        assert people.register(other, f"{field}.a0") is False
+        assert people.register(other, f"{field}.mine") is True
+        group = Activity(-1, "group_assigned", NOW, "main", pack({"group": "vip"}))
+        assert (people.fold(other, group, NOW), other.group) == ("applied", "vip")
+
     @given(log, st.integers(0, 40))
     def test_a_merge_is_the_fold_of_both_histories(self, events: list[Activity], cut: int) -> None:
         one, two = folded(events[:cut]), folded(events[cut:])

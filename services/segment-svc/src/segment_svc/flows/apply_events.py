@@ -44,6 +44,9 @@ REFUSED = {
     "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
     "too_many_ahead": "too many events of this person wait for their time already",
     "too_many_types": f"this person has {people.MOST_CUSTOM} types of custom events already",
+    "too_many_names": "this person would have over {attributes} attributes or {purposes} purposes".format_map(
+        people.MOST_NAMES
+    ),
 }
 
 

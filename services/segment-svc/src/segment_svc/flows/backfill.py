@@ -1,21 +1,28 @@
 """Called by the worker. Computes the shadow plans for everybody, page by page, then swaps them in.
 
 The pages evaluate the whole rule set, so they leave every row as a live batch would; progress is saved per page, and
-a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release.
+a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release. Who could not be
+evaluated (`not_before`) stays where they were until somebody can: what their bits and document said of the old plans, they
+say of the new ones, and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
+from chassis import outbox
 from chassis.db import Tx
 from chassis.service import repeat
+from msgspec import structs
 
-from segment_svc import definitions, store
+from segment_svc import definitions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
+from segment_svc.domain import document
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import guarded, patient
@@ -41,6 +48,11 @@ LEAVE = f"""WITH page AS (
     ), gone AS (
         DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
     ) SELECT profile FROM gone ORDER BY profile"""  # noqa: S608 - constants
+LEFT_OUT = """SELECT profile, version, atoms, document FROM profile
+    WHERE not_before IS NOT NULL AND merged_into IS NULL AND profile > $1 ORDER BY profile LIMIT $2 FOR UPDATE"""
+CARRY = """UPDATE profile AS p SET version = u.version, atoms = u.atoms, document = u.document
+    FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS u (profile, version, atoms, document)
+    WHERE p.profile = u.profile"""
 
 
 async def step(deps: Deps) -> bool:
@@ -92,6 +104,7 @@ async def swap(deps: Deps, job_id: int) -> None:
         rules = await deps.rulebook.current(tx)
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
         await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
+        await _carry(tx, shadows, rules)
         entered = left = 0
         for shadow in shadows:
             came, went = await _move_members(tx, shadow, rules, now=now)
@@ -106,6 +119,43 @@ async def swap(deps: Deps, job_id: int) -> None:
             left,
         )
     deps.relay.wake()
+
+
+async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
+    """Give people who were left out, as bits of the shadow plans, those of the plans they replace.
+
+    A bit that replaces none may be another segment's that is gone, and is cleared; so is every one of a segment that gets
+    or loses its list.
+    """
+    served = {d.id: d for d in rules.live}
+    sources: dict[int, int | None] = {}
+    for shadow in shadows:
+        key, old = rules.keys[shadow["segment_id"]], served.get(shadow["segment_id"])
+        alike = old and rules.ruleset.is_durable(key) == rules.ruleset.is_durable(key + definitions.SHADOW_MARK)
+        sources.update(zip_longest(shadow["atoms"], old.atoms[: len(shadow["atoms"])] if old and alike else ()))
+    after = ""
+    while found := await tx.fetch(LEFT_OUT, after, PAGE):
+        keys, versions = [r["profile"] for r in found], [r["version"] + 1 for r in found]
+        documents = [_carried_document(r["document"], sources) for r in found]
+        await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
+        names = await store.identities(tx, keys)
+        shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
+        await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown))
+        after = keys[-1]
+
+
+def _carried(stored: bytes, sources: Mapping[int, int | None]) -> bytes:
+    bits = int.from_bytes(stored, "little")
+    kept = bits & ~sum(1 << atom for atom in sources)
+    return store.to_bytes(kept | sum(1 << a for a, old in sources.items() if old is not None and bits >> old & 1))
+
+
+def _carried_document(stored: bytes | None, sources: Mapping[int, int | None]) -> bytes | None:
+    if stored is None:
+        return None
+    found = document.decode(stored)
+    flips = [(at, _carried(bits, sources)) for at, bits in found.flips]
+    return document.encode(structs.replace(found, bits=_carried(found.bits, sources), flips=flips))
 
 
 async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ STATEMENTS = (
         state bytea COMPRESSION lz4 NOT NULL
     ) WITH (fillfactor = 70)""",
     "CREATE INDEX profile_due ON profile ((greatest(next_flip_at, not_before))) WHERE next_flip_at IS NOT NULL",
+    "CREATE INDEX profile_left_out ON profile (profile) WHERE not_before IS NOT NULL",
     """CREATE TABLE identity (
         profile text NOT NULL,
         identity text NOT NULL,
