@@ -15,8 +15,8 @@ from chassis.bus import MOST_RECORD, Fenced
 from chassis.bus_places import Slice
 from chassis.clock import ManualClock
 from segment_svc import store
+from segment_svc.domain import bounds, ruleset
 from segment_svc.domain import profile as people
-from segment_svc.domain import ruleset
 from segment_svc.flows import sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -98,7 +98,7 @@ class TestRecords:
         assert huge.startswith(letter.value or b"-")
 
     async def test_an_event_refused_at_a_bound_of_what_is_kept_is_not_lost(self, service: Any, log: Log) -> None:
-        await log.give(*(event(i, at=START - i) for i in range(people.LIMIT + 1)))
+        await log.give(*(event(i, at=START - i) for i in range(bounds.LIMIT + 1)))
         receipt = await log.give(event(9999, at=START - 10_000_000))
         assert receipt.outcomes == {"too_old": 1}
         assert (await log.reasons())[-1][0] == b"too-old"

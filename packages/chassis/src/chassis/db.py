@@ -27,6 +27,10 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError | MemoryError | SQLAlchemyError)
 
 
+# For `problems.install`: an error of these kinds that passes is nobody's fault who asked.
+PASSING = ((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MemoryError, SQLAlchemyError), passes)
+
+
 class Tx:
     """One transaction. `sa` is SQLAlchemy's connection; the methods go straight to asyncpg ($1 parameters)."""
 

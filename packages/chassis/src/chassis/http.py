@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from chassis.auth import Refused, ServiceTokens
 from chassis.health import Health
-from chassis.problems import Problem, install, not_json, pointer
+from chassis.problems import Passing, Problem, install, not_json, pointer
 from chassis.telemetry import HTTP_SECONDS
 
 Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
@@ -22,14 +22,17 @@ Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
 
 
-def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, public: bool = False) -> FastAPI:
+def service_app(
+    title: str, *, pings: Mapping[str, Ping], health: Health, public: bool = False, passing: Passing = ((), bool)
+) -> FastAPI:
     """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
 
     /readyz names every part: `ok`, or the cause. As in Kubernetes' own, `?exclude=NAME` lets parts whose name begins with
     that word not count: who routes requests asks less than who watches. A `public` one keeps the causes to itself.
+    `passing`: see `problems.install`.
     """
     app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
-    install(app)
+    install(app, passing)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

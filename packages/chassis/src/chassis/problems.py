@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from chassis.telemetry import get_logger
 MEDIA_TYPE = "application/problem+json"
 MOST_ERRORS = 50
 SLUGS = {404: "not-found", 405: "method-not-allowed", 401: "unauthenticated", 403: "forbidden"}
+Passing = tuple[Sequence[type[Exception]], Callable[[BaseException], bool]]
 log = get_logger("http")
 
 
@@ -100,9 +101,21 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return Problem("internal", 500, "Something went wrong on our side").response()
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of an application a problem."""
+def _perhaps(passes: Callable[[BaseException], bool]) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        if not passes(error):
+            raise error
+        log.warning("request_given_up", path=request.url.path, error=type(error).__name__)
+        return Problem("busy", 503, "This cannot be done now; try again", headers={"retry-after": "2"}).response()
+
+    return handle
+
+
+def install(app: FastAPI, passing: Passing = ((), bool)) -> None:
+    """Make every error of an application a problem. `passing`: kinds of errors, and which of them are worth another try."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
+    for kind in passing[0]:
+        app.add_exception_handler(kind, _perhaps(passing[1]))

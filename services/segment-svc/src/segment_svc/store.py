@@ -338,11 +338,3 @@ async def documents(tx: Tx, after: str, most: int) -> list[tuple[str, int, bytes
         most,
     )
     return [(r["profile"], r["version"], r["document"]) for r in found]
-
-
-async def page(tx: Tx, after: str, most: int) -> list[str]:
-    """Keys of the next profiles in key order, merged ones left out."""
-    found = await tx.fetch(
-        "SELECT profile FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2", after, most
-    )
-    return [r["profile"] for r in found]

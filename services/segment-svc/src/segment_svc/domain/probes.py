@@ -21,9 +21,10 @@ from conditions.kinds import CODE, FLAG, NUMBER, Kind
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity, pack
+from segment_svc.domain.bounds import LIMIT, MOST_CUSTOM
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
-from segment_svc.domain.profile import LIMIT, MOST_CUSTOM, Profile
+from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000

@@ -1,11 +1,9 @@
 """A person as the fold of what they did. The result does not depend on the order or repetition of events.
 
-The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. At most
-LIMIT events of a type are kept, and of what a browser may send at most so many bytes; older ones are only counted, and an
-event older than those cannot be told from a duplicate any more, so it is refused (too_old). At most LIMIT events wait for
-their time, of no more bytes than of a type, and at most MOST_CUSTOM types of a shop's own and MOST_NAMES attributes and
-purposes are known; what would bring one more is refused, so that of those the order of arrival decides which are known. A
-merge leaves out the names beyond.
+The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. How much is kept is
+bounded (bounds.py): older events are only counted, and an event older than those cannot be told from a duplicate any more,
+so it is refused (too_old). What would be one too many to wait for its time, or of the types and names a shop makes up, is
+refused too; of those the order of arrival decides which are known. A merge leaves out the names beyond.
 """
 
 from __future__ import annotations
@@ -17,18 +15,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from segment_svc.domain import bounds
 from segment_svc.domain.activity import Activity, pack, unpack
+from segment_svc.domain.bounds import MOST_NAMES, REGISTER_LIMIT, is_one_too_many, waits_in_vain
 from segment_svc.domain.log import Log, Longs, longs
 
-LIMIT = 200
-MOST_BYTES, MOST_CUSTOM_BYTES, MOST_CUSTOM = 128 * 1024, 32 * 1024, 50
-CUSTOM, UNBOUNDED = "custom.", ("order_placed",)  # an order comes from a server, and is kept whatever its size
-REGISTER_LIMIT = 8
 # Packed numbers are in the machine's byte order: the other order is another version.
 STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
 NEWER = {bytes([STATE_VERSION[0] + step]) for step in (1, 2, 3)}
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
-MOST_NAMES = {"attributes": 500, "purposes": 50, "group": 1}
 PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
 Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead", "too_many_types", "too_many_names"]
@@ -106,9 +101,9 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
     horizon = profile.dropped.get(activity.type)
     if horizon is not None and activity.at <= horizon[1]:
         return "too_old"
-    if activity.at > now and _waits_in_vain(profile, activity):
+    if activity.at > now and waits_in_vain(profile.pending, activity):
         return "too_many_ahead"
-    if activity.type.startswith(CUSTOM) and _is_one_too_many(profile, activity.type):
+    if is_one_too_many(activity.type, {*profile.log, *(ahead.type for ahead in profile.pending)}):
         return "too_many_types"
     if activity.type in REGISTERS and _has_too_many_names(profile, activity):
         return "too_many_names"
@@ -136,18 +131,6 @@ def _insert(profile: Profile, activity: Activity) -> None:
     _bound(profile, kind)
 
 
-def _waits_in_vain(profile: Profile, activity: Activity) -> bool:
-    """Whether as much waits as may: by number, and, of what a browser may send, by bytes."""
-    waiting = [len(one.props) for one in profile.pending if one.type not in UNBOUNDED]
-    over = activity.type not in UNBOUNDED and sum(waiting) + len(activity.props) > MOST_BYTES
-    return len(profile.pending) >= LIMIT or (over and bool(waiting))
-
-
-def _is_one_too_many(profile: Profile, kind: str) -> bool:
-    known = {*profile.log, *(activity.type for activity in profile.pending)}
-    return kind not in known and sum(name.startswith(CUSTOM) for name in known) >= MOST_CUSTOM
-
-
 def site(profile: Profile, website: str) -> int:
     """The number the logs have for a website."""
     if website not in profile.sites:
@@ -162,7 +145,7 @@ def _without_items(props: bytes) -> bytes:
 
 def _bound(profile: Profile, kind: str) -> None:
     log = profile.log[kind]
-    over = _over(kind, log)
+    over = bounds.over(kind, log)
     if over > 0:
         count, horizon = profile.dropped.get(kind, (0, 0))
         # What a merge brings may be older than what was dropped before: the horizon never goes back.
@@ -170,20 +153,6 @@ def _bound(profile: Profile, kind: str) -> None:
         if profile.ids is not None:
             profile.ids.difference_update(log.ids[:over])
         log.trim(over)
-
-
-def _over(kind: str, log: Log) -> int:
-    """How many of the oldest are too many; the newest one never is."""
-    over = max(0, len(log) - LIMIT)
-    left = MOST_CUSTOM_BYTES if kind.startswith(CUSTOM) else MOST_BYTES
-    sizes = list(map(len, log.props))
-    if kind in UNBOUNDED or sum(sizes) <= left:
-        return over
-    for place in range(len(log) - 1, over - 1, -1):
-        left -= sizes[place]
-        if left < 0:
-            return min(place + 1, len(log) - 1)
-    return over
 
 
 def _assigned(activity: Activity) -> dict[str, Any]:

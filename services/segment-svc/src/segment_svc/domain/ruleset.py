@@ -37,13 +37,14 @@ UTC = ZoneInfo("UTC")
 class Timeline:
     """`bits` now, `flips` [(epoch ms, bits)...] to come, complete up to `next_at` (None: for good).
 
-    `reading` is what the bits now were decided from.
+    `reading` is what the bits now were decided from; `awaits`: whether an event dated ahead is part of what comes.
     """
 
     bits: int
     flips: list[tuple[int, int]]
     next_at: int | None
     reading: Reading
+    awaits: bool = False
 
 
 class RuleRaised(Exception):
@@ -150,7 +151,8 @@ class RuleSet:
             known, touched = self._blank(program, profile.kind), profile.log
         first = reading = program.renew(known.reading, facts, now, touched)
         nearest = known.flips[0][0] if known.flips else known.next_at
-        if reading.alike(known.reading) and not profile.pending and (nearest is None or nearest > now):
+        told = known.awaits or bool(profile.pending) or (nearest is not None and nearest <= now)
+        if reading.alike(known.reading) and not told:
             return Timeline(known.bits, known.flips, known.next_at, reading)
         bits = current = program.decide(reading, facts)
         change = _change(facts, reading)
@@ -166,7 +168,7 @@ class RuleSet:
                 flips.append((change, after))
                 current = after
             change = _change(facts, reading)
-        return Timeline(bits, flips, change, first)
+        return Timeline(bits, flips, change, first, bool(profile.pending))
 
     def _blank(self, program: Program, kind: str) -> Timeline:
         """Somebody never seen: the start for every profile of which nothing is known yet."""

@@ -25,7 +25,7 @@ from chassis.telemetry import get_logger
 from segment_svc import positions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
-from segment_svc.domain import document
+from segment_svc.domain import bounds, document
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.facts import Facts
@@ -43,9 +43,9 @@ log = get_logger("apply")
 REFUSED = {
     "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
     "too_many_ahead": "too many events of this person wait for their time already",
-    "too_many_types": f"this person has {people.MOST_CUSTOM} types of custom events already",
+    "too_many_types": f"this person has {bounds.MOST_CUSTOM} types of custom events already",
     "too_many_names": "this person would have over {attributes} attributes or {purposes} purposes".format_map(
-        people.MOST_NAMES
+        bounds.MOST_NAMES
     ),
 }
 

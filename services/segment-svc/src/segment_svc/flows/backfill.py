@@ -28,9 +28,17 @@ from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import guarded, patient
 from segment_svc.telemetry import BACKFILL
 
-PAGE = 1000
+PAGE, MOST_BYTES = (
+    1000,
+    8 << 20,
+)  # of people; of their states, so that a page takes moments, and as much memory, whoever they are
 IDLE_S = 0.2
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+NEXT = """SELECT profile FROM (
+        SELECT profile, sum(octet_length(state)) OVER (ORDER BY profile) - octet_length(state) AS before FROM (
+            SELECT profile, state FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2
+        ) AS page
+    ) AS counted WHERE before < $3 ORDER BY profile"""
 HAS_BIT = "CASE WHEN octet_length(p.atoms) > $4::int / 8 THEN get_bit(p.atoms, $4::int) = 1 ELSE false END"
 # Statements of store.move_all.
 ENTER = f"""WITH page AS (
@@ -80,7 +88,7 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         if job is None:
             return None
         now = deps.clock.now_ms()
-        keys = await store.page(tx, job["cursor"], PAGE)
+        keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
         if keys:
             rows = [r for r in (await store.load(tx, keys, postponing=now)).values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
