@@ -32,13 +32,16 @@ class Service:
 
     def __init__(self) -> None:
         self.word, self.away, self.slots = "first", False, Counter[str]()
+        self.versions, self.refused = [1], False  # of the answers to come; the last one stays
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         if self.away or question.get("slots") == []:
             raise httpx.HTTPError("away, or asked for nothing")
         self.slots.update(question.get("slots", ()))
         shown = {slot: {"fallback": False, "blocks": [self.word]} for slot in question.get("slots", ())}
-        return {"slots": shown, "messages": [], "tags": ["t"]}
+        version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+        answer = {"version": version, "slots": shown, "messages": [], "tags": ["t"]}
+        return {**answer, "slots": {}, "refused": [{"pointer": "/x"}]} if self.refused else answer
 
 
 def publish(knowledge: Knowledge, version: int) -> None:
@@ -113,11 +116,12 @@ class TestRemembered:
     ) -> None:
         for version, word in enumerate(("monday", "friday"), 1):
             publish(decider.knowledge, version)
-            service.word = word
+            service.word, service.versions = word, [version]
             await shown(decider, "top")
             for n in range(between):
                 await shown(decider, "side", locale=str(n))
         publish(decider.knowledge, 3)
+        service.versions = [3]
         await shown(decider, "top")
         publish(decider.knowledge, 4)
         service.away = True

@@ -123,3 +123,13 @@ class TestLag:
             watcher.seen(versions)
             assert await watcher.look() is False
         assert shop.asked == before + 3, "each of the three services, once"
+
+    async def test_a_service_that_answered_from_a_newer_version_is_looked_into_before_redis_says_so(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        shop.versions[CONTENT] = 6
+        knowledge.outdated.set()
+        await watcher.look()
+        assert (knowledge.content["version"], knowledge.outdated.is_set()) == (6, False)

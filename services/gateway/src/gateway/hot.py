@@ -63,7 +63,7 @@ class Hot:
         self._app, self._decider, self._keys, self._tokens = app, decider, keys, tokens
         self._cookie_secret, self._edge_secret = secrets[0], secrets[1].encode()
         self._identities: dict[bytes, bytes | None] = {}
-        self._plans: Kept[tuple[bytes, bytes], tuple[Any, Plan]] = Kept(MOST_PLANS)
+        self._plans: Kept[tuple[bytes, bytes], Plan] = Kept(MOST_PLANS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See the module."""
@@ -102,11 +102,10 @@ class Hot:
     def _plan(self, scope: Any, key: bytes) -> Plan:
         query = scope["query_string"]
         found = self._plans.get((query, key))
-        if found is not None and found[0] is self._decider.knowledge.plans:
-            return found[1]
+        if found is not None and found.release == self._decider.knowledge.release:
+            return found
         plan = self._read(scope, query, key)
-        size = len(query) + 150 * len(plan.unknown) + 500
-        self._plans.put((query, key), (self._decider.knowledge.plans, plan), size)
+        self._plans.put((query, key), plan, len(query) + len(key) + plan.size)
         return plan
 
     def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:

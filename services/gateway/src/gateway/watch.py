@@ -42,6 +42,10 @@ class Knowledge:
         self.content, self.promo = NO_CONTENT, NO_PROMO
         self.edge: tuple[SegmentRef, ...] = ()  # what any cached answer can depend on, by id: the edge must know these
         self.loaded = False
+        self.release = (
+            0  # grows with every swap: what was made from an older one is told by it, and keeps nothing alive
+        )
+        self.outdated = asyncio.Event()  # a service answered from a newer version than is known
         self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.answers: Kept[Any, Answer] = Kept(MOST_ANSWERS)
         self.plans: Kept[Any, Plan] = Kept(MOST_PLANS)
@@ -53,6 +57,7 @@ class Knowledge:
         if self.definitions.unreadable:
             log.error("segment_unreadable", segments=self.definitions.unreadable)
         self.answers, self.plans, self.loaded = Kept(MOST_ANSWERS), Kept(MOST_PLANS), True
+        self.release += 1
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
         """The plan of a kind of request, made once per version for the slots that there are."""
@@ -60,9 +65,11 @@ class Knowledge:
         key = (website, there, locale)
         found = self.plans.get(key)
         if found is None:
-            found = plan(self.definitions, self.content, self.promo, website=website, slots=there, locale=locale)
-            looked_at = len(found.durable) + len(found.late) + len(found.boundaries)
-            self.plans.put(key, found, 2000 + 32 * looked_at)
+            found = plan(
+                self.definitions, self.content, self.promo, website=website, slots=there, locale=locale,
+                release=self.release,
+            )  # fmt: skip
+            self.plans.put(key, found, found.size)
         if len(there) == len(slots):
             return found
         return replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
@@ -82,7 +89,6 @@ class Watcher:
     ) -> None:
         self._knowledge, self._upstreams, self._redis, self._health = knowledge, upstreams, redis, health
         self._edges, self._secret = edges
-        self._changed = asyncio.Event()
         self._unpurged: dict[str, Mapping[str, Any]] = {}
         self._said: tuple[Mapping[str, Any], ...] = ()  # definitions and targetings that are known
         self._latest: tuple[int, ...] = ()  # what Redis says
@@ -93,17 +99,19 @@ class Watcher:
         """Called with every look at Redis."""
         self._latest = tuple(int(version or 0) for version in versions)
         if self._latest != self._looked:
-            self._changed.set()
+            self._knowledge.outdated.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Refresh on every change, until `stop` is set."""
-        await repeat(self.look, stop, name="watch", idle_s=LOOK_S, health=self._health, wake=self._changed)
+        await repeat(self.look, stop, name="watch", idle_s=LOOK_S, health=self._health, wake=self._knowledge.outdated)
 
     async def look(self) -> bool:
         """Refresh if anything changed, and purge what is still to be; True when there is more to do at once."""
         _hits.inc(self._knowledge.hits)
         self._knowledge.hits = 0
-        if not self._knowledge.loaded or self._behind or self._latest != self._looked:
+        known = self._knowledge
+        if not known.loaded or known.outdated.is_set() or self._behind or self._latest != self._looked:
+            known.outdated.clear()
             await self.refresh()
         try:
             await self.purge()
@@ -113,7 +121,7 @@ class Watcher:
             self._health.fine("edge")
         if self._behind:
             await asyncio.sleep(pause_s(self._behind - 1, base_s=RETRY_S, most_s=LOOK_S))
-        return bool(self._behind) or self._latest != self._looked
+        return bool(self._behind) or self._latest != self._looked or known.outdated.is_set()
 
     async def refresh(self) -> None:
         """Load all three; swap when one of them is new, and what they say has changed is to be purged.

@@ -62,11 +62,12 @@ def merge(
     return {**body, "degraded": list(degraded)} if degraded else body
 
 
-def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms: int, most_s: int) -> Answer:
-    """Bytes and headers of a merged decision."""
+def finish(
+    plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms: int, most_s: int, shared: bool = True
+) -> Answer:
+    """Bytes and headers of a merged decision; no cache may have it unless it is to be `shared`."""
     body, etag = _written(merged)
     fresh, stale, error = share_seconds(plan, now_ms, most_s=most_s)
-    late = bool(plan.late)
     if "degraded" in merged:
         fresh, stale, error = min(fresh, DEGRADED_S), 0, 0
     share = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-error=%d" % (fresh, stale, error)
@@ -75,7 +76,7 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
         (b"content-length", b"%d" % len(body)),
         (b"etag", etag),
         # What depends on the request itself (country, hour...) is not in the edge's key, so no edge may share it.
-        (b"cache-control", b"private, no-store" if late else share),
+        (b"cache-control", share if shared and not plan.late else b"private, no-store"),
         (b"vary", vary(plan).encode()),
         (b"xkey", " ".join(sorted({*tags, "all"})).encode()),
     ]

@@ -26,8 +26,9 @@ from gateway.upstreams import CONTENT, PROMO, Coalescer
 from gateway.watch import Knowledge
 
 MOST_LAST_GOOD = 32 << 20  # bytes
+AGAIN_S = 0.05  # until a replica that is a moment behind is asked once more
 GUEST = "guest"
-NOTHING: Mapping[str, Any] = {"slots": {}, "tags": []}
+NOTHING: Mapping[str, Any] = {"slots": {}, "messages": [], "tags": []}
 _miss = DECISIONS.labels(source="services")
 
 
@@ -54,6 +55,14 @@ class Audience(NamedTuple):
     group: str
     degraded: bool
     until: int | None
+
+
+class Part(NamedTuple):
+    """What a service contributes: whether it is less than it should be, and whether others may have it too."""
+
+    said: Mapping[str, Any]
+    degraded: bool = False
+    shared: bool = True
 
 
 async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Audience:
@@ -110,43 +119,67 @@ async def decide(
 
 async def _make(decider: Decider, plan: Plan, who: Audience, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    answers = decider.knowledge.answers
     now_ms = decider.clock.now_ms()
     segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
     common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = group.create_task(_part(decider, CONTENT, asked, key)) if plan.slots else None
-        promo = group.create_task(_part(decider, PROMO, common, key))
-    blocks, messages = NOTHING if content is None else content.result(), promo.result()
-    if blocks is None or not decider.knowledge.loaded:  # which slots there are is not known before
+        content = (
+            group.create_task(_part(decider, CONTENT, decider.knowledge.content["version"], asked, key))
+            if plan.slots
+            else None
+        )
+        promo = group.create_task(_part(decider, PROMO, decider.knowledge.promo["version"], common, key))
+    parts = (Part(NOTHING) if content is None else content.result(), promo.result())
+    blocks, messages = parts[0].said, parts[1].said
+    if parts[0].degraded or not decider.knowledge.loaded:  # which slots there are is not known before
         degraded.append("content")
-        blocks = NOTHING
-    if messages is None:
+        blocks = blocks if decider.knowledge.loaded else NOTHING
+    if parts[1].degraded:
         degraded.append("promotions")
-        messages = {"messages": [], "tags": []}
     for part in degraded:
         DEGRADED.labels(part=part).inc()
     tags = [*blocks["tags"], *messages["tags"]]
     merged = merge(plan, blocks, messages, degraded=degraded)
-    answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
-    if answers is decider.knowledge.answers:  # nothing was published meanwhile
-        answers.put(key, answer, answer.size)
+    # Not of a version that is not known, and not if anything was published meanwhile.
+    shared = plan.release == decider.knowledge.release and all(part.shared for part in parts)
+    answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s, shared=shared)
+    if shared:
+        decider.knowledge.answers.put(key, answer, answer.size)
     return answer
 
 
-async def _part(decider: Decider, service: str, asked: Mapping[str, Any], key: Any) -> Any:
-    """What a service says now, else what it said last, else None."""
+async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, Any], key: Any) -> Part:
+    """What a service says now, else what it said last, else nothing. `known` is the version it is known to be at.
+
+    A replica that is behind is asked once more. What is of another version all the same is for this request only: what
+    is known now says neither whom else it is for, nor when it changes.
+    """
+    ask = (decider.content if service == CONTENT else decider.promo).ask
+    found = None
     try:
         async with asyncio.timeout(decider.budget_s):
-            found = await (decider.content if service == CONTENT else decider.promo).ask(asked)
+            found = await ask(asked)
+            if found["version"] < known:
+                await asyncio.sleep(AGAIN_S)
+                found = await ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
         last = decider.last_good.get((service, key))
-        return None if last is None else decode(last)
+        if last is not None:
+            found = decode(last)
+            return Part(found, degraded=found["version"] != known)
+        if found is None:
+            return Part(NOTHING, degraded=True)
+    if found["version"] > known:
+        decider.knowledge.outdated.set()
+    if "refused" in found:
+        return Part(NOTHING, degraded=True)
+    if found["version"] != known:
+        return Part(found, shared=False)
     said = encode(found)
     decider.last_good.put((service, key), said, len(said) + 1000)
-    return found
+    return Part(found)
 
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
