@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -133,3 +134,34 @@ class TestLag:
         knowledge.outdated.set()
         await watcher.look()
         assert (knowledge.content["version"], knowledge.outdated.is_set()) == (6, False)
+
+
+class TestApart:
+    @pytest.mark.parametrize("how", ["refuses", "says nothing"])
+    async def test_what_one_service_says_waits_for_no_other(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        monkeypatch.setattr(watch, "PATIENCE_S", 0.05)
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        shop.purged.clear()
+        asked = shop.json
+
+        async def away(service: str, method: str, path: str) -> dict[str, Any]:
+            if service == SEGMENT and how == "refuses":
+                raise httpx.ConnectError("away")
+            if service == SEGMENT:
+                await asyncio.sleep(30)
+            return await asked(service, method, path)
+
+        monkeypatch.setattr(shop, "json", away)
+        shop.versions[CONTENT] = 6
+        watcher.seen(told(1, 6, 1))
+        with pytest.raises((httpx.ConnectError, TimeoutError)):
+            await watcher.look()
+        assert knowledge.content["version"] == 6
+        assert {f"{CONTENT}:6"} in shop.purged
+        monkeypatch.setattr(shop, "json", asked)
+        shop.versions[SEGMENT] = 2
+        assert await watcher.look() is False
+        assert knowledge.definitions.version == 2

@@ -37,6 +37,9 @@ NO_EDGE = (
 FOLLOW_S, SHOP_S = 1.0, 20
 
 
+asked: list[bool] = []  # a signal came
+
+
 def interruptible() -> None:
     """The first of these signals is a KeyboardInterrupt, and what it starts is not disturbed by the next.
 
@@ -48,6 +51,7 @@ def interruptible() -> None:
         wanted.append(signal.SIGHUP)
 
     def once(*_: object) -> None:
+        asked.append(True)
         for sig in wanted:
             signal.signal(sig, signal.SIG_IGN)
         os.write(1, b"\nStopping\n")
@@ -55,6 +59,12 @@ def interruptible() -> None:
 
     for sig in wanted:
         signal.signal(sig, once)
+
+
+def heard() -> None:
+    """KeyboardInterrupt once a signal has come: what it raised is lost where it came into a destructor or a callback."""
+    if asked:
+        raise KeyboardInterrupt
 
 
 def ports() -> list[int]:
@@ -91,8 +101,10 @@ class Run:
 
     def started(self, server: Any) -> Any:
         """Start it; whatever came of that is stopped in the end."""
+        heard()
         self.ending.callback(server.stop)
         server.start()
+        heard()
         return server
 
     def bus(self) -> str:
@@ -161,6 +173,7 @@ def wait(running: Run, stack: Stack, edge: Varnish | None) -> None:
     told = ""
     while True:
         time.sleep(FOLLOW_S)
+        heard()
         try:
             for child in again(running, stack):
                 told_of = f"{child.name} ended {child.how} and is started again; its log is {child.log}"

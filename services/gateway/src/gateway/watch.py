@@ -29,7 +29,8 @@ KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
-LOOK_S, RETRY_S = 1.0, 0.05
+LOOK_S, RETRY_S, PATIENCE_S = 1.0, 0.05, 1.0
+ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 log = get_logger("watch")
 _hits = DECISIONS.labels(source="memory")
 
@@ -109,32 +110,30 @@ class Watcher:
         """Refresh if anything changed, and purge what is still to be; True when there is more to do at once."""
         _hits.inc(self._knowledge.hits)
         self._knowledge.hits = 0
-        known = self._knowledge
+        known, missing = self._knowledge, []
         if not known.loaded or known.outdated.is_set() or self._behind or self._latest != self._looked:
             known.outdated.clear()
-            await self.refresh()
+            missing = await self.refresh()
         try:
             await self.purge()
         except (httpx.HTTPError, RedisError, OSError) as error:  # an edge that is away keeps nobody from what is new
             self._health.trouble("edge", f"cannot be purged: {type(error).__name__}")
         else:
             self._health.fine("edge")
+        if missing:
+            raise missing[0]
         if self._behind:
             await asyncio.sleep(pause_s(self._behind - 1, base_s=RETRY_S, most_s=LOOK_S))
         return bool(self._behind) or self._latest != self._looked or known.outdated.is_set()
 
-    async def refresh(self) -> None:
-        """Load all three; swap when one of them is new, and what they say has changed is to be purged.
+    async def refresh(self) -> list[Exception]:
+        """Load all three; swap when one of them is new, and what they say has changed is to be purged. Answers what went wrong.
 
         Whoever answers may not have seen yet what was published: known is what the answers say of themselves, never what
         Redis says, and an answer older than what is known is not taken, unless Redis has gone back as well.
         """
         latest = self._latest
-        said: tuple[Mapping[str, Any], ...] = await asyncio.gather(
-            self._upstreams.json(SEGMENT, "GET", "/v1/definitions"),
-            self._upstreams.json(CONTENT, "GET", "/v1/targeting"),
-            self._upstreams.json(PROMO, "GET", "/v1/targeting"),
-        )
+        said, missing = await self._ask()
         told = latest or (0, 0, 0)
         if self._said:
             said = tuple(
@@ -145,9 +144,26 @@ class Watcher:
             self._knowledge.swap(*said)
             self._said = said
             self._unpurged = dict(zip(KINDS, said, strict=True)) if self._edges else {}
-        self._looked = latest
+        if not missing:
+            self._looked = latest
         late = any(s["version"] < least for s, least in zip(said, told, strict=True))
         self._behind = self._behind + 1 if late else 0
+        return missing
+
+    async def _ask(self) -> tuple[tuple[Mapping[str, Any], ...], list[Exception]]:
+        """What the three say, and why one did not: then it is what is known of it, so that one keeps no other from telling."""
+        tasks = [asyncio.ensure_future(self._upstreams.json(service, "GET", path)) for service, path in ASKED]
+        try:
+            await asyncio.wait(tasks, timeout=PATIENCE_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        missing = [error for error in found if isinstance(error, Exception)]
+        missing += [TimeoutError() for error in found if isinstance(error, asyncio.CancelledError)]
+        if missing and not self._said:
+            raise missing[0]
+        return tuple(self._said[i] if isinstance(x, BaseException) else x for i, x in enumerate(found)), missing
 
     async def purge(self) -> None:
         """Purge what is to be; what an edge did not take stays to be."""

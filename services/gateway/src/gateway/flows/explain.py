@@ -42,9 +42,9 @@ async def explain(
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:
         blocks, messages, *reasons = await asyncio.gather(
-            deps.upstreams.json(CONTENT, "POST", "/v1/select", json=selected),
-            deps.upstreams.json(PROMO, "POST", "/v1/messages", json=common),
-            *(deps.upstreams.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
+            deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),
+            deps.merchants.json(PROMO, "POST", "/v1/messages", json=common),
+            *(deps.merchants.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
         )
     except httpx.HTTPError:
         raise unavailable() from None
