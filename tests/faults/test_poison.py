@@ -74,11 +74,11 @@ class Shop:
     async def between(self, tp: tuple[str, int], *values: Any, headers: Any = JSON) -> list[int]:
         """Produce values to a partition, each between two neighbours, who must be applied; answers the offsets."""
         names, offsets = [f"near{next(numbers)}"], []
-        await self.put(tp, view(names[0]))
+        await self.put(tp, event(f"visitor:{names[0]}", *USUAL[tp[0]]))
         for value in values:
             offsets.append(await self.put(tp, value, headers))
             names.append(f"near{next(numbers)}")
-            await self.put(tp, view(names[-1]))
+            await self.put(tp, event(f"visitor:{names[-1]}", *USUAL[tp[0]]))
         await self.shown(names)
         return offsets
 

@@ -5,12 +5,14 @@ Every run asks the same; with FUZZ_EXAMPLES (how many examples of five requests)
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +47,16 @@ RULE = {
     "name": "f", "status": "live", "all_groups": True, "action": {"type": "percent", "value": 10},
     "condition": {"all": [{"cart": "subtotal", "op": "gte", "value": 1}]},
     "filter": {"line": "sku", "op": "eq", "value": "A"},
+}  # fmt: skip
+NEAR = {"context": "utm_campaign", "op": "in", "value": ["near"]}
+NEAR_SEGMENT = {
+    "name": "n", "status": "active",
+    "condition": {"any": [NEAR, *({**NEAR, "op": "contains", "value": f"w{n}"} for n in range(50))]},
+}  # fmt: skip
+NEAR_BLOCK = {**BLOCK, "slots": ["near.top"], "audience": {"any_of": ["near"]}}
+NEAR_RULE = {
+    "name": "n", "status": "live", "all_groups": True, "segments": {"any_of": ["near"]},
+    "action": {"type": "percent", "value": 20},
 }  # fmt: skip
 EVENT = {"id": "1", "type": "product_view", "time": "2026-01-01T00:00:00Z", "data": {"sku": "A"}}
 CART = {"lines": [{"id": "1", "sku": "A", "price": 100, "quantity": 1}], "coupons": ["TEN"], "slots": ["fuzz.top"]}
@@ -96,18 +108,33 @@ ADMIN = [
     Ask("POST", f"/redemptions/{uuid.UUID(int=1)}/confirm"),
     Ask("POST", f"/redemptions/{uuid.UUID(int=1)}/release"),
 ]
+MARKS = "a" + "\u0301" * 3000 + "\u0316" * 2999  # in order they are put only pair by pair
 WORDS = st.one_of(
     st.sampled_from(
-        ["", " ", "\0", "%", "%00", "%2f", "..", "\u202e", "é", "\U0001f600", "x" * 300, "-1", "0", "1e9", "9" * 30, "NaN",
+        ["", " ", "\0", "%", "%00", "%2f", "..", "\u202e", "é", "\U0001f600", "x" * 300, MARKS, "-1", "0", "1e9", "9" * 30, "NaN",
          "null", "[]", "{}", "'", '"', "\\", "a,b" * 30, "2026-01-01", "\r\nx: y", "true", "²", '"1"', "W/\"1\", *", "*"]
     ),
     st.text(max_size=12),
 )  # fmt: skip
 
 
+def hostile(n: int) -> list[Ask]:
+    """What costs others something where it is not bounded; each `n` is another one, which no memory has an answer for."""
+    slots, long = {"slots": f"near.top,{n}" + "x" * 232}, {"slots": [f"{n}" + "x" * 400_000]}
+    return [
+        Ask("GET", "/v1/decisions", "publishable", slots),
+        Ask("GET", "/v1/explain", "secret", {"profile": "v:x", **slots}),
+        Ask("GET", "/v1/decisions", "publishable", {"slots": "near.top", "locale": f"{n}{MARKS}"}),
+        Ask("POST", "/v1/cart", "publishable", {"utm_campaign": f"{n}{MARKS}"}, body=CART),
+        Ask("POST", "/v1/cart", "publishable", body={**CART, **long}),
+        Ask("POST", "/v1/cart", "publishable", body={**CART, "lines": [{"id": f"{n}", "price": 10**30}]}),
+    ]
+
+
 @pytest.fixture(scope="module")
 def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
-    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000"}}) as stack:
+    # A busy machine must not turn answers into degraded ones; a loop that stands still for long does.
+    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000", "BUDGET_MS": "5000"}}) as stack:
         yield from published(stack)
 
 
@@ -115,11 +142,54 @@ def published(stack: Stack) -> Iterator[Stack]:
     admin = {"x-api-key": stack.secrets.admin}
     for noun, key, body in (
         ("segments", "fuzz", SEGMENT), ("slots", "fuzz.top", SLOT), ("blocks", "fuzz", BLOCK), ("cart-rules", "fuzz", RULE),
+        ("segments", "near", NEAR_SEGMENT), ("slots", "near.top", SLOT), ("blocks", "near", NEAR_BLOCK),
+        ("cart-rules", "near", NEAR_RULE),
     ):  # fmt: skip
         answer = httpx.post(f"{stack.url}/admin/v1/{noun}", json={"key": key, **body}, headers=admin)
         assert answer.status_code == 201, answer.text
     yield stack
     assert all(child.popen is not None and child.popen.poll() is None for child in stack.children.values())
+
+
+class Neighbour:
+    """Somebody honest, whom nothing of this concerns: has a segment, a block and a discount, all for a campaign.
+
+    Asks for another locale each time, so that the answer is made anew, together with those of others.
+    """
+
+    def __init__(self, shop: Stack) -> None:
+        self._shop, self._asked = shop, itertools.count()
+        end = time.monotonic() + 30
+        with httpx.Client(timeout=20) as client:
+            while True:
+                self.decision, self.cart = self.ask(client)
+                if b'"near"' in self.decision and b'"near"' in self.cart:
+                    return
+                assert time.monotonic() < end, (self.decision, self.cart)
+                time.sleep(0.1)
+
+    def ask(self, client: httpx.Client) -> tuple[bytes, bytes]:
+        """A decision and a cart."""
+        key, query = {"x-api-key": self._shop.secrets.publishable}, f"utm_campaign=near&locale=n{next(self._asked)}"
+        decision = client.get(f"{self._shop.url}/v1/decisions?slots=near.top&{query}", headers=key)
+        cart = client.post(f"{self._shop.url}/v1/cart?{query}", headers=key, json={**CART, "slots": ["near.top"]})
+        assert (decision.status_code, cart.status_code) == (200, 200), (decision.text, cart.text)
+        return decision.content, cart.content
+
+    def goes_on(self, client: httpx.Client) -> None:
+        """What they get is what they got before, to the byte."""
+        assert self.ask(client) == (self.decision, self.cart)
+
+    def is_shown_the_same(self, client: httpx.Client) -> None:
+        """Whatever else is published meanwhile, such as another offer, what is theirs is as before."""
+        for now, before in zip(self.ask(client), (self.decision, self.cart), strict=True):
+            assert b'"degraded"' not in now, now
+            assert json.loads(now)["slots"] == json.loads(before)["slots"]
+
+
+@pytest.fixture(scope="module")
+def neighbour(shop: Stack) -> Neighbour:
+    return Neighbour(shop)
 
 
 def cookie(shop: Stack) -> str:
@@ -147,7 +217,7 @@ def odd(draw: st.DrawFn, asks: list[Ask]) -> tuple[Ask, bytes | None]:
         at = draw(st.integers(1, len(parts)))
         parts[at : at + draw(st.integers(0, 1))] = [quote(word, safe="/.,%" if draw(st.booleans()) else "")]
         return Ask(ask.method, "/".join(parts), ask.who, ask.query, ask.headers), body
-    name = draw(st.sampled_from([*ask.query, *ask.headers, "limit", "at", "x"]))
+    name = draw(st.sampled_from([*ask.query, *ask.headers, "limit", "at", "x", "utm_campaign"]))
     if spot == "query":
         return Ask(ask.method, ask.path, ask.who, {**ask.query, name: word}, ask.headers), body
     name = draw(
@@ -182,6 +252,16 @@ def answered(shop: Stack, client: httpx.Client, ask: Ask, body: bytes | None, ja
         assert "asyncpg" not in answer.text, said
 
 
+def beside(shop: Stack, neighbour: Neighbour, asks: list[tuple[Ask, bytes | None]]) -> None:
+    """Send them all at once, and the neighbour's with them."""
+    jar = JAR["cookie"] = JAR.get("cookie") or cookie(shop)
+    with httpx.Client(timeout=20) as client, ThreadPoolExecutor(len(asks) + 3) as pool:
+        asked = [pool.submit(answered, shop, client, ask, body, jar) for ask, body in asks]
+        asked += [pool.submit(neighbour.goes_on, client) for _ in range(3)]
+        for each in asked:
+            each.result()
+
+
 quick = settings(
     max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize="FUZZ_EXAMPLES" not in os.environ
 )
@@ -202,19 +282,23 @@ class TestRoutes:
 
     @quick
     @given(data=st.data())
-    def test_a_public_route(self, shop: Stack, data: st.DataObject) -> None:
-        with httpx.Client(timeout=20) as client:
-            for _ in range(5):
-                ask, body = data.draw(odd(PUBLIC))
-                answered(shop, client, ask, body, JAR.setdefault("cookie", cookie(shop)))
+    def test_a_public_route(self, shop: Stack, neighbour: Neighbour, data: st.DataObject) -> None:
+        beside(shop, neighbour, [data.draw(odd(PUBLIC)) for _ in range(5)])
+
+    @pytest.mark.parametrize("kind", range(len(hostile(0))))
+    def test_what_was_made_to_harm_others_does_not(self, shop: Stack, neighbour: Neighbour, kind: int) -> None:
+        for n in range(10):
+            asks = [hostile(10 * n + i)[kind] for i in range(10)]
+            beside(shop, neighbour, [(ask, ask.body and json.dumps(ask.body).encode()) for ask in asks])
 
     @quick
     @given(data=st.data())
-    def test_an_admin_route(self, shop: Stack, data: st.DataObject) -> None:
+    def test_an_admin_route(self, shop: Stack, neighbour: Neighbour, data: st.DataObject) -> None:
         with httpx.Client(timeout=20) as client:
             for _ in range(5):
                 ask, body = data.draw(odd(ADMIN))
                 answered(shop, client, ask, body, "")
+            neighbour.is_shown_the_same(client)
 
     def test_afterwards_everything_goes_on(self, shop: Stack) -> None:
         """What was accepted meanwhile is saved and live: events, carts and decisions of others are as they should be."""

@@ -15,7 +15,7 @@ import pytest
 from chassis import service
 from chassis.auth import Refused, ServiceTokens
 from chassis.cache import VersionedWriter, open_redis
-from chassis.db import Database
+from chassis.db import Database, Tx
 from chassis.health import STUCK_S, Health
 from chassis.http import Limits, service_app
 from chassis.pace import pause_s
@@ -182,6 +182,24 @@ class TestDatabase:
         open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
         assert await other.fetchval(open_ones) == 0
         await other.close()
+        await db.close()
+
+    async def test_who_gives_a_transaction_up_waits_for_nothing_that_was_sent_in_it(self, database: str) -> None:
+        db = await Database.open(database, schema="public", pool_size=1)
+
+        async def given_up() -> None:
+            async with db.tx() as tx:
+                await tx.behind(long(tx))
+                raise ZeroDivisionError
+
+        async def long(tx: Tx) -> None:
+            await tx.execute("SELECT pg_sleep(30)")
+
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ZeroDivisionError):
+                await given_up()
+            async with db.tx() as tx:
+                assert await tx.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)'") == 0
         await db.close()
 
     async def test_a_pool_survives_a_restart_of_the_server(self, state: Path) -> None:

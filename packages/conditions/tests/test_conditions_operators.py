@@ -188,6 +188,14 @@ class TestTotal:
         assert not missing([[["x"]]])
         assert not compare("eq", deep, "x")
 
+    @pytest.mark.parametrize("marks", ["\u0301\u0316" * 1000, "\u0301" * 999 + "\u0316" * 1000])
+    def test_of_very_many_marks_over_a_letter_the_first_ones_count(self, marks: str) -> None:
+        assert 1 < len(fold("a" + marks + "b")) <= 32
+        assert compare("eq", "A" + marks + "b", "a" + marks + "b")
+        assert not compare("eq", "a" + marks + "b", "a" + marks + "c")
+        twenty = "a" + marks[:20]
+        assert fold(twenty + "b") == unicodedata.normalize("NFC", twenty + "b")
+
     def test_what_is_kept_of_folded_texts_is_bounded_and_changes_no_answer(self) -> None:
         texts = [f"É{n}" * 1000 for n in range(1000)]
         for _ in range(2):

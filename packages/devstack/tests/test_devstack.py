@@ -140,6 +140,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("kill -9 $$", "by SIGKILL"),
+        ("exit 3", "with exit code 3"),
+        ("exit 0", "with exit code 0"),
+        ("kill -40 $$", "by signal 40"),
+    ],
+)
+def test_what_ended_by_itself_says_how_before_it_is_started_again(tmp_path: Path, script: str, how: str) -> None:
+    child = Child("short", ["sh", "-c", script], tmp_path / "log")
+    child.start()
+    assert child.popen is not None
+    first = child.popen
+    first.wait(10)
+    stack = Stack(tmp_path, "", "", children={"short": child})
+    assert [(ended.how, ended.popen is first) for ended in stack.mend()] == [(how, True)]
+    assert child.popen is not first
+    child.stop()
+
+
 class TestPorts:
     def test_a_port_somebody_listens_on_cannot_be_had(self, stranger: Stranger) -> None:
         assert not bindable(stranger.port)
@@ -264,3 +285,9 @@ def test_secrets_are_kept_private_and_new_kinds_are_added_to_old_ones(tmp_path: 
     assert again.service == made.service
     assert again.session not in ("", made.session)
     assert Secrets.of(tmp_path) == again
+
+
+def test_a_command_that_make_help_names_can_be_pasted() -> None:
+    root = Path(__file__).resolve().parents[3]
+    said = subprocess.run(["make", "-s", "help"], cwd=root, check=True, capture_output=True, text=True).stdout
+    assert 'eval "$(make -s keys)"\n' in said

@@ -184,7 +184,7 @@ class TestTwice:
         for what, name in (("gateway", "gateway"), ("valkey-server", "Valkey")):
             child = next(c for c in psutil.Process(run.process.pid).children() if what in " ".join(c.cmdline()))
             child.kill()
-            run.until(lambda name=name: f"{name} ended" in run.said)
+            run.until(lambda name=name: f"{name} ended by SIGKILL and is started again" in run.said)
             run.until(lambda: ready(servers["PORT"]))
 
 

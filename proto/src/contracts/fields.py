@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from contracts.events.v1 import common_pb2
 
 MOST_TEXT, MOST_NAME, MOST_LIST = 2000, 100, 500
-MOST_DEPTH, MOST_VALUES = 8, 500
+MOST_DEPTH, MOST_VALUES = 8, 100
 MOST_WHOLE, MOST_NUMBER = 2**53, 1e30  # the first is what every reader of JSON keeps exact
 MINOR_UNITS = {
     **dict.fromkeys(("JPY", "KRW", "CLP", "VND", "ISK"), 1),

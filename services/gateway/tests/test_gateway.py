@@ -57,6 +57,8 @@ def shop(postgres: Postgres, redis: Valkey, state: Path) -> Iterator[Stack]:
 
 def publish(admin: httpx.Client) -> None:
     """Viewers and Bavarians see a block of their own; a cart rule is for Bavarians."""
+    quiet = {"key": "quiet", "title": "Nobody asks for it while all is well", "default": words("quiet")}
+    assert admin.post("/slots", json=quiet).status_code == 201
     viewers = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
     for key, condition in (("viewers", viewers), ("bavaria", {"context": "region", "op": "eq", "value": "BY"})):
         body = {"key": key, "name": key, "status": "active", "condition": condition}
@@ -114,6 +116,14 @@ class TestDoor:
             ("GET", "/v1/decisions", "publishable", 400),
             ("GET", "/v1/decisions?slots=top&x=" + "y" * 3000, "publishable", 414),
             ("GET", "/v1/decisions?slots=top" + "&a=1" * 60, "publishable", 400),
+            ("GET", "/v1/decisions?slots=top," + "x" * 64, "publishable", 400),
+            ("GET", "/v1/explain?profile=v:a&slots=" + "x" * 64, "secret", 422),
+            ("GET", "/v1/context?x=" + "y" * 3000, "publishable", 414),
+            ("GET", "/v1/context?x=1" + "&a=1" * 60, "publishable", 400),
+            ("POST", "/v1/cart?utm_campaign=" + "y" * 3000, "publishable", 414),
+            ("GET", "/admin/v1/segments?x=" + "y" * 3000, "admin", 414),
+            ("GET", "/admin/v1/edge/vcl?backend=x:99999", "admin", 422),
+            ("GET", "/admin/v1/edge/vcl?backend=x:0", "admin", 422),
             ("GET", "/admin/v1/segments/%00", "admin", 404),
             ("GET", "/v1/explain?profile=%00&slots=top", "secret", 400),
             ("GET", "/v1/explain?slots=top", "secret", 422),
@@ -232,7 +242,7 @@ class TestDoor:
                 assert error["pointer"].startswith("/condition/value")
                 assert error["detail"] in ("has a NUL character", "goes deeper than 64 levels")
 
-    @pytest.mark.parametrize("slots", ["3", "-1", "true", '"top"', "[1]", "{}"])
+    @pytest.mark.parametrize("slots", ["3", "-1", "true", '"top"', "[1]", "{}", '[""]', f'["{"x" * 64}"]'])
     def test_slots_of_a_cart_are_a_list_of_keys(self, shop: Stack, slots: str) -> None:
         body = f'{{"lines": [{{"id": "1", "price": 100}}], "slots": {slots}}}'
         headers = {"x-api-key": shop.secrets.publishable, "content-type": "application/json"}
@@ -247,6 +257,24 @@ class TestDoor:
             found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
             assert sum(line["final"] for line in found["lines"]) == total, found
             assert found["slots"]["top"]["blocks"][0]["key"] == block
+
+    def test_a_port_there_can_be_is_taken_into_the_edges_configuration(self, shop: Stack) -> None:
+        admin = {"x-api-key": shop.secrets.admin}
+        answer = httpx.get(f"{shop.url}/admin/v1/edge/vcl?backend=shop.example:65535", headers=admin)
+        assert '.host = "shop.example"; .port = "65535";' in answer.text
+        answer = httpx.get(f"{shop.url}/admin/v1/edge/vcl?backend=shop.example:65536", headers=admin)
+        assert answer.json()["errors"][0]["pointer"] == "/backend"
+
+    def test_a_slot_that_is_nowhere_is_empty_and_changes_nothing_else(self, shop: Stack) -> None:
+        me = visitor(shop)
+        plain = httpx.get(f"{shop.url}/v1/decisions?slots=top", headers=me)
+        both = httpx.get(f"{shop.url}/v1/decisions?slots=nowhere,top,%0d%0aX", headers=me)
+        empty = {"fallback": True, "blocks": []}
+        assert both.json()["slots"] == {"\r\nX": empty, "nowhere": empty, **plain.json()["slots"]}
+        assert {**both.json(), "slots": 0, "decision_id": 0} == {**plain.json(), "slots": 0, "decision_id": 0}
+        assert both.headers["etag"] != plain.headers["etag"]
+        assert both.headers["xkey"] == plain.headers["xkey"] + " slot:nowhere"
+        assert both.headers["vary"] == plain.headers["vary"]
 
     def test_more_than_a_key_may_send_is_refused_for_a_while(self, shop: Stack) -> None:
         me = visitor(shop)
@@ -263,19 +291,36 @@ class TestDegraded:
     """In this order: each ends one more part."""
 
     def test_without_promotions_a_cart_keeps_its_prices_and_says_so(self, shop: Stack) -> None:
+        cart = {
+            "lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}, {"id": "2", "price": 5}],
+            "shipping": 490, "currency": "CHF", "slots": ["top"],
+        }  # fmt: skip
+        headers = {**visitor(shop), "x-geo-region": "HH"}
+        before = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
         shop.children["promo_svc"].kill()
-        cart = {"lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}]}
-        headers = {**visitor(shop), "x-geo-region": "BY"}
         found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
-        assert found == {"degraded": ["promotions"], "lines": cart["lines"]}
+        assert found.pop("degraded") == ["promotions"]
+        assert before["grand_total"] == 2495
+        of_rules = {"version", "membership_version", "trace"}
+        assert found == {**{n: value for n, value in before.items() if n not in of_rules}, "trace": []}
+
+    @pytest.mark.parametrize(
+        ("body", "pointer"),
+        [({"lines": 7}, "/lines"), ({"lines": [{"id": "1", "price": "bogus"}]}, "/lines/0/price"), ({}, "/lines")],
+    )
+    def test_without_promotions_what_is_no_cart_is_refused_all_the_same(
+        self, shop: Stack, body: dict[str, Any], pointer: str
+    ) -> None:
+        answer = httpx.post(f"{shop.url}/v1/cart", json=body, headers=visitor(shop))
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
 
     def test_without_content_what_was_known_is_shown_and_the_rest_falls_back(self, shop: Stack) -> None:
         shown(shop, visitor(shop))
         shop.children["content_svc"].kill()
         assert shown(shop, visitor(shop))["slots"]["top"]["blocks"][0]["key"] == "top:default"
-        answer = httpx.get(f"{shop.url}/v1/decisions?slots=other", headers=visitor(shop))
+        answer = httpx.get(f"{shop.url}/v1/decisions?slots=quiet", headers=visitor(shop))
         assert answer.json()["degraded"] == ["content", "promotions"]
-        assert answer.json()["slots"]["other"] == {"fallback": True, "blocks": []}
+        assert answer.json()["slots"]["quiet"] == {"fallback": True, "blocks": []}
 
     def test_without_redis_everybody_is_a_stranger_and_still_answered(self, shop: Stack, redis: Valkey) -> None:
         me = visitor(shop)

@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis.auth import ServiceTokens
+from chassis.clock import ManualClock
 from chassis.migrate import upgrade
 from promo_svc.app import SCHEMA, build
 from promo_svc.settings import Settings
@@ -31,9 +32,15 @@ def signed(request: httpx.Request) -> httpx.Request:
 
 
 @pytest.fixture
-async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
+def clock() -> ManualClock:
+    """What time the service thinks it is."""
+    return ManualClock(1_800_000_000_000)
+
+
+@pytest.fixture
+async def client(database: str, redis_url: str, clock: ManualClock) -> AsyncIterator[httpx.AsyncClient]:
     await upgrade(database, schema=SCHEMA, package="promo_svc")
-    async with build(Settings(database, redis_url, SECRET)) as service:
+    async with build(Settings(database, redis_url, SECRET), clock=clock) as service:
         transport = httpx.ASGITransport(service.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
             yield made

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
+from promo_svc import snapshot
 from promo_svc.domain import evaluate as evaluator
 from promo_svc.domain import probe
 from promo_svc.domain.cart import MOST_LINES, MOST_LISTED, Running
@@ -230,3 +233,24 @@ class TestDear:
         assert answer.status_code == 422
         assert "ms for a large cart" in answer.json()["errors"][0]["detail"]
         assert [r["key"] for r in (await client.get("/v1/cart-rules")).json()["rules"]] == ["good"]
+
+    @pytest.mark.servers
+    async def test_nobody_waits_for_somebody_elses_large_cart(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        going, real = threading.Event(), snapshot.evaluate
+
+        def slow(rules: Any, asked: Any, report: Any) -> Any:
+            assert len(asked.lines) < MOST_LINES or going.wait(30)
+            return real(rules, asked, report)
+
+        monkeypatch.setattr(snapshot, "evaluate", slow)
+        lines = [{"id": str(i), "price": 100, "sku": "s" * 30} for i in range(MOST_LINES)]
+        large = asyncio.create_task(client.post("/v1/evaluate", json={**CART, "lines": lines}))
+        try:
+            await asyncio.sleep(0.1)
+            assert (await evaluate(client))["subtotal"] == 6047
+            assert not large.done()
+        finally:
+            going.set()
+        assert (await large).json()["subtotal"] == 50_000

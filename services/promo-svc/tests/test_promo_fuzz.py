@@ -189,15 +189,17 @@ class TestFuzz:
             )
             assert status in (201, 400, 422), (status, made)
             assert "cannot be evaluated" not in json.dumps(made), body  # a probe met a fault of ours
-            saved += [made["key"]] if status == 201 else []
+            saved += [made] if status == 201 else []
+        keys = {made["key"] for made in saved}
         for asked in carts:
             status, found = await post(client, "/v1/evaluate", asked)
             assert status in (200, 400, 422)
             if status == 200:
                 check(asked, found)
                 reached["priced"] += 1
-                reached["applied"] += sum(t["applied"] and t["rule"] in saved for t in found["trace"])
+                reached["applied"] += sum(t["applied"] and t["rule"] in keys for t in found["trace"])
         reached["saved"] += len(saved)
         await post(client, "/v1/messages", {"website": "main", "at_ms": AT_MS, "segments": ["a"]})
-        for key in saved:
-            assert (await client.delete(f"/v1/cart-rules/{key}", headers={"if-match": '"1"'})).status_code == 204
+        for made in saved:
+            seen = {"if-match": str(made["version"])}
+            assert (await client.delete(f"/v1/cart-rules/{made['key']}", headers=seen)).status_code == 204

@@ -16,7 +16,8 @@ from segment_svc.flows import backfill
 from segment_svc.flows.ingest import Ingest
 from segment_svc.positions import StoredPositions
 
-START, TOPIC = 1_700_000_000_000, "storefront.browse.v1"
+START = 1_700_000_000_000
+TOPIC = "every-type.v1"  # as no real topic does, it carries them all
 JSON = (("content-type", b"application/cloudevents+json"),)
 VIEWED = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}}}
 

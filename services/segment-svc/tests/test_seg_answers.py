@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -171,3 +172,48 @@ class TestAnswers:
         assert accept is not None
         expected = [at for at, props in Facts(who).events("product_view", ()) if accept.holds(props)]
         assert Facts(who).matching("product_view", (), accept) == expected
+
+
+class Name(str):
+    """A key that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+
+class TestPicked:
+    """Hand-picked people: overrides of a segment that nobody, or everybody, is in."""
+
+    PICKS = st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.none() | st.integers(0, 6)), max_size=5)
+
+    @given(picks=PICKS, now=st.integers(0, 7), everybody=st.booleans())
+    def test_a_pick_holds_until_its_end_and_in_beats_out_which_beats_the_condition(
+        self, picks: list[tuple[str, bool, int | None]], now: int, everybody: bool
+    ) -> None:
+        condition = {"events": {"type": "search", "count": {"op": "lt" if everybody else "gte", "value": 1}}}
+        overrides = tuple((f"c:{who}", include, until) for who, include, until in picks)
+        rules = RuleSet.compile([Definition(1, "s", 1, "both", (), condition, overrides, (0,))], ZONE)
+
+        def inside(at: int) -> int:
+            def listed(include: bool) -> bool:
+                return any(w == "a" and i is include and (u is None or at < u) for w, i, u in picks)
+
+            return int(listed(True) or (everybody and not listed(False)))
+
+        found = rules.timeline(people.empty("customer"), now, horizon_ms=DAY, key="c:a")
+        assert found.bits == inside(now)
+        ahead = [inside(at) for at in range(now, 10)]
+        assert found.flips == [(now + i, b) for i, (a, b) in enumerate(pairwise(ahead), 1) if a != b]
+
+    def test_however_many_are_picked_nobody_is_compared_with_all_of_them(self) -> None:
+        overrides = tuple((f"c:vip-{i}", i % 2 == 0, NOW + 5) for i in range(1000))
+        nobody = {"events": {"type": "search", "count": {"op": "gte", "value": 1}}}
+        rules = RuleSet.compile([Definition(1, "s", 1, "both", (), nobody, overrides, (0,))], ZONE)
+        Name.compared = 0
+        for who, bits in (("c:vip-500", 1), ("c:vip-501", 0), ("c:me", 0)):
+            assert rules.timeline(people.empty("customer"), NOW, horizon_ms=DAY, key=Name(who)).bits == bits
+        assert Name.compared < 100

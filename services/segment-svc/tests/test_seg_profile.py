@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from segment_svc.domain import bounds
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.checks import check
@@ -64,6 +65,84 @@ class TestFold:
         rng.shuffle(shuffled)
         assert state(folded(shuffled)) == state(folded(events))
 
+    @given(
+        st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 10**6)), max_size=25, unique_by=lambda row: row[1]),
+        st.sampled_from([("product_view", bounds.MOST_BYTES), ("custom.quiz", bounds.MOST_CUSTOM_BYTES)]),
+        st.randoms(use_true_random=False),
+    )
+    def test_of_large_events_the_newest_that_fit_are_kept_in_whatever_order_they_come(
+        self, rows: list[tuple[int, int]], bound: tuple[str, int], rng: Any
+    ) -> None:
+        kind, most = bound
+        events = [Activity(i, kind, at, "main", pack({"x": "y" * size})) for i, (size, at) in enumerate(rows)]
+        newest, left = [], most
+        for one in sorted(events, key=lambda e: -e.at):
+            left -= len(one.props)
+            if newest and left < 0:
+                break
+            newest.append(one.at)
+        rng.shuffle(events)
+        person = folded(events)
+        assert list(person.log[kind].at if events else []) == newest[::-1]
+        assert state(people.decode(people.encode(person))) == state(person)
+
+    def test_an_order_is_kept_whatever_its_size(self) -> None:
+        orders = [Activity(i, "order_placed", i, "main", pack({"x": "y" * bounds.MOST_BYTES})) for i in range(5)]
+        assert len(folded(orders).log["order_placed"]) == 5
+
+    def test_what_waits_for_its_time_is_bounded_by_bytes_but_for_orders(self) -> None:
+        person, large = people.empty("visitor"), pack({"x": "y" * (bounds.MOST_BYTES // 3)})
+        outcomes = [people.fold(person, Activity(i, "cart_update", NOW + DAY, "main", large), NOW) for i in range(4)]
+        assert outcomes == ["pending", "pending", "too_many_ahead", "too_many_ahead"]
+        order = Activity(9, "order_placed", NOW + DAY, "main", pack({"x": "y" * bounds.MOST_BYTES}))
+        assert people.fold(person, order, NOW) == "pending"
+        assert people.fold(person, Activity(10, "page_view", NOW + DAY, "main", pack({})), NOW) == "pending"
+
+    def test_types_of_a_shops_own_are_bounded_and_those_known_go_on(self) -> None:
+        person = people.empty("visitor")
+        for i in range(bounds.MOST_CUSTOM):
+            ahead = NOW + DAY if i % 2 else NOW
+            assert people.fold(person, Activity(i, f"custom.{i}", ahead, "main", pack({})), NOW) in (
+                "applied",
+                "pending",
+            )
+        assert people.fold(person, Activity(-1, "custom.more", NOW, "main", pack({})), NOW) == "too_many_types"
+        for i, kind in enumerate(("custom.0", "custom.1", "product_view"), 1000):
+            assert people.fold(person, Activity(i, kind, NOW, "main", pack({})), NOW) == "applied"
+
+    @pytest.mark.parametrize(
+        ("kind", "field", "most"), [("identify", "attributes", 500), ("consent_changed", "purposes", 50)]
+    )
+    def test_names_are_bounded_and_those_known_go_on(self, kind: str, field: str, most: int) -> None:
+        ids = iter(range(10**6))
+
+        def told(person: Profile, *names: str, at: int = NOW, value: bool = True) -> str:
+            return people.fold(
+                person, Activity(next(ids), kind, at, "main", pack({field: dict.fromkeys(names, value)})), NOW
+            )
+
+        person, other = people.empty("visitor"), people.empty("customer")
+        assert told(person, *(f"a{i}" for i in range(most - 2))) == "applied"
+        assert told(person, "a0", "x", "y", "z") == "too_many_names"
+        assert told(person, "x", at=NOW + DAY) == "pending"
+        assert told(person, "y", "z") == "too_many_names"
+        assert told(person, "y", "x") == "applied"
+        assert told(person, "z") == told(person, "z", at=NOW + DAY) == "too_many_names"
+        assert told(person, "a0", "y", value=False) == "applied"
+        people.advance(person, NOW + DAY)
+        assert len(person.registers) == most
+        assert people.register(person, f"{field}.a0") is False
+        assert people.register(person, f"{field}.z") is None
+        # A merge is no way around it, nor is what waits at a merge; the one who stays keeps what they are.
+        assert (told(other, "a0", "mine", at=NOW - 1), told(other, "late", at=NOW + DAY)) == ("applied", "pending")
+        people.merge(other, person, NOW)
+        people.advance(other, NOW + DAY)
+        assert len(other.registers) == most
+        assert people.register(other, f"{field}.a0") is False
+        assert people.register(other, f"{field}.mine") is True
+        group = Activity(-1, "group_assigned", NOW, "main", pack({"group": "vip"}))
+        assert (people.fold(other, group, NOW), other.group) == ("applied", "vip")
+
     @given(log, st.integers(0, 40))
     def test_a_merge_is_the_fold_of_both_histories(self, events: list[Activity], cut: int) -> None:
         one, two = folded(events[:cut]), folded(events[cut:])
@@ -83,27 +162,27 @@ class TestFold:
 
     def test_beyond_the_bound_events_are_counted_and_older_ones_refused(self) -> None:
         person = people.empty("visitor")
-        for i in range(people.LIMIT + 50):
+        for i in range(bounds.LIMIT + 50):
             assert people.fold(person, activity(i, "product_view", i), NOW) == "applied"
-        assert len(person.log["product_view"]) == people.LIMIT
+        assert len(person.log["product_view"]) == bounds.LIMIT
         assert person.dropped["product_view"] == (50, 49)
         assert people.fold(person, activity(9999, "product_view", 3), NOW) == "too_old"
-        views = {"events": {"type": "product_view", "count": {"op": "eq", "value": people.LIMIT + 50}}}
+        views = {"events": {"type": "product_view", "count": {"op": "eq", "value": bounds.LIMIT + 50}}}
         rules = RuleSet.compile([Definition(1, "s", 1, "both", (), views, (), (0,))])
         assert rules.timeline(person, NOW, horizon_ms=0).bits == 1
 
     def test_a_merge_with_an_older_past_lets_no_dropped_event_count_twice(self) -> None:
-        views = [activity(i, "product_view", 1000 + i) for i in range(people.LIMIT + 100)]
+        views = [activity(i, "product_view", 1000 + i) for i in range(bounds.LIMIT + 100)]
         person = folded(views)
         people.merge(person, folded([activity(900 + i, "product_view", i) for i in range(10)]), NOW)
         assert {people.fold(person, view, NOW) for view in views[:100]} == {"too_old"}
-        assert people.LIMIT + person.dropped["product_view"][0] == len(views) + 10
+        assert bounds.LIMIT + person.dropped["product_view"][0] == len(views) + 10
 
     def test_only_so_many_events_wait_for_their_time(self) -> None:
         person = people.empty("visitor")
-        outcomes = [people.fold(person, activity(i, "product_view", NOW + 1 + i), NOW) for i in range(people.LIMIT + 3)]
-        assert outcomes == ["pending"] * people.LIMIT + ["too_many_ahead"] * 3
-        assert people.fold(person, activity(people.LIMIT + 1, "product_view", NOW), NOW) == "applied"
+        outcomes = [people.fold(person, activity(i, "product_view", NOW + 1 + i), NOW) for i in range(bounds.LIMIT + 3)]
+        assert outcomes == ["pending"] * bounds.LIMIT + ["too_many_ahead"] * 3
+        assert people.fold(person, activity(bounds.LIMIT + 1, "product_view", NOW), NOW) == "applied"
 
 
 ODD: list[Any] = [
@@ -125,6 +204,15 @@ SHAPES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+# An order dated ahead, announced again before it is due: what was to come does not come.
+LONG_AGO = NOW - 50 * DAY
+AHEAD = [
+    activity(i, "order_placed" if at != LONG_AGO or i == 6 else "product_view", at)
+    for i, at in enumerate([*[LONG_AGO] * 3, NOW + 1, *[LONG_AGO] * 6])
+] + [activity(10, "product_view", LONG_AGO + 1)]
+AGAIN = [activity(i, "order_placed" if i == 7 else "product_view", LONG_AGO) for i in range(8)]
+
+
 class TestRules:
     @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: next(iter(shape)))
     def test_a_rule_is_refused_with_a_pointer_or_can_be_decided_for_anybody(self, shape: dict[str, Any]) -> None:
@@ -144,6 +232,7 @@ class TestRules:
                     decided += 1
         assert decided
 
+    @example(AHEAD, AGAIN, 1)
     @given(log, log, st.integers(0, 9))
     def test_what_was_known_and_what_is_new_give_what_all_of_it_gives(
         self, before: list[Activity], after: list[Activity], later: int

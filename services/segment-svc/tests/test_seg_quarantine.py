@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from segment_svc.domain import probes
 from segment_svc.domain import profile as people
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.leaves.person import Attribute, Segment
-from segment_svc.flows import backfill, sweep
+from segment_svc.flows import apply_events, backfill, save_segment, sweep
+from segment_svc.telemetry import DEAR
+from structlog.testing import capture_logs
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members
@@ -127,26 +130,81 @@ class TestQuarantine:
             pass
         assert await members(client, "week") == set()
 
-    async def test_a_rule_that_takes_long_for_one_person_is_taken_out_by_name(
-        self, client: httpx.AsyncClient, service: Any, log: Log
+    async def test_a_rule_that_takes_long_for_one_person_stays_and_is_named_once(
+        self, client: httpx.AsyncClient, log: Log, service: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        lines = {"field": "items.category", "op": "includes"}
-        dear = [
-            {"orders": {"measure": "sum", "op": "gt", "value": i, "where": {**lines, "value": f"c{i}"}}}
-            for i in range(490)
+        await make(client, service, "viewers")
+        monkeypatch.setattr(apply_events, "SLOW_S", -1.0)
+        before = DEAR._value.get()
+        with capture_logs() as logs:
+            await log.give(event(1), event(2, who="visitor:bob"))
+        assert [e["rules"] for e in logs if e["event"] == "person_dear"] == [["viewers"]]
+        assert DEAR._value.get() == before + 2
+        assert await members(client, "viewers") == {"v:ann", "v:bob"}
+
+
+class TestSaving:
+    """What a save tries, it tries before it stands in anybody's way."""
+
+    async def test_what_takes_long_for_somebody_is_not_saved_and_says_so(
+        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(probes, "DEAR_S", 0.0)
+        assert "it takes over" in await refused(client, VIEWED)
+
+    async def test_filters_and_the_parts_beside_a_request_are_bounded(self, client: httpx.AsyncClient) -> None:
+        filters = [{"field": "sku", "value": f"s{i}"} for i in range(50)]
+        views = [
+            {"events": {"type": "product_view", "where": {"any": filters}, "count": {"op": "gt", "value": i}}}
+            for i in range(11)
         ]
-        await make(client, service, "dear", {"any": dear})
-        await make(client, service, "buyers", {"orders": {"measure": "count", "op": "gte", "value": 1}})
-        item = {"sku": "A", "category": "x", "quantity": 1, "price": {"amount": 1, "currency": "EUR"}}
-        total = {"amount": 500, "currency": "EUR"}
-        for i in range(12):
-            order = {"order_id": f"o{i}", "grand_total": total, "items": [item] * 300}
-            await log.give(event(i, "order_placed", order, at=START - i, who="customer:c"))
-        found = {s["key"]: s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]}
-        assert found == {"dear": "takes over 100 ms for one person", "buyers": None}
-        assert await members(client, "buyers") == {"c:c"}
-        preview = (await client.post("/v1/segments/preview", json={"condition": {"any": dear}})).json()
-        assert preview["profiles"] == 1
+        assert "at most 500 filters" in await refused(client, {"any": views})
+        inside = [
+            {"all": [{"context": "region", "value": f"r{i}"}, {"attribute": f"a{i}", "value": 1}]} for i in range(65)
+        ]
+        assert "at most 64 parts" in await refused(client, {"any": inside})
+
+    async def test_when_there_are_too_many_segments_the_next_one_is_refused_and_the_others_are_as_they_were(
+        self, client: httpx.AsyncClient, service: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(save_segment, "MOST_ATOMS", 2)
+        await make(client, service, "one")
+        body = {"name": "n", "status": "active", "condition": VIEWED}
+        assert (await client.put("/v1/segments/one", json=body, headers={"if-match": '"1"'})).status_code == 200
+        answer = await client.post("/v1/segments", json={**body, "key": "two"})
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:footfall:problem:segments-full")
+        assert [s["key"] for s in (await client.get("/v1/segments")).json()["segments"]] == ["one"]
+
+    async def test_events_go_on_while_a_definition_is_tried(
+        self, client: httpx.AsyncClient, log: Log, service: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(client, service, "viewers")
+        going, begun = threading.Event(), threading.Event()
+
+        def slow(*_: Any, **__: Any) -> None:
+            begun.set()
+            assert going.wait(30)
+
+        monkeypatch.setattr(save_segment, "run_probes", slow)
+        body = {"key": "slow", "name": "slow", "status": "active", "condition": VIEWED}
+        save = asyncio.create_task(client.post("/v1/segments", json=body))
+        try:
+            await asyncio.to_thread(begun.wait, 30)
+            await log.give(event(1))
+            assert await members(client, "viewers") == {"v:ann"}
+            assert not save.done()
+        finally:
+            going.set()
+        assert (await save).status_code == 201
+
+
+async def refused(client: httpx.AsyncClient, condition: Any) -> str:
+    """Why a definition is not taken."""
+    body = {"key": "x", "name": "x", "status": "active", "condition": condition}
+    answer = await client.post("/v1/segments", json=body)
+    assert answer.status_code == 422, answer.text
+    assert (await client.get("/v1/segments/x")).status_code == 404
+    return str(answer.json()["errors"][0]["detail"])
 
 
 class TestReleases:
@@ -254,13 +312,3 @@ class TestReleases:
         body = {"name": "boom", "status": "inactive", "condition": BOOM}
         answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
         assert answer.status_code == 200, answer.text
-
-    async def test_what_takes_long_for_somebody_is_not_saved_and_says_so(
-        self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(probes, "DEAR_S", 0.0)
-        answer = await client.post(
-            "/v1/segments", json={"key": "dear", "name": "dear", "status": "active", "condition": VIEWED}
-        )
-        assert answer.status_code == 422
-        assert "it takes over" in answer.json()["errors"][0]["detail"]

@@ -15,7 +15,7 @@ from contracts.codec import MESSAGES
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_svc.domain import facts, probes, ruleset
+from segment_svc.domain import bounds, facts, probes, ruleset
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import unpack
 from segment_svc.domain.definition import Definition, references, renamed
@@ -201,7 +201,7 @@ class TestTotal:
 
         monkeypatch.setattr(facts, "unpack", unpacking)
         counted = {"type": "custom.quiz", "count": {"op": "gt", "value": 3}, "where": {"field": "a", "value": "never"}}
-        each = 2 * probes.DEAR_S / people.LIMIT  # so that only very many events take long
+        each = 2 * probes.DEAR_S / bounds.LIMIT  # so that only very many events take long
         fault = run_probes(definition({"events": counted}), own_time=lambda: each * len(looks))
         assert fault is not None
         assert fault.code == "cannot-run"
@@ -215,7 +215,7 @@ class TestTotal:
         assert full.pending
         odd = found["somebody with odd values (0)"]
         assert "custom.quiz" in odd.log
-        assert len(found["somebody who did very much"].log["custom.quiz"]) == people.LIMIT
+        assert len(found["somebody who did very much"].log["custom.quiz"]) == bounds.LIMIT
 
 
 class TestNames:

@@ -121,11 +121,13 @@ class KafkaProducer:
         Raises aiokafka's KafkaError, OSError or TimeoutError for what may pass.
         """
         producer = await self._connected()
-        self._doubtful = True
-        unknown = await _unknown(producer, {r.topic for r in records})
-        known = [r for r in records if r.topic not in unknown]
-        outcomes = await asyncio.gather(*(_send(producer, r) for r in known))
-        self._doubtful = False
+        try:
+            unknown = await _unknown(producer, {r.topic for r in records})
+            known = [r for r in records if r.topic not in unknown]
+            outcomes = await asyncio.gather(*(_send(producer, r) for r in known))
+        except BaseException:  # a caller that did not want to wait any longer, too
+            self._doubtful = True
+            raise
         refused = [(record, NO_TOPIC) for record in records if record.topic in unknown]
         return refused + [(record, reason) for record, reason in zip(known, outcomes, strict=True) if reason]
 
@@ -138,6 +140,7 @@ class KafkaProducer:
                 async with asyncio.timeout(CONNECT_S):
                     if not await self._producer.client.force_metadata_update():
                         raise ConnectionError("no broker answers")
+                self._doubtful = False
             return self._producer
 
     async def _start(self) -> AIOKafkaProducer:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
-from aiokafka.structs import ConsumerRecord
 
+from chassis import bus_records
 from chassis.bus import AWAY_S, Fenced, close
 from chassis.bus_places import Places, Positions, Slice
 from chassis.health import Health
@@ -26,8 +25,8 @@ POLL_MS, HINT_S = 200, 1.0
 METADATA_MS = 10_000  # how soon a topic that was made anew is noticed
 PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
-Found = Mapping[TopicPartition, Sequence[Any]]
 log = get_logger("bus")
+bus_records.install()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ class BatchConsumer:
         self._member, self._handle, self._health = member, handle, health
         self._places = Places(positions, health)
         self._busy = asyncio.Lock()
-        self._careful = False
         self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -75,6 +73,7 @@ class BatchConsumer:
             group_instance_id=member.instance_id,
             enable_auto_commit=False,
             auto_offset_reset="none",  # where to read is never the client's to choose
+            isolation_level="read_committed",  # what a producer took back was never published
             session_timeout_ms=member.session_timeout_ms,
             heartbeat_interval_ms=max(200, member.session_timeout_ms // 4),
             max_partition_fetch_bytes=4 * 1024 * 1024,
@@ -101,7 +100,7 @@ class BatchConsumer:
         try:
             async with self._busy:
                 await self._places.place(consumer)
-            found = await self._poll(consumer)
+            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._member.max_records)
             async with self._busy:
                 slices = await self._places.slices(consumer, found)
                 if slices:
@@ -121,36 +120,6 @@ class BatchConsumer:
             self._failures = 0
             self._health.fine(PART)
 
-    async def _poll(self, consumer: AIOKafkaConsumer) -> Found:
-        """What came. After a record that the client itself cannot read: one of each partition, to find it."""
-        if self._careful:
-            return await self._one_each(consumer)
-        try:
-            found: Found = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._member.max_records)
-        except (KafkaError, OSError):
-            raise
-        except Exception as error:
-            log.error("bus_record_unreadable", error=type(error).__name__)
-            self._careful = True
-            self._places.displace()  # the client has forgotten what came before that record
-            return {}
-        return found
-
-    async def _one_each(self, consumer: AIOKafkaConsumer) -> Found:
-        found: dict[TopicPartition, Sequence[Any]] = {}
-        for tp, offset in self._places.running().items():
-            try:
-                found.update(await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=1))
-            except (KafkaError, OSError):
-                raise
-            except Exception as error:
-                log.error("bus_record_unreadable", topic=tp.topic, offset=offset, error=type(error).__name__)
-                found[tp] = [_hole(tp, offset)]
-                consumer.seek(tp, offset + 1)
-                self._careful = False
-        self._careful = self._careful and any(found.values())
-        return found
-
     async def _hint(self, consumer: AIOKafkaConsumer) -> None:
         """Also how a broker that is away is noticed: a poll just finds nothing then, and a commit waits for ever."""
         owned = {tp: offset for tp, offset in self._places.running().items() if tp in consumer.assignment()}
@@ -164,11 +133,6 @@ class BatchConsumer:
             except KafkaError as error:
                 log.info("bus_hint_refused", error=type(error).__name__)
             self._health.fine(BROKER)
-
-
-def _hole(tp: TopicPartition, offset: int) -> ConsumerRecord[bytes, bytes]:
-    """In the place of a record that cannot be read: nothing, which no decoder takes for an event."""
-    return ConsumerRecord(tp.topic, tp.partition, offset, -1, 0, None, None, None, -1, -1, ())
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

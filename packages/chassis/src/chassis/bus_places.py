@@ -27,10 +27,14 @@ Name = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known."""
+    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known.
+
+    `halted`: why nobody may read on, until somebody chose where.
+    """
 
     next_offset: int
     last_ms: int | None = None
+    halted: str | None = None
 
 
 class Positions(Protocol):
@@ -44,14 +48,17 @@ class Positions(Protocol):
         """Replace EARLIEST or LATEST by the offset it turned out to be, unless it was changed meanwhile."""
         ...
 
-    async def halted(self, partition: Name, cause: str | None) -> None:
-        """Remember, for operators, that a partition is halted, or no longer."""
+    async def halt(self, partition: Name, at: int, cause: str) -> None:
+        """Remember that a partition is halted, for whoever owns it next, unless it was changed from `at` meanwhile."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`."""
+    """Records of one partition, and the step over them: read from `expected`, next to be read is `next_offset`.
+
+    Without records it is a step over marks of transactions: what was read last is what it was.
+    """
 
     topic: str
     partition: int
@@ -70,14 +77,12 @@ class Slice:
 class _Place:
     """`next_offset` None: not known. `before_ms`: what the record before must say, while that is still to be looked at.
 
-    `at_halt`: where it stood when it was halted, which somebody must change. `even`: when nothing was left to read, on the
-    process's clock.
+    `even`: when nothing was left to read, on the process's clock.
     """
 
     next_offset: int | None = None
     before_ms: int | None = None
     halted: str | None = None
-    at_halt: Position | None = None
     seen_ms: int = 0
     even: float = field(default_factory=time.monotonic)
 
@@ -136,32 +141,33 @@ class Places:
         self, consumer: AIOKafkaConsumer, tp: TopicPartition, stored: Position, first: int, end: int
     ) -> None:
         place, offset = self._owned[tp], stored.next_offset
-        if place.halted is not None and stored == place.at_halt:
+        if stored.halted is not None:
+            self._stand(consumer, tp, stored.halted)
             return
         if offset in (EARLIEST, LATEST):
             offset = first if offset == EARLIEST else end
             await self.positions.found((tp.topic, tp.partition), stored.next_offset, offset)
         if offset < first or offset > end:
-            await self.halt(consumer, tp, GAP if offset < first else REPLACED, stored)
+            await self.halt(consumer, tp, GAP if offset < first else REPLACED, offset)
             return
         if place.halted is not None:
             place.halted = None
-            await self.positions.halted((tp.topic, tp.partition), None)
             self._tell(tp, None)
         place.next_offset, place.before_ms = offset, stored.last_ms
         look_back = stored.last_ms is not None and offset > first
         consumer.seek(tp, offset - 1 if look_back else offset)
         consumer.resume(tp)
 
-    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str, stored: Position) -> None:
+    async def halt(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str, at: int) -> None:
         """Stand still until somebody chooses: what Kafka has may fit again by itself, and be something else."""
+        await self.positions.halt((tp.topic, tp.partition), at, cause)
+        self._stand(consumer, tp, cause)
+
+    def _stand(self, consumer: AIOKafkaConsumer, tp: TopicPartition, cause: str) -> None:
         place = self._owned[tp]
-        place.next_offset, place.at_halt = None, stored
+        place.next_offset, place.halted = None, cause
         consumer.pause(tp)
-        if place.halted != cause:
-            place.halted = cause
-            await self.positions.halted((tp.topic, tp.partition), cause)
-            self._tell(tp, cause)
+        self._tell(tp, cause)
 
     def _tell(self, tp: TopicPartition, cause: str | None) -> None:
         HALTED.labels(tp.topic, tp.partition).set(0 if cause is None else 1)
@@ -177,26 +183,39 @@ class Places:
             expected, before_ms = place.next_offset, place.before_ms
             if raw and raw[0].offset == expected - 1:
                 if before_ms is not None and raw[0].timestamp != before_ms:
-                    await self.halt(consumer, tp, REPLACED, Position(expected, before_ms))
+                    await self.halt(consumer, tp, REPLACED, expected)
                     continue
                 raw = raw[1:]
             place.before_ms = None
             if raw:
-                records = [_record(r) for r in raw]
-                taken.append(Slice(tp.topic, tp.partition, expected, records[-1].offset + 1, records))
-        return taken
+                records, reached = [_record(r) for r in raw], await consumer.position(tp)
+                taken.append(Slice(tp.topic, tp.partition, expected, max(reached, records[-1].offset + 1), records))
+        return taken + [step for tp in self.running() if tp not in found and (step := await self._passed(consumer, tp))]
+
+    async def _passed(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> Slice | None:
+        """A step over marks of transactions, which are no records: or retention would seem to have taken something."""
+        place = self._owned[tp]
+        if place.next_offset is None or tp not in consumer.assignment():
+            return None
+        reached = await consumer.position(tp)
+        if reached >= place.next_offset:
+            place.before_ms = None  # before it stands a mark too, of which there is nothing to look at
+        return Slice(tp.topic, tp.partition, place.next_offset, reached, []) if reached > place.next_offset else None
 
     def advance(self, slices: Sequence[Slice]) -> None:
         """The steps were taken."""
         for step in slices:
             place = self._owned.get(TopicPartition(step.topic, step.partition))
             if place is not None:
-                place.next_offset, place.seen_ms = step.next_offset, step.records[-1].timestamp_ms
+                place.next_offset = step.next_offset
+                place.seen_ms = step.records[-1].timestamp_ms if step.records else place.seen_ms
 
     def measure(self, consumer: AIOKafkaConsumer, now_ms: int) -> None:
         """How far behind each partition is."""
         for tp, offset in self.running().items():
-            place, behind = self._owned[tp], max(0, (consumer.highwater(tp) or 0) - offset)
+            # What an open transaction has written cannot be read yet, by nobody's fault here.
+            end = consumer.last_stable_offset(tp) or consumer.highwater(tp) or 0
+            place, behind = self._owned[tp], max(0, end - offset)
             if not behind:
                 place.even = time.monotonic()
             # As old as what was read last, but no longer than there has been something to read.

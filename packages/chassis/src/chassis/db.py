@@ -27,6 +27,10 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError | MemoryError | SQLAlchemyError)
 
 
+# For `problems.install`: an error of these kinds that passes is nobody's fault who asked.
+PASSING = ((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MemoryError, SQLAlchemyError), passes)
+
+
 class Tx:
     """One transaction. `sa` is SQLAlchemy's connection; the methods go straight to asyncpg ($1 parameters)."""
 
@@ -49,6 +53,13 @@ class Tx:
         if behind is not None and behind is not asyncio.current_task():
             self._behind = None
             await behind
+
+    async def drop(self) -> None:
+        """Stop the statement sent last: the transaction is rolled back, and nobody waits for what it would have done."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            behind.cancel()
+            await asyncio.gather(behind, return_exceptions=True)
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """All rows."""
@@ -122,11 +133,10 @@ class Database:
             await transaction.start()
             tx = Tx(connection, driver)
             try:
-                try:
-                    yield tx
-                finally:
-                    await tx.settle()
+                yield tx
+                await tx.settle()
             except BaseException:
+                await tx.drop()
                 await transaction.rollback()
                 certain = True
                 raise

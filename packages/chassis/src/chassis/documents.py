@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -29,12 +30,13 @@ DOCUMENTS_DDL = (
     )""",
     """CREATE TABLE document_version (
         kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL, actor text NOT NULL,
-        saved_at bigint NOT NULL, deleted boolean NOT NULL DEFAULT false, PRIMARY KEY (kind, key, version, deleted)
+        saved_at bigint NOT NULL, deleted boolean NOT NULL DEFAULT false, PRIMARY KEY (kind, key, version)
     )""",
     "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
     "INSERT INTO head (version) VALUES (1)",
     "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
 )
+LAST = "SELECT coalesce(max(version), 0) FROM document_version WHERE kind = $1 AND key = $2"
 T = TypeVar("T")
 
 
@@ -97,7 +99,7 @@ async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
     """Who saved what, newest first."""
     found = await tx.fetch(
         """SELECT version, body, actor, saved_at, deleted FROM document_version WHERE kind = $1 AND key = $2
-           ORDER BY saved_at DESC, version DESC""",
+           ORDER BY version DESC""",
         kind,
         key,
     )
@@ -109,13 +111,14 @@ async def apply(
 ) -> Document | None:
     """Make the edit and publish it. Raises Problem 409 exists, 404 not-found, 412 stale-version.
 
-    `fact(version, tags, now)` gives the payloads of the channel FACTS.
+    `fact(version, tags, now)` gives the payloads of the channel FACTS. A deletion has a version, too, and a new document with
+    the key goes on from there: who has the old one open cannot save over the new one.
     """
     version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     _expect(edit, found)
     body = json.dumps(edit.body if edit.body is not None else json.loads(found["body"]))
-    number = 1 if found is None else found["version"] + 1
+    number = 1 + (await tx.fetchval(LAST, edit.kind, edit.key) if found is None else found["version"])
     if edit.body is None:
         await tx.execute("DELETE FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     else:
@@ -125,7 +128,7 @@ async def apply(
             edit.kind, edit.key, number, body,
         )  # fmt: skip
     await tx.execute(
-        "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7)",
         edit.kind, edit.key, number, body, edit.actor, now, edit.body is None,
     )  # fmt: skip
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(edit.tags), now)
@@ -144,7 +147,7 @@ def _expect(edit: Edit, found: Any) -> None:
 
 
 class Snapshot(Generic[T]):
-    """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole."""
+    """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole, for newer ones only."""
 
     def __init__(
         self, db: Database, build: Callable[[int, list[Document], list[dict[str, Any]]], T], health: Health
@@ -161,15 +164,17 @@ class Snapshot(Generic[T]):
         return self._value
 
     async def refresh(self) -> None:
-        """Load the head if it is not the one we have."""
+        """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
         async with self._db.tx() as tx:
+            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
             version = await tx.fetchval("SELECT version FROM head")
-            if version == self._version:
+            if version <= self._version:
                 return
             documents = await read_all(tx)
             rows = await tx.fetch("SELECT version, tags FROM release ORDER BY version DESC LIMIT 200")
         changes = [{"version": r["version"], "tags": list(r["tags"])} for r in reversed(rows)]
-        self._value, self._version = self._build(version, documents, changes), version
+        if version > self._version:
+            self._value, self._version = self._build(version, documents, changes), version
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the head; while the database is away, the last snapshot serves."""
@@ -179,3 +184,16 @@ class Snapshot(Generic[T]):
             return False
 
         await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)
+
+
+@asynccontextmanager
+async def publishing(db: Database, snapshot: Snapshot[Any], relay: outbox.Relay) -> AsyncIterator[Tx]:
+    """A transaction beside which nobody publishes: what is read in it stays true until it commits.
+
+    Then this process serves what was published, and the relay is told.
+    """
+    async with db.tx() as tx:
+        await tx.execute("SELECT 1 FROM head FOR UPDATE")
+        yield tx
+    await snapshot.refresh()
+    relay.wake()

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from chassis.auth import Refused, ServiceTokens
 from chassis.health import Health
-from chassis.problems import Problem, install
+from chassis.problems import Passing, Problem, install, not_json, pointer
 from chassis.telemetry import HTTP_SECONDS
 
 Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
@@ -22,14 +22,17 @@ Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
 
 
-def service_app(title: str, *, pings: Mapping[str, Ping], health: Health, public: bool = False) -> FastAPI:
+def service_app(
+    title: str, *, pings: Mapping[str, Ping], health: Health, public: bool = False, passing: Passing = ((), bool)
+) -> FastAPI:
     """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
 
     /readyz names every part: `ok`, or the cause. As in Kubernetes' own, `?exclude=NAME` lets parts whose name begins with
     that word not count: who routes requests asks less than who watches. A `public` one keeps the causes to itself.
+    `passing`: see `problems.install`.
     """
     app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
-    install(app)
+    install(app, passing)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -79,8 +82,8 @@ def read_json(body: bytes, *, nul: bool = False) -> Any:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Problem("invalid-request", 400, "The body is not JSON") from None
-    fault = _fault(value, "", nul, MOST_DEPTH)
+        raise not_json() from None
+    fault = _fault(value, (), nul, MOST_DEPTH)
     if fault is not None:
         raise Problem("invalid-request", 422, "The request is not valid", errors=[fault])
     return value
@@ -96,28 +99,27 @@ async def storable(request: Request) -> None:
 STORABLE = Depends(storable)
 
 
-def _fault(value: Any, pointer: str, nul: bool, levels: int) -> dict[str, str] | None:
+def _fault(value: Any, at: tuple[Any, ...], nul: bool, levels: int) -> dict[str, str] | None:
     if isinstance(value, str):
-        return {"pointer": pointer, "detail": "has a NUL character"} if "\0" in value and not nul else None
+        return {"pointer": pointer(at), "detail": "has a NUL character"} if "\0" in value and not nul else None
     if not isinstance(value, dict | list):
         return None
     if not levels:
-        return {"pointer": pointer, "detail": f"goes deeper than {MOST_DEPTH} levels"}
+        return {"pointer": pointer(at), "detail": f"goes deeper than {MOST_DEPTH} levels"}
     for step, item in value.items() if isinstance(value, dict) else enumerate(value):
-        found = (_fault(step, pointer, nul, 1) if isinstance(step, str) else None) or _fault(
-            item, f"{pointer}/{step}", nul, levels - 1
+        found = (_fault(step, at, nul, 1) if isinstance(step, str) else None) or _fault(
+            item, (*at, step), nul, levels - 1
         )
         if found is not None:
             return found
     return None
 
 
-class _Broken(Exception):
-    pass
-
-
 class Limits:
-    """Pure ASGI guard: refuses large or slow bodies and too many headers before the application reads them."""
+    """Pure ASGI guard: refuses large, slow or broken-off bodies and too many headers before the application reads them.
+
+    What is wrong with a body is raised where the application reads it, as a Problem: nothing of ours has failed.
+    """
 
     def __init__(
         self, app: Any, *, service: str, max_body: int = 1_048_576, max_headers: int = 100, body_timeout_s: float = 10.0
@@ -126,7 +128,7 @@ class Limits:
         self._max_body, self._max_headers, self._timeout_s = max_body, max_headers, body_timeout_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on within the limits; answer 431, 413 or 408 outside them."""
+        """Pass a request on within the limits; answer 431, 413 or 408 outside them; who went away counts as 499."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -147,7 +149,7 @@ class Limits:
 
         try:
             await self._app(scope, self._limited(receive, broken), watched)
-        except (_Broken, TimeoutError):
+        except Problem:
             if status[0] or not broken:
                 raise
         if broken and not status[0]:
@@ -181,13 +183,16 @@ class Limits:
                     message = await receive()
             except TimeoutError:
                 broken.append(_slow())
-                raise
+                raise broken[0] from None
+            if message["type"] == "http.disconnect":
+                broken.append(_gone())
+                raise broken[0]
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 done = not message.get("more_body", False)
                 if seen > self._max_body:
                     broken.append(_large())
-                    raise _Broken
+                    raise broken[0]
             return message
 
         return limited
@@ -199,3 +204,7 @@ def _large() -> Problem:
 
 def _slow() -> Problem:
     return Problem("body-too-slow", 408, "The body came too slowly", headers={"connection": "close"})
+
+
+def _gone() -> Problem:
+    return Problem("client-gone", 499, "The client went away before its body was here")

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer, pack, unpack
 from chassis.cache import open_redis
-from chassis.db import Database
+from chassis.db import PASSING, Database
 from chassis.documents import FACTS, RELEASE, Document, Snapshot
 from chassis.health import Health
 from chassis.http import service_app
@@ -75,7 +75,7 @@ async def publisher(
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     health = Health()
     snapshot: Snapshot[T] = Snapshot(db, build, health)
-    app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health)
+    app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING)
     tokens = ServiceTokens(settings.service_secret, name)
     try:
         await snapshot.refresh()

@@ -70,13 +70,18 @@ def _below_few(paths: frozenset[str]) -> Test:
 
 
 def _below_many(paths: frozenset[str]) -> Test:
+    deepest, longest = max(path.count("/") for path in paths) + 1, max(map(len, paths))
+
     def test(value: Any) -> bool:
-        if type(value) is not str:
-            return False
-        while value not in paths:
-            value, slash, _ = value.rpartition("/")
-            if not slash:
+        if type(value) is not str or value in paths:
+            return type(value) is str
+        end = -1
+        for _ in range(deepest):  # its branches, from the root, as far as any of the paths goes
+            end = value.find("/", end + 1, longest + 1)
+            if end < 0:
                 return False
-        return True
+            if value[:end] in paths:
+                return True
+        return False
 
     return test

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from unicodedata import normalize
 
 import re2
 
-from conditions.values import storable
+from conditions.values import composed, storable
 
 MOST_PATTERN, MOST_LOOKED_AT = 200, 200
 # Together these bound what one look may cost at the very worst: a fifth of a millisecond, so that two hundred events kept of a
@@ -34,7 +33,7 @@ def pattern(source: str, exact: bool) -> Callable[[str], bool]:
     options.log_errors, options.never_capture = False, True
     options.case_sensitive, options.max_mem = exact, MOST_MEMORY
     try:
-        compiled = re2.compile((source if exact else normalize("NFC", source)).encode(), options)
+        compiled = re2.compile((source if exact else composed(source)).encode(), options)
     except re2.error as error:
         reason = error.args[0] if error.args else "it cannot be read"
         raise BadPattern(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
@@ -45,7 +44,7 @@ def pattern(source: str, exact: bool) -> Callable[[str], bool]:
     def matches(value: str) -> bool:
         looked_at = value[:MOST_LOOKED_AT]
         if not exact and not looked_at.isascii():
-            looked_at = normalize("NFC", looked_at)
+            looked_at = composed(looked_at)
         return search(looked_at.encode(errors="replace")) is not None
 
     return matches

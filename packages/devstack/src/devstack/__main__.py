@@ -37,6 +37,9 @@ NO_EDGE = (
 FOLLOW_S, SHOP_S = 1.0, 20
 
 
+asked: list[bool] = []  # a signal came
+
+
 def interruptible() -> None:
     """The first of these signals is a KeyboardInterrupt, and what it starts is not disturbed by the next.
 
@@ -48,6 +51,7 @@ def interruptible() -> None:
         wanted.append(signal.SIGHUP)
 
     def once(*_: object) -> None:
+        asked.append(True)
         for sig in wanted:
             signal.signal(sig, signal.SIG_IGN)
         os.write(1, b"\nStopping\n")
@@ -55,6 +59,12 @@ def interruptible() -> None:
 
     for sig in wanted:
         signal.signal(sig, once)
+
+
+def heard() -> None:
+    """KeyboardInterrupt once a signal has come: what it raised is lost where it came into a destructor or a callback."""
+    if asked:
+        raise KeyboardInterrupt
 
 
 def ports() -> list[int]:
@@ -91,8 +101,10 @@ class Run:
 
     def started(self, server: Any) -> Any:
         """Start it; whatever came of that is stopped in the end."""
+        heard()
         self.ending.callback(server.stop)
         server.start()
+        heard()
         return server
 
     def bus(self) -> str:
@@ -148,7 +160,7 @@ def follow(stack: Stack, edge: Varnish) -> None:
 
 
 def again(running: Run, stack: Stack) -> Iterator[Child]:
-    """Start again what ended by itself; servers first. Raises StartFailed."""
+    """Start again what ended by itself; servers first, each answered before it is started. Raises StartFailed."""
     for server in running.servers:
         if server.child is not None and server.child.ended:
             yield server.child
@@ -161,9 +173,11 @@ def wait(running: Run, stack: Stack, edge: Varnish | None) -> None:
     told = ""
     while True:
         time.sleep(FOLLOW_S)
+        heard()
         try:
             for child in again(running, stack):
-                print(f"{child.name} ended and is started again; {child.log} says why", file=sys.stderr, flush=True)
+                told_of = f"{child.name} ended {child.how} and is started again; its log is {child.log}"
+                print(told_of, file=sys.stderr, flush=True)
             if edge is not None:
                 follow(stack, edge)
         except StartFailed as error:

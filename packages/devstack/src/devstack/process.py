@@ -134,6 +134,13 @@ class Child:
         """Whether it was started, and ended by itself."""
         return self.popen is not None and self.popen.poll() is not None
 
+    @property
+    def how(self) -> str:
+        """By which signal or with which exit code it ended; only of one that did."""
+        assert self.popen is not None
+        code = self.popen.returncode
+        return f"with exit code {code}" if code >= 0 else f"by {signal_name(-code)}"
+
     def stop(self, *, seconds: float = 10.0) -> None:
         """Ask it to end, then make it."""
         if self.popen is None:
@@ -153,6 +160,14 @@ class Child:
             self.popen.kill()
             self.popen.wait()
             self.popen = None
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL of 9; the number where Python has no name for it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def finish(name: str, argv: Sequence[str], *, user: int | None = None, cwd: Path | None = None) -> None:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,12 +161,12 @@ class Stack:
         child = self.children[service]
         return child.popen is not None and listens(child.popen.pid, self.ports[service])
 
-    def mend(self) -> list[Child]:
-        """Start again what ended by itself; answers which."""
-        ended = [child for child in self.children.values() if child.ended]
-        for child in ended:
-            child.start()
-        return ended
+    def mend(self) -> Iterator[Child]:
+        """Start again what ended by itself; each is answered before it is started."""
+        for child in self.children.values():
+            if child.ended:
+                yield child
+                child.start()
 
     def stop(self) -> None:
         """Stop them, the gateway first."""

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 from chassis import documents
 from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, Actor, IfMatch
+from chassis.problems import faults
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ValidationError
 
 from content_svc.deps import Deps
 from content_svc.domain.select import Visitor, boundaries, relevant, tags_of
@@ -53,7 +55,7 @@ async def list_blocks(deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/blocks", status_code=201, dependencies=[STORABLE])
 async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
-    """Create a block."""
+    """Create a block. With what else its slots may show at once it comes to at most 256 KiB of JSON per slot."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
@@ -80,9 +82,7 @@ async def delete_block(key: str, deps: DepsDep, if_match: IfMatch = None, actor:
 @router.post("/blocks/{key}/disable")
 async def post_disable(key: str, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
     """Take a block off every page at once."""
-    saved = await disable_block(deps, key, actor=actor)
-    assert saved is not None
-    return saved.view()
+    return (await disable_block(deps, key, actor=actor)).view()
 
 
 @router.get("/blocks/{key}/versions")
@@ -100,7 +100,7 @@ async def list_slots(deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/slots", status_code=201, dependencies=[STORABLE])
 async def create_slot(body: NewSlot, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
-    """Create a slot."""
+    """Create a slot. Its default, and what it may show at once, come to at most 256 KiB of JSON each."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
@@ -142,8 +142,17 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/select-many")
 async def post_select_many(body: Selections, deps: DepsDep) -> dict[str, Any]:
-    """The same for many visitors at once, in order."""
-    return {"answers": [await post_select(ask, deps) for ask in body.asks]}
+    """The same for many visitors at once, in order. An ask that is not valid gets no slots, and `refused` says why."""
+    return {"answers": [await _judged(ask, deps) for ask in body.asks]}
+
+
+async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
+    try:
+        asked = Selection.model_validate(ask)
+    except ValidationError as error:
+        nothing = {"version": deps.snapshot.value.version, "slots": {}, "tags": tags_of(()), "next_change_at": None}
+        return {**nothing, "refused": faults(error.errors())}
+    return await post_select(asked, deps)
 
 
 @router.get("/targeting")

@@ -11,7 +11,7 @@ from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
 from content_svc.domain.read import block_of, slot_of
-from content_svc.domain.select import Block, Slot, Visitor, explain, select
+from content_svc.domain.select import Block, Report, Slot, Visitor, explain, select
 
 BLOCK, SLOT = "block", "slot"
 BROKEN = Counter(
@@ -52,8 +52,14 @@ class Published:
 
 
 def build(version: int, documents: Sequence[Document], changes: list[dict[str, Any]]) -> Published:
-    """Put the live blocks into the slots they name; one that this version of the code cannot read stops no other."""
+    """Everything published, each slot with its live blocks."""
     made = Published(version, {}, changes)
+    made.slots.update(filled(documents, made.report))
+    return made
+
+
+def filled(documents: Sequence[Document], report: Report) -> dict[str, Slot]:
+    """The slots with the live blocks that name them; one that this version of the code cannot read stops no other."""
     blocks: list[Block] = []
     unreadable: list[Document] = []
     for document in documents:
@@ -62,15 +68,16 @@ def build(version: int, documents: Sequence[Document], changes: list[dict[str, A
                 blocks.append(block_of(document.key, document.body))
             except Exception as error:
                 unreadable.append(document)
-                made.report(BLOCK, document.key, error)
+                report(BLOCK, document.key, error)
+    slots: dict[str, Slot] = {}
     for document in documents:
         if document.kind == SLOT:
             try:
                 lost = [d.key for d in unreadable if document.key in places(d.body)]
-                made.slots[document.key] = slot_of(document.key, document.body, blocks, lost)
+                slots[document.key] = slot_of(document.key, document.body, blocks, lost)
             except Exception as error:
-                made.report(SLOT, document.key, error)
-    return made
+                report(SLOT, document.key, error)
+    return slots
 
 
 def is_live(document: Document) -> bool:

@@ -46,7 +46,7 @@ async def forward(
     headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS} | {"x-actor": who.id.encode()}
     url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
     try:
-        answer = await deps.upstreams.send(
+        answer = await deps.merchants.send(
             owner, request.method, str(url), headers=headers, content=body, timeout=PATIENCE_S
         )
     except httpx.HTTPError:

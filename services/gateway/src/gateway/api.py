@@ -9,10 +9,13 @@ from chassis.http import read_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import AfterValidator
 
 from gateway import edge
 from gateway.deps import Deps
+from gateway.domain.cart import MOST_ID, MOST_LINES
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie, visitor_of
+from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import audience
@@ -31,7 +34,15 @@ def deps_of(request: Request) -> Deps:
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
 KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
-Backend = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}$")]
+
+
+def _reachable(backend: str) -> str:
+    if not 0 < int(backend.rpartition(":")[2]) < 65_536:
+        raise ValueError("a port is 1 to 65535")
+    return backend
+
+
+Backend = Annotated[str, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}$"), AfterValidator(_reachable)]
 
 
 def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
@@ -106,9 +117,9 @@ LINE = {
     "type": "object",
     "required": ["id", "price"],
     "properties": {
-        "id": {"type": "string"},
+        "id": {"type": "string", "minLength": 1, "maxLength": MOST_ID},
         "sku": {"type": "string"},
-        "price": {"type": "integer", "description": "minor units of one piece"},
+        "price": {"type": "integer", "minimum": 0, "description": "minor units of one piece"},
         "quantity": {"type": "integer", "minimum": 1, "default": 1},
         "categories": {"type": "array", "items": {"type": "string"}},
         "attributes": {"type": "object"},
@@ -117,11 +128,15 @@ LINE = {
 }
 CART = _object(
     {
-        "lines": {"type": "array", "items": LINE},
+        "lines": {"type": "array", "maxItems": MOST_LINES, "items": LINE},
         "currency": {"type": "string", "default": "EUR"},
-        "shipping": {"type": "integer", "description": "minor units"},
+        "shipping": {"type": "integer", "minimum": 0, "description": "minor units"},
         "coupons": {"type": "array", "items": {"type": "string"}},
-        "slots": {"type": "array", "items": {"type": "string"}},
+        "slots": {
+            "type": "array",
+            "maxItems": MOST_SLOTS,
+            "items": {"type": "string", "minLength": 1, "maxLength": MOST_SLOT},
+        },
         "locale": {"type": "string"},
     },
     "lines",
@@ -162,7 +177,7 @@ async def get_explain(
 
 
 @router.get("/admin/v1/edge/vcl", response_class=PlainTextResponse)
-async def get_vcl(deps: DepsDep, key: KeyHeader = None, backend: Backend = None) -> str:
+async def get_vcl(deps: DepsDep, key: KeyHeader = None, backend: Backend | None = None) -> str:
     """The edge's configuration for the segments that matter now; `backend` is how the edge reaches the gateway."""
     deps.keys.require(key, ("edge", "admin"), role="admin")
     host, _, port = (backend or f"{deps.settings.host}:{deps.settings.port}").rpartition(":")

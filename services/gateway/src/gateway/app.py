@@ -19,8 +19,9 @@ from contracts.codec import Codec
 from gateway import admin, api
 from gateway.deps import Deps
 from gateway.domain.answer import encode
-from gateway.flows.decide import Decider
+from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.hot import Hot
+from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.limits import Limiter
 from gateway.settings import Settings
@@ -37,9 +38,10 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     clock = clock or SystemClock()
     redis = open_redis(settings.redis_url)
     urls = {SEGMENT: settings.segment_url, CONTENT: settings.content_url, PROMO: settings.promo_url}
-    upstreams = Upstreams(urls, ServiceTokens(settings.service_secret, NAME))
+    # Whoever keeps connections busy keeps them from their own kind only: merchants, shoppers, and news of what is published.
+    upstreams, merchants, news = (Upstreams(urls, ServiceTokens(settings.service_secret, NAME)) for _ in range(3))
     knowledge, health = Knowledge(), Health()
-    watcher = Watcher(knowledge, upstreams, redis, (settings.edge_urls, settings.edge_secret), health)
+    watcher = Watcher(knowledge, news, redis, (settings.edge_urls, settings.edge_secret), health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
     decider = Decider(
         knowledge,
@@ -51,7 +53,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         settings.budget_ms / 1000,
         settings.share_s,
         {},
-        {},
+        Kept(MOST_LAST_GOOD),
     )
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
@@ -67,12 +69,24 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     guarded = Limits(app, service=NAME)
     hot = Hot(guarded, decider, keys, secrets=(settings.cookie_secret, settings.edge_secret), tokens=tokens)
     app.state.deps = Deps(
-        settings, clock, keys, tokens, upstreams, decider, hot, Limiter(redis, clock), Codec(), producer, encode
+        settings,
+        clock,
+        keys,
+        tokens,
+        upstreams,
+        merchants,
+        decider,
+        hot,
+        Limiter(redis, clock),
+        Codec(),
+        producer,
+        encode,
     )
     try:
         yield Service(NAME, hot, settings.host, settings.port, [Loop("pipe", pipe.run), Loop("watch", watcher.run)])
     finally:
         if producer is not None:
             await producer.stop()
-        await upstreams.aclose()
+        for opened in (upstreams, merchants, news):
+            await opened.aclose()
         await redis.aclose()

@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of the gateway. `producer` is None where no Kafka is configured."""
+    """The adapters of the gateway. `merchants` are the connections for what comes from them and from support; `producer` is
+    None where no Kafka is configured."""
 
     settings: Settings
     clock: Clock
     keys: Keys
     tokens: CustomerTokens
     upstreams: Upstreams
+    merchants: Upstreams
     decider: Decider
     hot: Hot
     limiter: Limiter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -15,13 +16,14 @@ from gateway.domain.dimensions import FACTS, PAGE, Seen
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.sharing import Proof, proof, shareable
 from gateway.domain.signing import Ring
-from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS, Plan
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows.decide import Decider, decide, look_up, respond
+from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
-MOST_QUERY, MOST_FIELDS, MOST_REMEMBERED, MOST_VALUE = 2000, 40, 50_000, 200
+MOST_QUERY, MOST_FIELDS, MOST_IDENTITIES, MOST_PLANS, MOST_VALUE = 2000, 40, 50_000, 32 << 20, 200
 PROOF = (b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-api-key")
 PARAMETERS = {"landing_page": "path"}  # what a page calls it in the query
 
@@ -34,7 +36,7 @@ DESCRIBED: dict[str, Any] = {
             "security": [{"key": []}, {"key": [], "customer": []}],
             "parameters": [
                 {"name": "slots", "in": "query", "required": True, "schema": {"type": "string"},
-                 "description": f"1 to {MOST_SLOTS} slot keys, with commas between"},
+                 "description": f"{SLOTS}, with commas between"},
                 {"name": "locale", "in": "query", "schema": {"type": "string", "default": "*", "maxLength": MOST_LOCALE}},
             ],
             "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded"},
@@ -44,11 +46,17 @@ DESCRIBED: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _refusal(query: bytes) -> Problem | None:
+    """Of a query that is more than anybody needs; every route is behind this."""
+    if len(query) > MOST_QUERY:
+        return Problem("query-too-long", 414, "The query is too long")
+    if query.count(b"&") >= MOST_FIELDS:
+        return Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields")
+    return None
+
+
 def _fields(query: bytes) -> dict[str, str]:
-    try:
-        return dict(parse_qsl(query.decode("latin-1"), max_num_fields=MOST_FIELDS))
-    except ValueError:
-        raise Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields") from None
+    return dict(parse_qsl(query.decode("latin-1")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +70,21 @@ class Rings:
 
 
 class Hot:
-    """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published."""
+    """Remembers what it verified and parsed: cookies, and the plan of a query string as long as nothing is published.
+
+    Of a cookie only a digest is remembered: whoever sends it chooses how long it is.
+    """
 
     def __init__(self, app: Any, decider: Decider, keys: Keys, *, rings: Rings, tokens: CustomerTokens) -> None:
         self._app, self._decider, self._keys, self._tokens, self._rings = app, decider, keys, tokens, rings
         self._identities: dict[bytes, bytes | None] = {}
-        self._plans: dict[tuple[bytes, bytes], tuple[Any, Plan]] = {}
+        self._plans: Kept[tuple[bytes, bytes], Plan] = Kept(MOST_PLANS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See the module."""
+        if scope["type"] == "http" and (refusal := _refusal(scope["query_string"])) is not None:
+            await refusal.response()(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["path"] != PATH or scope["raw_path"] != PATH.encode():
             await self._app(scope, receive, send)
             return
@@ -122,27 +136,21 @@ class Hot:
     def _plan(self, scope: Any, key: bytes) -> Plan:
         query = scope["query_string"]
         found = self._plans.get((query, key))
-        if found is not None and found[0] is self._decider.knowledge.plans:
-            return found[1]
+        if found is not None and found.release == self._decider.knowledge.release:
+            return found
         plan = self._read(scope, query, key)
-        if len(self._plans) >= MOST_REMEMBERED:
-            self._plans.clear()
-        self._plans[query, key] = (self._decider.knowledge.plans, plan)
+        self._plans.put((query, key), plan, len(query) + len(key) + plan.size)
         return plan
 
     def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:
         if scope["method"] not in ("GET", "HEAD"):
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
         who = self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
-        if len(query) > MOST_QUERY:
-            raise Problem("query-too-long", 414, "The query is too long")
         asked = _fields(query)
         slots = [s for s in asked.get("slots", "").split(",") if s]
-        if not slots or len(slots) > MOST_SLOTS:
-            detail = f"slots names 1 to {MOST_SLOTS} slots"
-            raise Problem(
-                "invalid-request", 400, "The request is not valid", errors=[{"pointer": "/slots", "detail": detail}]
-            )
+        if not slots or not are_slots(slots):
+            errors = [{"pointer": "/slots", "detail": SLOTS}]
+            raise Problem("invalid-request", 400, "The request is not valid", errors=errors)
         return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:MOST_LOCALE])
 
     def _identity(self, headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -151,13 +159,14 @@ class Hot:
             return b"c:" + self._tokens.customer_of(bearer).encode()
         if not cookie:
             return None
-        found = self._identities.get(cookie, False)
+        digest = blake2b(cookie, digest_size=16).digest()
+        found = self._identities.get(digest, False)
         if found is False:
             name = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, ""))
             found = None if name is None else f"v:{name}".encode()
-            if len(self._identities) >= MOST_REMEMBERED:
+            if len(self._identities) >= MOST_IDENTITIES:
                 self._identities.clear()
-            self._identities[cookie] = found
+            self._identities[digest] = found
         return found  # type: ignore[return-value]
 
 

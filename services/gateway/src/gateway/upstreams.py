@@ -12,6 +12,8 @@ from chassis.auth import ServiceTokens
 from chassis.problems import Problem
 
 SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
+# A service closes a connection that is idle for five seconds: one that is reused just then takes its questions along.
+MOST_IDLE_S = 2.0
 
 
 def unavailable() -> Problem:
@@ -23,7 +25,7 @@ class Upstreams:
     """Bounded: at most 16 connections, so that httpx stays quick and a slow service cannot take everything."""
 
     def __init__(self, urls: Mapping[str, str], tokens: ServiceTokens) -> None:
-        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=MOST_IDLE_S)
         self._tokens = tokens
         self._clients = {
             name: httpx.AsyncClient(base_url=url, timeout=5.0, limits=limits) for name, url in urls.items()
@@ -46,18 +48,22 @@ class Upstreams:
             await client.aclose()
 
 
+_Asked = tuple[Mapping[str, Any], asyncio.Future[Any]]
+
+
 class Coalescer:
     """Joins questions that arrive together into one request: {"asks": [...]} -> {"answers": [...]}.
 
     A miss per visitor and an HTTP call per miss would drown the gateway after every publish; this way its cost is
-    shared, and at most IN_FLIGHT requests wait for a slow service.
+    shared, and at most IN_FLIGHT requests wait for a slow service. When a service refuses what was joined, each is
+    asked alone, once.
     """
 
     IN_FLIGHT, MOST = 2, 64
 
     def __init__(self, upstreams: Upstreams, service: str, path: str) -> None:
         self._upstreams, self._service, self._path = upstreams, service, path
-        self._queue: deque[tuple[Mapping[str, Any], asyncio.Future[Any]]] = deque()
+        self._queue: deque[_Asked] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
@@ -76,13 +82,19 @@ class Coalescer:
             batch = [item for item in batch if not item[1].done()]
             if not batch:
                 continue  # everybody gave up waiting
-            try:
-                body = {"asks": [question for question, _ in batch]}
-                found = await self._upstreams.json(self._service, "POST", self._path, json=body)
-                for (_, answer), value in zip(batch, found["answers"], strict=True):
-                    if not answer.done():
-                        answer.set_result(value)
-            except (httpx.HTTPError, ValueError, KeyError) as error:
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(httpx.HTTPError(type(error).__name__))
+            await self._answer(batch)
+
+    async def _answer(self, batch: list[_Asked]) -> None:
+        try:
+            body = {"asks": [question for question, _ in batch]}
+            found = await self._upstreams.json(self._service, "POST", self._path, json=body)
+            for (_, answer), value in zip(batch, found["answers"], strict=True):
+                if not answer.done():
+                    answer.set_result(value)
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            if len(batch) > 1 and isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+                await asyncio.gather(*(self._answer([item]) for item in batch))  # one is wrong, not all of them
+                return
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(httpx.HTTPError(type(error).__name__))

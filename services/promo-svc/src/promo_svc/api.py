@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import msgspec
 from chassis import documents
 from chassis.documents import expected_version
 from chassis.http import STORABLE, Actor, IfMatch
+from chassis.problems import faults
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import ValidationError
 
 from promo_svc.deps import Deps
 from promo_svc.domain import cart
@@ -19,6 +22,7 @@ from promo_svc.reading import read_cart
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
 from promo_svc.snapshot import KIND, named_segments
 
+LARGE = 16 * 1024
 router = APIRouter(prefix="/v1")
 _encode = msgspec.json.Encoder().encode
 
@@ -86,8 +90,11 @@ async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
 @router.post("/evaluate")
 async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     """Apply the published rules to a cart. The answer names the version of the rules it was made with."""
-    asked = read_cart(await request.body())
-    return Response(_encode(deps.snapshot.value.evaluate(asked)), media_type="application/json")
+    body, published = await request.body(), deps.snapshot.value
+    asked = read_cart(body)
+    # A large cart takes many rules long: others have their turn meanwhile.
+    found = await asyncio.to_thread(published.evaluate, asked) if len(body) > LARGE else published.evaluate(asked)
+    return Response(_encode(found), media_type="application/json")
 
 
 @router.post("/messages")
@@ -106,8 +113,17 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/messages-many")
 async def post_messages_many(body: ManyMessages, deps: DepsDep) -> dict[str, Any]:
-    """The same for many visitors at once, in order."""
-    return {"answers": [await post_messages(ask, deps) for ask in body.asks]}
+    """The same for many visitors at once, in order. An ask that is not valid gets no messages, and `refused` says why."""
+    return {"answers": [await _judged(ask, deps) for ask in body.asks]}
+
+
+async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
+    try:
+        asked = MessagesRequest.model_validate(ask)
+    except ValidationError as error:
+        nothing = {"version": deps.snapshot.value.version, "messages": [], "tags": ["promo"], "next_change_at": None}
+        return {**nothing, "refused": faults(error.errors())}
+    return await post_messages(asked, deps)
 
 
 @router.get("/targeting")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import msgspec
-from chassis.problems import Problem
+from chassis.problems import Problem, not_json
 from conditions.read import step
 
 from promo_svc.domain import cart
@@ -26,7 +26,7 @@ def read_cart(body: bytes) -> cart.Request:
     except msgspec.ValidationError as error:
         raise _refused([place(str(error))]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Problem("invalid-request", 400, "The body is not JSON") from None
+        raise not_json() from None
     faults = cart.faults(asked)
     if faults:
         raise _refused(faults[:50])

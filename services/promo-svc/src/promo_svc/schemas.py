@@ -18,6 +18,8 @@ from pydantic import (
     field_validator,
 )
 
+from promo_svc.domain.cart import MOST_GROUP
+
 MOST_AMOUNT = 10**12
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 EXACT_DIGITS, MOST_DIGITS = 15, 30
@@ -149,11 +151,11 @@ class MessagesRequest(Strict):
 
     website: Text
     segments: list[Text] = []
-    group: Text = "guest"
+    group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
     at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
 
 
 class ManyMessages(Strict):
-    """Many at once."""
+    """Many at once: each is a MessagesRequest, judged alone."""
 
-    asks: Annotated[list[MessagesRequest], Field(max_length=100)]
+    asks: Annotated[list[Any], Field(max_length=100)]

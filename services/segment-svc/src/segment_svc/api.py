@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import uuid
@@ -30,7 +31,6 @@ from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
 from segment_svc.domain.checks import check
 from segment_svc.domain.facts import view
-from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import RuleRaised, RuleSet, plan_atoms
 from segment_svc.flows.ingest import HEADERS, Ingest
 from segment_svc.flows.quarantine import guarded
@@ -38,7 +38,7 @@ from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_
 from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition, PartitionNumber
 from segment_svc.store import Row
 
-SAMPLE, PREVIEW_S = 2000, 1.0
+SAMPLE, PREVIEW_S, PREVIEW_WAIT_S = 2000, 1.0, 5.0
 log = get_logger("api")
 router = APIRouter(prefix="/v1")
 
@@ -78,6 +78,13 @@ async def _look(tx: Tx, identity: str) -> Row | None:
         return await store.look(tx, identity)
     except store.Unreadable:
         raise Problem("profile-unreadable", 409, "The state of this person cannot be read") from None
+    except people.NewerState:
+        raise _newer() from None
+
+
+def _newer() -> Problem:
+    title = "The state of this person is of a newer version, which is being rolled out"
+    return Problem("profile-newer", 503, title, headers={"retry-after": "5"})
 
 
 async def _stored(deps: Deps, key: str) -> Stored:
@@ -110,11 +117,21 @@ async def create_segment(
 async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin.
 
-    What takes long is estimated from fewer people.
+    What takes long is estimated from fewer people. A few previews are made at a time; who waits too long is told to come again.
     """
+    try:
+        async with asyncio.timeout(PREVIEW_WAIT_S):
+            await deps.previews.acquire()
+    except TimeoutError:
+        raise Problem("busy", 503, "Other previews are being made", headers={"retry-after": "2"}) from None
+    try:
+        return await _preview(body, deps)
+    finally:
+        deps.previews.release()
+
+
+async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
     rules = await _rules(deps)
-    async with deps.db.tx() as tx:
-        states, total = await reads.sample(tx, SAMPLE)
     draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
     faults = check([*rules.live, draft], "draft", deps.rulebook.zone)
     refuse(faults)
@@ -124,18 +141,20 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     if len(atoms) != 1:
         raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
     ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=atoms)], deps.rulebook.zone)
-    now = deps.clock.now_ms()
+    async with deps.db.tx() as tx:
+        states, total = await reads.sample(tx, SAMPLE)
     try:
-        matched, looked_at = await _matched(ruleset, states, used, now=now)
+        matched, looked_at = await _matched(ruleset, states, used, now=deps.clock.now_ms())
     except RuleRaised:
         refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
-    states = states[:looked_at]
-    share = matched / len(states) if states else 0.0
-    exact = len(states) == total
-    margin = 0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / len(states)) / len(states)) * total
+    share = matched / looked_at if looked_at else 0.0
+    exact = looked_at == total
+    margin = (
+        0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / max(1, looked_at)) / max(1, looked_at)) * total
+    )
     return {
         "matched": matched,
-        "sampled": len(states),
+        "sampled": looked_at,
         "profiles": total,
         "estimate": round(share * total),
         "margin95": round(margin),
@@ -143,17 +162,23 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     }
 
 
-async def _matched(ruleset: RuleSet, people_drawn: Sequence[Profile], bit: int, *, now: int) -> tuple[int, int]:
-    """(how many have the bit, of how many looked at) within PREVIEW_S of work, which lets others have their turn."""
-    matched, spent = 0, 0.0
-    for count, person in enumerate(people_drawn, 1):
+async def _matched(ruleset: RuleSet, states: Sequence[bytes], bit: int, *, now: int) -> tuple[int, int]:
+    """(how many have the bit, of how many looked at) within PREVIEW_S of work, which lets others have their turn.
+
+    Whose state cannot be read is left out.
+    """
+    matched, looked_at, spent = 0, 0, 0.0
+    for state in states:
         began = thread_time()
-        matched += ruleset.timeline(person, now, horizon_ms=0).bits >> bit & 1
+        with contextlib.suppress(ValueError, people.NewerState):
+            person = people.decode(state)
+            matched += ruleset.timeline(person, now, horizon_ms=0).bits >> bit & 1
+            looked_at += 1
         spent += thread_time() - began
         if spent > PREVIEW_S:
-            return matched, count
+            break
         await asyncio.sleep(0)
-    return matched, len(people_drawn)
+    return matched, looked_at
 
 
 @router.get("/segments/{key}")
@@ -295,10 +320,12 @@ async def list_positions(deps: DepsDep) -> dict[str, Any]:
 async def put_position(
     topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Actor = "unknown"
 ) -> None:
-    """Choose where a partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
+    """Choose where a halted partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
     offset = {"earliest": EARLIEST, "latest": LATEST}.get(str(body.from_), body.from_)
     async with deps.db.tx() as tx:
         if not await positions.choose(tx, topic, partition, int(offset)):
+            if await positions.known(tx, topic, partition):
+                raise Problem("not-halted", 409, "The partition is not halted: it is being read")
             raise Problem("not-found", 404, "Nobody ever read this partition")
     log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor)
 
@@ -312,5 +339,7 @@ async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
         receipt = await Ingest(deps, logged=False)([Slice(records[0].topic, 0, 0, len(records), records)])
     except store.Conflict:
         raise Problem("busy", 503, "Others change the same people", headers={"retry-after": "1"}) from None
+    except people.NewerState:
+        raise _newer() from None
     rejected = [{"pointer": f"/events/{d.record.offset}", "reason": d.reason, "detail": d.detail} for d in receipt.dead]
     return {"outcomes": receipt.outcomes, "rejected": rejected}

@@ -12,7 +12,7 @@ from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
 from chassis.cache import VersionedWriter, open_redis
 from chassis.clock import Clock, SystemClock
-from chassis.db import Database
+from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
@@ -62,7 +62,9 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             recent=Recent(),
             health=health,
         )
-        app = service_app("segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health)
+        app = service_app(
+            "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
+        )
         app.state.deps = deps
         app.include_router(api.router, dependencies=[require_service(tokens, "segment-svc")])
         try:

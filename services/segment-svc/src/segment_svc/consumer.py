@@ -30,7 +30,9 @@ def consumer(deps: Deps, settings: Settings) -> BatchConsumer:
 
     async def handle(slices: Sequence[Slice]) -> None:
         await ingest(slices)
-        FRESHNESS.observe(max(0, deps.clock.now_ms() - slices[-1].records[-1].timestamp_ms) / 1000)
+        last = [step.records[-1] for step in slices if step.records]
+        if last:
+            FRESHNESS.observe(max(0, deps.clock.now_ms() - last[-1].timestamp_ms) / 1000)
 
     member = GroupMember(
         bootstrap=settings.kafka_bootstrap,

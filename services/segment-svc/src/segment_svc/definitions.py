@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -60,7 +60,10 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment."""
+    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment.
+
+    `told_dear`: the rules the log has named, once, as taking long for somebody.
+    """
 
     version: int
     ruleset: RuleSet
@@ -70,6 +73,7 @@ class Rules:
     live_mask: int
     horizon_ms: int
     lead_ms: int
+    told_dear: list[str] = field(default_factory=list)
 
 
 def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:
@@ -78,16 +82,17 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     Raises RuleRaised for those that cannot be compiled. Quarantined ones have been left out.
     """
     zone = ZoneInfo(settings.time_zone)
+    versions = {name: plan["version"] for name, plan, _ in named(plans)}
     try:
         found = {name: _definition(plan, name, condition) for name, plan, condition in named(plans)}
         ruleset = RuleSet.compile(list(found.values()), zone)
     except Circle as circle:
-        raise RuleRaised(dict.fromkeys(circle.keys, CIRCLE)) from None
+        raise RuleRaised(dict.fromkeys(circle.keys, CIRCLE), versions) from None
     except Exception:  # saved by whatever version of this code, or by hand
         broken = [name for name, plan, condition in named(plans) if not _compiles(plan, name, condition, zone)]
         if not broken:
             raise
-        raise RuleRaised(dict.fromkeys(broken, UNREADABLE)) from None
+        raise RuleRaised(dict.fromkeys(broken, UNREADABLE), versions) from None
     live = tuple(d for name, d in found.items() if not name.endswith(SHADOW_MARK))
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chassis.clock import Clock
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from segment_svc.definitions import RuleBook
     from segment_svc.store import Recent
     from segment_svc.upstreams import Users
+
+MOST_PREVIEWS = 2  # at a time: each looks at many people
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,4 @@ class Deps:
     users: Users
     recent: Recent
     health: Health
+    previews: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PREVIEWS))

@@ -10,20 +10,23 @@ from chassis.db import Database, Tx
 
 # Rows are locked in one order, whoever owns them: a consumer that lost its partitions may still be at work.
 FENCE = """WITH step AS (
-        SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[])
-            AS u (topic, partition, expected, next_offset, last_ms)
+        SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[])
+            AS u (topic, partition, expected, next_offset, last_ms, read)
     ), locked AS (
         SELECT p.topic, p.partition FROM position p JOIN step USING (topic, partition)
         WHERE p.next_offset = step.expected ORDER BY p.topic, p.partition FOR UPDATE OF p
     )
-    UPDATE position AS p SET next_offset = step.next_offset, last_ms = step.last_ms
+    UPDATE position AS p SET next_offset = step.next_offset,
+        last_ms = CASE WHEN step.read THEN step.last_ms ELSE p.last_ms END
     FROM step JOIN locked USING (topic, partition)
     WHERE p.topic = step.topic AND p.partition = step.partition AND p.next_offset = step.expected"""
 SEEN = "INSERT INTO position SELECT t, p, $3 FROM unnest($1::text[], $2::int[]) AS u (t, p) ON CONFLICT DO NOTHING"
 READ = (
     """SELECT p.* FROM position p JOIN unnest($1::text[], $2::int[]) AS u (topic, partition) USING (topic, partition)"""
 )
-CHOOSE = """UPDATE position SET next_offset = $3, last_ms = NULL WHERE topic = $1 AND partition = $2 RETURNING topic"""
+CHOOSE = """UPDATE position SET next_offset = $3, last_ms = NULL, halted = NULL
+    WHERE topic = $1 AND partition = $2 AND halted IS NOT NULL RETURNING topic"""
+HALT = "UPDATE position SET halted = $4 WHERE topic = $1 AND partition = $2 AND next_offset = $3"
 
 
 async def fence(tx: Tx, steps: Sequence[Slice]) -> bool:
@@ -34,7 +37,8 @@ async def fence(tx: Tx, steps: Sequence[Slice]) -> bool:
         [s.partition for s in steps],
         [s.expected for s in steps],
         [s.next_offset for s in steps],
-        [s.records[-1].timestamp_ms if s.records[-1].timestamp_ms >= 0 else None for s in steps],
+        [s.records[-1].timestamp_ms if s.records and s.records[-1].timestamp_ms >= 0 else None for s in steps],
+        [bool(s.records) for s in steps],
     )
     return int(done.rsplit(" ", 1)[1]) == len(steps)
 
@@ -51,7 +55,7 @@ class StoredPositions:
         async with self._db.tx() as tx:
             await tx.execute(SEEN, topics, numbers, EARLIEST)
             found = await tx.fetch(READ, topics, numbers)
-        return {(r["topic"], r["partition"]): Position(r["next_offset"], r["last_ms"]) for r in found}
+        return {(r["topic"], r["partition"]): Position(r["next_offset"], r["last_ms"], r["halted"]) for r in found}
 
     async def found(self, partition: Name, old: int, new: int) -> None:
         """See Positions."""
@@ -61,10 +65,10 @@ class StoredPositions:
                 *partition, old, new,
             )  # fmt: skip
 
-    async def halted(self, partition: Name, cause: str | None) -> None:
+    async def halt(self, partition: Name, at: int, cause: str) -> None:
         """See Positions."""
         async with self._db.tx() as tx:
-            await tx.execute("UPDATE position SET halted = $3 WHERE topic = $1 AND partition = $2", *partition, cause)
+            await tx.execute(HALT, *partition, at, cause)
 
 
 async def read_all(tx: Tx) -> list[dict[str, Any]]:
@@ -76,5 +80,10 @@ async def read_all(tx: Tx) -> list[dict[str, Any]]:
 
 
 async def choose(tx: Tx, topic: str, partition: int, offset: int) -> bool:
-    """Go on at an offset, at EARLIEST or at LATEST; False for a partition nobody ever read."""
+    """Let a halted partition go on at an offset, at EARLIEST or at LATEST; False for one that is not halted."""
     return await tx.fetchval(CHOOSE, topic, partition, offset) is not None
+
+
+async def known(tx: Tx, topic: str, partition: int) -> bool:
+    """Whether anybody ever read a partition."""
+    return await tx.fetchval("SELECT 1 FROM position WHERE topic = $1 AND partition = $2", topic, partition) is not None

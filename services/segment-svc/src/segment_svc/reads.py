@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from chassis.db import Database, Tx
 
-from segment_svc.domain import profile as people
-from segment_svc.domain.profile import Profile
-
-EXPORT_PAGE = 5000
+EXPORT_PAGE, DRAWN_AT_ONCE, MOST_BYTES = 5000, 100, 8 << 20
+DRAW = "SELECT profile FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1"
 
 
 async def members(tx: Tx, segment_id: int, *, after: str, most: int) -> list[dict[str, Any]]:
@@ -34,15 +33,26 @@ async def count(tx: Tx, segment_id: int) -> int:
 
 async def export(db: Database, segment_id: int) -> AsyncIterator[str]:
     """The member list as CSV lines, a page in memory at a time."""
-    yield "profile,since,cause,definition_version\r\n"
+    yield _lines([["profile", "since", "cause", "definition_version"]])
     after = ""
     while True:
         async with db.tx() as tx:
             rows = await members(tx, segment_id, after=after, most=EXPORT_PAGE)
         if not rows:
             return
-        yield "".join(f"{r['profile']},{r['since']},{r['cause']},{r['definition_version']}\r\n" for r in rows)
+        yield _lines([[_harmless(r["profile"]), r["since"], r["cause"], r["definition_version"]] for r in rows])
         after = rows[-1]["profile"]
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """A text no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 async def standing(tx: Tx, profile: str) -> list[dict[str, Any]]:
@@ -88,14 +98,16 @@ async def backfills(tx: Tx) -> list[dict[str, Any]]:
     return [dict(r) for r in found]
 
 
-async def sample(tx: Tx, most: int) -> tuple[list[Profile], int]:
-    """Up to `most` people drawn at random, and how many there are; those whose state cannot be read are left out."""
+async def sample(tx: Tx, most: int) -> tuple[list[bytes], int]:
+    """States of up to `most` people drawn at random, of MOST_BYTES in all, and how many people there are."""
     total = await tx.fetchval("SELECT count(*) FROM profile WHERE merged_into IS NULL")
-    found = await tx.fetch("SELECT state FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1", most)
-    drawn = []
-    for row in found:
-        with contextlib.suppress(ValueError):
-            drawn.append(people.decode(row["state"]))
+    keys = [r["profile"] for r in await tx.fetch(DRAW, most)]
+    drawn: list[bytes] = []
+    for start in range(0, len(keys), DRAWN_AT_ONCE):
+        if sum(map(len, drawn)) > MOST_BYTES:
+            break
+        part = keys[start : start + DRAWN_AT_ONCE]
+        drawn += [r["state"] for r in await tx.fetch("SELECT state FROM profile WHERE profile = ANY($1::text[])", part)]
     return drawn, total
 
 

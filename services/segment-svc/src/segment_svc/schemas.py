@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?\d[\d\s()/-]{7,}\d")
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -74,9 +74,24 @@ class Events(Strict):
 PartitionNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
 
 
+MOST_OFFSET = 2**53
+
+
+def _place(value: object) -> object:
+    """Checked here, so that what is wrong with it is said of the field and not of each thing it might have been."""
+    number = type(value) is int and 0 <= value < MOST_OFFSET
+    if not number and value not in ("earliest", "latest"):
+        raise ValueError(f"must be earliest, latest or an offset below {MOST_OFFSET}")
+    return value
+
+
 class Choice(Strict):
     """Where a halted partition is to go on."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    from_: Annotated[Literal["earliest", "latest"] | Annotated[int, Field(ge=0, lt=2**62)], Field(alias="from")]
+    from_: Annotated[
+        Literal["earliest", "latest"] | Annotated[int, Field(ge=0, lt=MOST_OFFSET)],
+        BeforeValidator(_place),
+        Field(alias="from"),
+    ]

@@ -1,21 +1,28 @@
 """Every statement over people: profiles, identities, memberships, transitions, activity and positions.
 
-Each hot statement filters by, or is keyed by, `profile`, so that a distributed PostgreSQL can shard on it.
+Each hot statement filters by, or is keyed by, `profile`, so that a distributed PostgreSQL can shard on it; but UNALIAS, once
+a login, asks who else has a name.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from chassis import outbox
 from chassis.db import Tx
+from chassis.documents import FACTS
 from chassis.telemetry import get_logger
 
+from segment_svc import wire
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import Timeline
+from segment_svc.domain.transition import Transition
+from segment_svc.telemetry import TRANSITIONS
 
 # What the caller has of a version need not travel.
 LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at,
@@ -34,7 +41,7 @@ INSERT = f"""INSERT INTO profile
     FROM {COLUMNS} ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
 # Loaded rows are locked.
 UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.version,
-        next_flip_at = u.next_flip_at, updated_at = $9, atoms = u.atoms, document = u.document, state = u.state
+        next_flip_at = u.next_flip_at, not_before = NULL, updated_at = $9, atoms = u.atoms, document = u.document, state = u.state
     FROM {COLUMNS} WHERE p.profile = u.profile"""  # noqa: S608 - constants
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
@@ -42,12 +49,19 @@ ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition
         definition_version = EXCLUDED.definition_version"""
 LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::smallint[]) AS u (profile, segment_id)
     WHERE m.profile = u.profile AND m.segment_id = u.segment_id"""
-EMPTY = """WITH gone AS (DELETE FROM membership WHERE segment_id = $1 RETURNING profile)
-    INSERT INTO transition (profile, segment_id, at, entered, cause, definition_version, recorded_at)
-    SELECT profile, $1, $2, false, $4, $3, $2 FROM gone"""
+EMPTY = """WITH page AS (
+        SELECT profile FROM membership WHERE segment_id = $1 AND profile > $2 ORDER BY profile LIMIT $3
+    ), gone AS (
+        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
+    ) SELECT profile FROM gone ORDER BY profile"""
 IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::text[])"
 # Rows a live batch works on are left to it: it catches up with what is due itself.
-DUE = """SELECT profile FROM profile WHERE next_flip_at <= $1 ORDER BY next_flip_at LIMIT $2 FOR UPDATE SKIP LOCKED"""
+DUE = """SELECT profile FROM profile WHERE next_flip_at IS NOT NULL AND greatest(next_flip_at, not_before) <= $1
+    ORDER BY greatest(next_flip_at, not_before) LIMIT $2 FOR UPDATE SKIP LOCKED"""
+# When the flip is due stays as it is: whoever can evaluate the person then begins there.
+POSTPONE = (
+    """UPDATE profile SET next_flip_at = least(next_flip_at, $2), not_before = $3 WHERE profile = ANY($1::text[])"""
+)
 READ = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state FROM profile
     WHERE profile = ANY($1::text[])"""
 UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u (profile, identity)
@@ -55,7 +69,7 @@ UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u
 ALIAS = """INSERT INTO identity SELECT u.profile, u.identity, $3 FROM unnest($1::text[], $2::text[]) AS u (profile, identity)
     ON CONFLICT DO NOTHING"""
 
-
+MOVED, LATER_MS = 2000, 3600 * 1000
 log = get_logger("store")
 
 
@@ -118,18 +132,6 @@ def _cost(row: Row) -> int:
     return 2000 + 4 * row.size + 16 * slots + len(row.document or b"")
 
 
-class Transition(NamedTuple):
-    """A person entered or left a segment at `at` (epoch ms), for `cause` (event, time, definition, merge, late_data)."""
-
-    profile: str
-    segment_id: int
-    at: int
-    entered: bool
-    cause: str
-    definition_version: int
-    source_event: str | None
-
-
 class Conflict(Exception):
     """Somebody else changed a profile of the batch first; the batch is taken again from the start."""
 
@@ -155,12 +157,14 @@ class Unreadable(Exception):
     """The stored state of a person cannot be read by this version of the service."""
 
 
-async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, lenient: bool = False) -> dict[str, Row]:
+async def load(
+    tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, postponing: int | None = None
+) -> dict[str, Row]:
     """Lock and read profiles, all in one key order, and those they were merged into with them.
 
     Rows of `recent` that are still right are taken out of it instead of being read. Raises Conflict when somebody merged
     one of them meanwhile: locking its owner afterwards would be out of order. Raises Unreadable for a person whose state
-    cannot be read, and NewerState; `lenient` leaves them out, and who cannot be read at all is not due any more.
+    cannot be read, and NewerState; `postponing` (now, epoch ms) leaves both out, to be looked at again later.
     """
     wanted = set(keys)
     visitors = [key for key in wanted if key.startswith("v:")]
@@ -169,19 +173,19 @@ async def load(tx: Tx, keys: Iterable[str], recent: Recent | None = None, *, len
     names = sorted(wanted)
     had = {key: row for key in names if (row := recent.take(key))} if recent else {}
     rows: dict[str, Row] = {}
-    odd: list[str] = []
+    odd: dict[str, bool] = {}
     for record in await tx.fetch(LOAD, names, [had[k].version if k in had else -1 for k in names]):
         key = record["profile"]
         try:
             rows[key] = had[key] if record["state"] is None else _row(record)
         except (Unreadable, people.NewerState) as error:
-            if not lenient:
+            if postponing is None:
                 raise
-            if isinstance(error, Unreadable):
-                odd.append(key)
-    if odd:
-        log.error("profile_unreadable", profiles=len(odd))
-        await tx.execute("UPDATE profile SET next_flip_at = NULL WHERE profile = ANY($1::text[])", odd)
+            odd[key] = isinstance(error, Unreadable)
+    if any(odd.values()):
+        log.error("profile_unreadable", profiles=sum(odd.values()))
+    if odd and postponing is not None:
+        await postpone(tx, list(odd), postponing)
     if any(r.merged_into and r.merged_into not in rows for r in rows.values()):
         raise Conflict
     return rows
@@ -256,12 +260,7 @@ async def name(tx: Tx, rows: Sequence[Row]) -> None:
 
 async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
     """Append transitions and bring `membership` to the state after them (the last move of a pair wins)."""
-    columns = [(m.profile, m.segment_id, m.at, m.entered, m.cause, m.definition_version, m.source_event) for m in moves]
-    await tx.copy(
-        "transition",
-        [(*c, now) for c in columns],
-        ["profile", "segment_id", "at", "entered", "cause", "definition_version", "source_event", "recorded_at"],
-    )
+    await _append(tx, moves, now=now)
     last = {(m.profile, m.segment_id): m for m in moves}
     entered = [m for m in last.values() if m.entered]
     left = [m for m in last.values() if not m.entered]
@@ -278,9 +277,37 @@ async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
         await tx.execute(LEAVE, [m.profile for m in left], [m.segment_id for m in left])
 
 
-async def empty(tx: Tx, segment_id: int, *, version: int, cause: str, now: int) -> None:
-    """Everybody leaves a segment, each with a transition."""
-    await tx.execute(EMPTY, segment_id, now, version, cause)
+async def _append(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
+    columns = [*Transition._fields, "recorded_at"]
+    await tx.copy("transition", [(*move, now) for move in moves], columns)
+
+
+async def announce(tx: Tx, moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> None:
+    """Say that people moved, if and only if the transaction commits; `keys` of the segments by id."""
+    await outbox.add(tx, FACTS, *wire.membership_facts(moves, keys, now=now))
+    for (cause, entered), count in Counter((move.cause, move.entered) for move in moves).items():
+        TRANSITIONS.labels(cause=cause, entered=str(entered).lower()).inc(count)
+
+
+async def move_all(tx: Tx, statement: str, move: Transition, key: str, *more: Any) -> int:
+    """Move many people alike, a page in memory at a time; answers how many.
+
+    `statement` moves the next people in key order and names them: $1 segment, $2 after whom, $3 how many, then `more`.
+    `move` is what it is for each, whatever its profile; `key` is the segment's.
+    """
+    after, total = "", 0
+    while found := [r["profile"] for r in await tx.fetch(statement, move.segment_id, after, MOVED, *more)]:
+        moves = [move._replace(profile=profile) for profile in found]
+        await _append(tx, moves, now=move.at)
+        await announce(tx, moves, {move.segment_id: key}, now=move.at)
+        after, total = found[-1], total + len(found)
+    return total
+
+
+async def empty(tx: Tx, segment_id: int, *, version: int, cause: str, now: int) -> int:
+    """Everybody leaves a segment, each with a transition and a fact; answers how many."""
+    key = await tx.fetchval("SELECT key FROM segment WHERE id = $1", segment_id)
+    return await move_all(tx, EMPTY, Transition("", segment_id, now, False, cause, version, None), key)
 
 
 async def keep(tx: Tx, entries: Sequence[tuple[str, int, Activity]]) -> None:
@@ -297,9 +324,9 @@ async def due(tx: Tx, now: int, most: int) -> list[str]:
     return [r["profile"] for r in await tx.fetch(DUE, now, most)]
 
 
-async def postpone(tx: Tx, keys: Sequence[str], until: int) -> None:
-    """Look at people again later, whatever falls due before."""
-    await tx.execute("UPDATE profile SET next_flip_at = $2 WHERE profile = ANY($1::text[])", list(keys), until)
+async def postpone(tx: Tx, keys: Sequence[str], now: int) -> None:
+    """Look at people again in an hour, and not before, unless something else brings them to what the rules say."""
+    await tx.execute(POSTPONE, list(keys), now, now + LATER_MS)
 
 
 async def documents(tx: Tx, after: str, most: int) -> list[tuple[str, int, bytes]]:
@@ -311,11 +338,3 @@ async def documents(tx: Tx, after: str, most: int) -> list[tuple[str, int, bytes
         most,
     )
     return [(r["profile"], r["version"], r["document"]) for r in found]
-
-
-async def page(tx: Tx, after: str, most: int) -> list[str]:
-    """Keys of the next profiles in key order, merged ones left out."""
-    found = await tx.fetch(
-        "SELECT profile FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2", after, most
-    )
-    return [r["profile"] for r in found]

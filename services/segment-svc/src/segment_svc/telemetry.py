@@ -15,3 +15,4 @@ BACKFILL = Gauge("segment_backfill_done_ratio", "Progress of the running backfil
 REWRITTEN = Counter("segment_documents_rewritten_total", "Audience documents written again after Redis lost them")
 DROPPED = Counter("segment_event_fields_dropped_total", "Fields of events that no message has", ["type"])
 QUARANTINED = Gauge("segment_quarantined", "1 while a segment is quarantined: nobody is in it", ["segment"])
+DEAR = Counter("segment_dear_people_total", "Times one person took over 150 ms of CPU to decide about")

@@ -18,7 +18,7 @@ from contracts.codec import Codec, Event, plausible
 from contracts.fields import Undecodable
 
 from segment_svc.domain.activity import Activity, pack
-from segment_svc.store import Transition
+from segment_svc.domain.transition import Transition
 from segment_svc.telemetry import DROPPED
 
 AUDIENCE = "audience"
@@ -56,6 +56,7 @@ def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[I
         try:
             event = codec.decode(record.value or b"", record.headers)
             plausible(event, now)
+            _at_home(event, record)
             incoming.append(_incoming(event, record))
         except Undecodable as error:
             dead.append(Dead(record, error.reason, error.detail))
@@ -66,6 +67,13 @@ def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[I
         if event.dropped:
             DROPPED.labels(type=event.type if event.type in topics.TOPIC_OF else "custom").inc(event.dropped)
     return incoming, dead
+
+
+def _at_home(event: Event, record: Record) -> None:
+    """Raise Undecodable for an event in a topic that does not carry its type; what came over HTTP is in none."""
+    home = topics.TOPIC_OF["custom" if event.type.startswith("custom.") else event.type]
+    if record.topic in topics.INPUT and record.topic != home:
+        raise Undecodable("wrong-topic", f"{event.type} belongs to {home}")
 
 
 def _incoming(event: Event, record: Record) -> Incoming:

@@ -94,11 +94,16 @@ def judged(slot: Slot, visitor: Visitor, report: Report) -> list[tuple[Block, st
     return found
 
 
+def shown_at_once(slot: Slot) -> int:
+    """How many blocks a slot shows at most."""
+    return 1 if slot.display == "first" else slot.capacity
+
+
 def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     """The blocks of a slot for a visitor, strongest first; its default content when there is none."""
     here = not slot.websites or visitor.website in slot.websites
     found = [(b, content) for b, reason, content in judged(slot, visitor, report) if here and reason is None]
-    found = found[: 1 if slot.display == "first" else slot.capacity]
+    found = found[: shown_at_once(slot)]
     if not found:
         return {
             "fallback": True,

@@ -5,38 +5,47 @@ What is saved has been run: it is selected for made-up visitors before its trans
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from chassis import documents
-from chassis.documents import Document, Edit
+from chassis.db import Tx
+from chassis.documents import Document, Edit, publishing
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 
 from content_svc import wire
 from content_svc.deps import Deps
 from content_svc.domain.probe import prove_block, prove_slot
-from content_svc.snapshot import BLOCK, SLOT, places
+from content_svc.domain.select import Slot
+from content_svc.domain.size import MOST_BYTES, blocks_bytes, default_bytes
+from content_svc.snapshot import BLOCK, SLOT, filled, is_live, places
 
 log = get_logger("content")
 
 
-async def save_content(deps: Deps, edit: Edit, *, proven: bool = True) -> Document | None:
-    """Save (or delete) a document. Raises Problem 409 exists or slot-in-use, 404, 412, 422 content-invalid."""
-    async with deps.db.tx() as tx:
-        blocks = await documents.read_all(tx, BLOCK)
-        if edit.kind == SLOT and edit.body is None:
-            users = [b.key for b in blocks if edit.key in places(b.body)]
-            if users:
-                errors = [{"pointer": "", "detail": f"block {key}"} for key in users]
-                raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
-        old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
-        touched = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
-        tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in touched)})
-        edit = Edit(edit.kind, edit.key, edit.body, edit.expected, edit.actor, tags)
-        saved = await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
-        if proven and saved is not None:
+async def save_content(deps: Deps, edit: Edit) -> Document | None:
+    """Save (or delete) a document. Raises Problem 409 exists or slot-in-use, 404, 412, 422 content-invalid with pointers."""
+    async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
+        saved = await _apply(deps, tx, edit)
+        if saved is not None:
             _run(saved)
-    await deps.snapshot.refresh()
-    deps.relay.wake()
+            _weigh(saved, filled(await documents.read_all(tx), lambda *_: None))
     return saved
+
+
+async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
+    blocks = await documents.read_all(tx, BLOCK)
+    if edit.kind == SLOT and edit.body is None:
+        users = [b.key for b in blocks if edit.key in places(b.body)]
+        if users:
+            errors = [{"pointer": "", "detail": f"block {key}"} for key in users]
+            raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
+    old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
+    touched = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
+    tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in touched)})
+    edit = replace(edit, tags=tags)
+    return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
 
 
 def _run(saved: Document) -> None:
@@ -45,13 +54,37 @@ def _run(saved: Document) -> None:
         (prove_block if saved.kind == BLOCK else prove_slot)(saved.key, saved.body)
     except Exception as error:
         log.error("content_refused_by_probe", kind=saved.kind, key=saved.key, error=type(error).__name__)
-        errors = [{"pointer": "", "detail": f"the {saved.kind} cannot be shown"}]
-        raise Problem("content-invalid", 422, f"The {saved.kind} cannot be used", errors=errors) from None
+        raise _invalid(saved, [("", f"the {saved.kind} cannot be shown")]) from None
 
 
-async def disable_block(deps: Deps, key: str, *, actor: str) -> Document | None:
-    """Take a block off every page at once, whatever version it is at, readable or not."""
-    async with deps.db.tx() as tx:
+def _weigh(saved: Document, slots: Mapping[str, Slot]) -> None:
+    """Refuse what makes the answer of a slot too large. Raises Problem 422 content-invalid."""
+    kib, faults = MOST_BYTES // 1024, []
+    for key in sorted(set(places(saved.body))) if saved.kind == BLOCK else [saved.key]:
+        slot = slots.get(key)
+        if slot is None:
+            continue
+        if saved.kind == SLOT and default_bytes(slot) > MOST_BYTES:
+            faults.append(("/default", f"in one locale it has at most {kib} KiB, encoded"))
+        if (saved.kind == SLOT or is_live(saved)) and blocks_bytes(slot) > MOST_BYTES:
+            pointer = "/content" if saved.kind == BLOCK else "/capacity"
+            detail = (
+                f"the live blocks that slot {key} may show at once come to over {kib} KiB, each in its largest locale"
+            )
+            faults.append((pointer, detail))
+    if faults:
+        raise _invalid(saved, faults[:50])
+
+
+def _invalid(saved: Document, faults: Sequence[tuple[str, str]]) -> Problem:
+    errors = [{"pointer": pointer, "detail": detail} for pointer, detail in faults]
+    return Problem("content-invalid", 422, f"The {saved.kind} cannot be used", errors=errors)
+
+
+async def disable_block(deps: Deps, key: str, *, actor: str) -> Document:
+    """Take a block off every page at once, whatever version it is at, readable or not, and whoever saves."""
+    async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         found = await documents.read(tx, BLOCK, key)
-    edit = Edit(BLOCK, key, {**found.body, "status": "disabled"}, found.version, actor)
-    return await save_content(deps, edit, proven=False)
+        saved = await _apply(deps, tx, Edit(BLOCK, key, {**found.body, "status": "disabled"}, found.version, actor))
+    assert saved is not None
+    return saved

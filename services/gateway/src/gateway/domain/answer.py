@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +15,9 @@ from gateway.domain.targeting import Plan
 STALE_S, ERROR_S, DEGRADED_S = 30, 300, 5
 QUARTER_MS, HOUR_MS = 900_000, 3_600_000
 SHARE = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-error=%d"
-encode = msgspec.json.Encoder().encode
+NOWHERE: dict[str, Any] = {"fallback": True, "blocks": []}
+SLOT_KEY = re.compile(r"[a-z][a-z0-9.-]*")  # anything else has no tag, and no place in a header
+encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -30,6 +33,11 @@ class Answer:
     shared: Headers
     private: Headers
     until: int
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, about."""
+        return len(self.body) + sum(len(value) for _, value in self.shared) + 1000
 
 
 def next_boundary(plan: Plan, now_ms: int) -> int | None:
@@ -51,20 +59,18 @@ def merge(
     plan: Plan, content: Mapping[str, Any], promo: Mapping[str, Any], *, degraded: Sequence[str]
 ) -> dict[str, Any]:
     """The public answer: per slot the blocks, the promotion messages, and what is degraded, if anything."""
-    slots = {key: content["slots"].get(key, {"fallback": True, "blocks": []}) for key in plan.slots}
+    slots = {key: content["slots"].get(key, NOWHERE) for key in plan.slots}
     body = {"slots": slots, "messages": promo["messages"]}
     return {**body, "degraded": list(degraded)} if degraded else body
 
 
 def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms: int, most_s: int) -> Answer:
     """Bytes and headers of a merged decision."""
-    digest = hashlib.blake2b(encode(merged), digest_size=12).hexdigest()
-    body = encode({**merged, "decision_id": digest})
+    body, etag = _written(merged)
     coming = next_boundary(plan, now_ms)
     fresh, stale, error = share_seconds(coming, now_ms, most_s=most_s)
     if "degraded" in merged:
         fresh, stale, error = min(fresh, DEGRADED_S), 0, 0
-    etag = b'"%b"' % digest.encode()
     always = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
@@ -81,3 +87,27 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
     if coming is not None and coming - now_ms < (most_s + STALE_S + ERROR_S) * 1000:
         life = min(life, 1000, coming - now_ms)
     return Answer(body, etag, shared, [*always, (b"cache-control", b"private, no-store")], now_ms + life)
+
+
+def with_unknown(answer: Answer, slots: Sequence[str]) -> Answer:
+    """The same answer to a request that named slots that are nowhere, too. Made for that request alone.
+
+    It has their tags: an edge forgets it when such a slot is published.
+    """
+    if not slots:
+        return answer
+    merged = decode(answer.body)
+    del merged["decision_id"]
+    merged["slots"] = dict(sorted({**merged["slots"], **dict.fromkeys(slots, NOWHERE)}.items()))
+    body, etag = _written(merged)
+    tags = "".join(f" slot:{key}" for key in slots if SLOT_KEY.fullmatch(key)).encode()
+    changed = {b"content-length": b"%d" % len(body), b"etag": etag}
+    shared = [(n, value + tags if n == b"xkey" else changed.get(n, value)) for n, value in answer.shared]
+    private = [(n, changed.get(n, value)) for n, value in answer.private]
+    return replace(answer, body=body, etag=etag, shared=shared, private=private)
+
+
+def _written(merged: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """(body, etag) of a merged decision."""
+    digest = hashlib.blake2b(encode(merged), digest_size=12).hexdigest()
+    return encode({**merged, "decision_id": digest}), b'"%b"' % digest.encode()

@@ -14,7 +14,8 @@ from gateway.domain import dimensions
 from gateway.domain.dimensions import CLOCK, Dimension
 
 VOCABULARY = Vocabulary([Atom(), Context()])
-MOST_SLOTS, MOST_LOCALE = 20, 10
+MOST_SLOTS, MOST_SLOT, MOST_LOCALE = 20, 63, 10
+SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 
 
 class Person(msgspec.Struct, array_like=True, frozen=True):
@@ -111,7 +112,9 @@ def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool]:
 class Plan:
     """How one kind of request (website, slots, locale) is answered, and what that depends on.
 
-    `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`.
+    `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`. `unknown` are
+    slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `release` is the one
+    of the gateway's knowledge it was made from.
     """
 
     website: str
@@ -125,6 +128,14 @@ class Plan:
     late: tuple[SegmentRef, ...]
     boundaries: tuple[int, ...]
     by_the_hour: bool
+    unknown: tuple[str, ...] = ()
+    release: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, about."""
+        parts = len(self.dimensions) + len(self.durable) + len(self.late) + len(self.boundaries)
+        return 2000 + 32 * parts + 150 * len(self.unknown)
 
     @property
     def keyed(self) -> bool:
@@ -134,10 +145,10 @@ class Plan:
 
 def plan(
     definitions: Definitions, content: Mapping[str, Any], promo: Mapping[str, Any], *, website: str,
-    slots: Sequence[str], locale: str,
+    slots: Sequence[str], locale: str, release: int,
 ) -> Plan:  # fmt: skip
     """Look up once what a kind of request depends on."""
-    parts = [content["slots"][s] for s in slots if s in content["slots"]] + of_website(promo["rules"], website)
+    parts = [content["slots"][s] for s in slots] + of_website(promo["rules"], website)
     refs = definitions.of(website, (key for part in parts for key in part["segments"]))
     durable, late = tuple(r for r in refs if r.atom is not None), tuple(r for r in refs if r.atom is None)
     groups = dimensions.ordered(dimensions.group(name) for part in parts for name in part["groups"])
@@ -154,6 +165,7 @@ def plan(
         late=late,
         boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
         by_the_hour=any(ref.by_the_hour for ref in late),
+        release=release,
     )
 
 
@@ -204,3 +216,12 @@ def _holds(node: Node, facts: Facts, now_ms: int) -> bool:
 def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRef]:
     """The segments a person is in, of those listed."""
     return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
+
+
+def are_slots(named: Any) -> bool:
+    """Whether this is what `SLOTS` says."""
+    return (
+        isinstance(named, list)
+        and len(named) <= MOST_SLOTS
+        and all(isinstance(s, str) and 0 < len(s) <= MOST_SLOT for s in named)
+    )

@@ -10,13 +10,12 @@ import msgspec
 from chassis.problems import Problem
 
 from gateway.deps import Deps
-from gateway.domain import targeting
-from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS
+from gateway.domain import cart, targeting
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import audience, decide
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
-FIELDS = ("lines", "currency", "shipping", "coupons")
 _decode = msgspec.json.Decoder().decode
 
 
@@ -34,20 +33,12 @@ async def price_cart(
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
     late = targeting.late_bits(definitions, [r for r in refs if r.atom is None], who.atoms, context, now_ms)
     segments = [r.key for r in targeting.members(refs, who.atoms, late)]
-    asked = {name: body[name] for name in FIELDS if name in body}
+    asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
     asked["membership_version"] = definitions.version
-    try:
-        answer = await deps.upstreams.send(PROMO, "POST", "/v1/evaluate", json=asked)
-    except httpx.HTTPError:
-        return {"degraded": ["promotions"], "lines": body.get("lines", [])}
-    found: dict[str, Any] = _decode(answer.content)
-    if answer.status_code == 413:
-        raise Problem("body-too-large", 413, "The cart is too large")
-    if answer.status_code in (400, 422):
-        raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
-    if answer.status_code != 200:
-        return {"degraded": ["promotions"], "lines": body.get("lines", [])}
+    found = await _evaluated(deps, asked)
+    if found is None:
+        found = {"degraded": ["promotions"], **cart.plain(body)}
     if slots:
         plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
         decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, lambda: context)
@@ -55,16 +46,31 @@ async def price_cart(
     return found
 
 
+async def _evaluated(deps: Deps, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What promo-svc says, None while it says nothing. Raises Problem 413, 422 for a cart it refuses."""
+    try:
+        answer = await deps.upstreams.send(PROMO, "POST", "/v1/evaluate", json=asked)
+        found: dict[str, Any] = _decode(answer.content)
+    except (httpx.HTTPError, msgspec.DecodeError):
+        return None
+    if answer.status_code == 413:
+        raise Problem("body-too-large", 413, "The cart is too large")
+    if answer.status_code in (400, 422):
+        raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
+    return found if answer.status_code == 200 else None
+
+
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The slots and the locale asked for along with the cart; what is in the cart is promo-svc's to check."""
+    """The slots and the locale asked for along with a cart that is right as far as the gateway has to know."""
     slots, locale = body.get("slots", []), body.get("locale", "*")
     errors = [
         {"pointer": f"/{name}", "detail": "does not belong here"}
         for name in body
-        if name not in (*FIELDS, "slots", "locale")
+        if name not in (*cart.FIELDS, "slots", "locale")
     ]
-    if not isinstance(slots, list) or len(slots) > MOST_SLOTS or not all(isinstance(s, str) for s in slots):
-        errors.append({"pointer": "/slots", "detail": f"slots is a list of up to {MOST_SLOTS} slot keys"})
+    errors += [{"pointer": pointer, "detail": detail} for pointer, detail in cart.faults(body)]
+    if not are_slots(slots):
+        errors.append({"pointer": "/slots", "detail": SLOTS})
     if not isinstance(locale, str) or len(locale) > MOST_LOCALE:
         errors.append({"pointer": "/locale", "detail": f"a locale has up to {MOST_LOCALE} characters"})
     if errors:

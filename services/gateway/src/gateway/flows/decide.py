@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -19,14 +19,17 @@ from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
 from gateway.domain import dimensions, targeting
-from gateway.domain.answer import Answer, finish, merge
+from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.targeting import Person, Plan, SegmentRef
+from gateway.kept import Kept
 from gateway.telemetry import DECISIONS, DEGRADED
-from gateway.upstreams import Coalescer
+from gateway.upstreams import CONTENT, PROMO, Coalescer
 from gateway.watch import Knowledge
 
-MOST_ANSWERS = 50_000
+MOST_LAST_GOOD = 32 << 20  # bytes
+AGAIN_S = 0.05  # until a replica that is a moment behind is asked once more
+NOTHING: Mapping[str, Any] = {"slots": {}, "messages": [], "tags": []}
 _miss = DECISIONS.labels(source="services")
 
 
@@ -43,7 +46,7 @@ class Decider:
     budget_s: float
     share_s: int
     flights: dict[Any, asyncio.Task[Answer]]
-    last_good: dict[Any, Any]
+    last_good: Kept[Any, bytes]
 
 
 class Known(NamedTuple):
@@ -61,6 +64,14 @@ class Known(NamedTuple):
     def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
         """With what is known of a request."""
         return Seen(self.atoms, self.group, self.logged_in, facts, page)
+
+
+class Part(NamedTuple):
+    """What a service contributes: whether it is less than it should be, and whether others may have it too."""
+
+    said: Mapping[str, Any]
+    degraded: bool = False
+    shared: bool = True
 
 
 async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
@@ -88,14 +99,14 @@ async def decide(decider: Decider, plan: Plan, known: Known, seen: Seen, now_ms:
     answer = decider.knowledge.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
-        return answer
+        return with_unknown(answer, plan.unknown)
     flight = decider.flights.get(key)
     if flight is None:
         flight = asyncio.ensure_future(_make(decider, plan, known, late=late, key=key))
         decider.flights[key] = flight
         flight.add_done_callback(lambda _: decider.flights.pop(key, None))
     _miss.inc()
-    return await asyncio.shield(flight)
+    return with_unknown(await asyncio.shield(flight), plan.unknown)
 
 
 def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int) -> int:
@@ -107,43 +118,68 @@ def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: 
 
 async def _make(decider: Decider, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    answers = decider.knowledge.answers
     now_ms = decider.clock.now_ms()
     segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
     common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = group.create_task(_part(decider, decider.content, asked, key))
-        promo = group.create_task(_part(decider, decider.promo, common, key))
-    blocks, messages = content.result(), promo.result()
-    if blocks is None:
+        content = (
+            group.create_task(_part(decider, CONTENT, decider.knowledge.content["version"], asked, key))
+            if plan.slots
+            else None
+        )
+        promo = group.create_task(_part(decider, PROMO, decider.knowledge.promo["version"], common, key))
+    parts = (Part(NOTHING) if content is None else content.result(), promo.result())
+    blocks, messages = parts[0].said, parts[1].said
+    if parts[0].degraded or not decider.knowledge.loaded:  # which slots there are is not known before
         degraded.append("content")
-        blocks = {"slots": {}, "tags": []}
-    if messages is None:
+        blocks = blocks if decider.knowledge.loaded else NOTHING
+    if parts[1].degraded:
         degraded.append("promotions")
-        messages = {"messages": [], "tags": []}
     for part in degraded:
         DEGRADED.labels(part=part).inc()
     tags = [*blocks["tags"], *messages["tags"]]
     merged = merge(plan, blocks, messages, degraded=degraded)
+    # Not of a version that is not known, and not if anything was published meanwhile.
+    shared = plan.release == decider.knowledge.release and all(part.shared for part in parts)
     answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
-    if answers is decider.knowledge.answers:  # nothing was published meanwhile
-        if len(answers) >= MOST_ANSWERS:
-            answers.clear()
-        answers[key] = answer
-    return answer
+    if shared:
+        decider.knowledge.answers.put(key, answer, answer.size)
+        return answer
+    return replace(answer, shared=answer.private)
 
 
-async def _part(decider: Decider, service: Coalescer, asked: Mapping[str, Any], key: Any) -> Any:
+async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, Any], key: Any) -> Part:
+    """What a service says now, else what it said last, else nothing. `known` is the version it is known to be at.
+
+    A replica that is behind is asked once more. What is of another version all the same is for this request only: what
+    is known now says neither whom else it is for, nor when it changes.
+    """
+    ask = (decider.content if service == CONTENT else decider.promo).ask
+    found = None
     try:
         async with asyncio.timeout(decider.budget_s):
-            found = await service.ask(asked)
+            found = await ask(asked)
+            if found["version"] < known:
+                await asyncio.sleep(AGAIN_S)
+                found = await ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
-        return decider.last_good.get((service, key))
-    if len(decider.last_good) < MOST_ANSWERS:
-        decider.last_good[service, key] = found
-    return found
+        last = decider.last_good.get((service, key))
+        if last is not None:
+            found = decode(last)
+            return Part(found, degraded=found["version"] != known)
+        if found is None:
+            return Part(NOTHING, degraded=True)
+    if found["version"] > known:
+        decider.knowledge.outdated.set()
+    if "refused" in found:
+        return Part(NOTHING, degraded=True)
+    if found["version"] != known:
+        return Part(found, shared=False)
+    said = encode(found)
+    decider.last_good.put((service, key), said, len(said) + 1000)
+    return Part(found)
 
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]

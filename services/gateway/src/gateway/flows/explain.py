@@ -13,38 +13,38 @@ from conditions.context import FIELDS
 
 from gateway.deps import Deps
 from gateway.domain import targeting
-from gateway.domain.targeting import MOST_LOCALE, MOST_SLOTS
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import audience
 from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 
-PROFILE, MOST_SLOT = re.compile(r"[vc]:.{1,200}", re.DOTALL), 63
+PROFILE = re.compile(r"[vc]:.{1,200}", re.DOTALL)
 
 
 async def explain(
-    deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, Any]
+    deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, str]
 ) -> dict[str, Any]:
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the request to explain: country, region, locale and the like. Raises Problem 422, 503.
     """
-    _asked(profile, slots, str(context.get("locale") or ""))
-    now_ms = deps.clock.now_ms()
-    locale = str(context.get("locale") or "*")
-    plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
+    locale = context.get("locale") or "*"
+    _asked(profile, slots, locale)
+    now_ms, slots, context = deps.clock.now_ms(), sorted(set(slots)), targeting.brief(context)
+    plan = deps.decider.knowledge.plan(key.website, slots, locale)
     who = await audience(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
     late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, context, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
-    selected = {**common, "slots": list(plan.slots), "locale": locale, "explain": True}
+    selected = {**common, "slots": slots, "locale": locale, "explain": True}
     asked = {name: context[name] for name in FIELDS if context.get(name)}
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:
         blocks, messages, *reasons = await asyncio.gather(
-            deps.upstreams.json(CONTENT, "POST", "/v1/select", json=selected),
-            deps.upstreams.json(PROMO, "POST", "/v1/messages", json=common),
-            *(deps.upstreams.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
+            deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),
+            deps.merchants.json(PROMO, "POST", "/v1/messages", json=common),
+            *(deps.merchants.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
         )
     except httpx.HTTPError:
         raise unavailable() from None
@@ -63,8 +63,8 @@ def _asked(profile: str, slots: list[str], locale: str) -> None:
     errors = []
     if not PROFILE.fullmatch(profile):
         errors.append({"pointer": "/profile", "detail": "is v: and a visitor's id, or c: and a customer's"})
-    if not 0 < len(slots) <= MOST_SLOTS or any(len(slot) > MOST_SLOT for slot in slots):
-        errors.append({"pointer": "/slots", "detail": f"names 1 to {MOST_SLOTS} slots"})
+    if not slots or not are_slots(slots):
+        errors.append({"pointer": "/slots", "detail": SLOTS})
     if len(locale) > MOST_LOCALE:
         errors.append({"pointer": "/locale", "detail": f"has up to {MOST_LOCALE} characters"})
     if errors:

@@ -72,17 +72,22 @@ def requests(rule: Rule) -> Iterator[Request]:
 
 
 def heavy(rule: Rule, count: int) -> Iterator[tuple[Line, ...]]:
-    """Carts of `count` lines that are as much work as the API takes: texts in the letters the rule looks for, others, lists."""
+    """Carts of `count` lines that are as much work as the API takes: texts in the letters the rule looks
+    for, others, and lists of what is work to compare."""
     trees = [tree for tree in (rule.condition, rule.filter) if tree is not None]
     asked = [leaf.params for tree in trees for leaf in conditions(tree)]
     names = {params.name.removeprefix(ATTRIBUTE) for params in asked if params.name.startswith(ATTRIBUTE)}
     letters, length = _letters("a/" + "".join(str(params.literal) for params in asked)), HEAVY_TEXT // (2 + len(names))
-    for texts in (letters, _letters("αβγδéñ")):
+    for texts in (letters, _letters("αβγδéñ"), "/" * len(letters)):
         cut = [texts[i : i + length] for i in range(count)]
         yield tuple(Line(str(i), 1, 2, text, (text,), dict.fromkeys(names, text)) for i, text in enumerate(cut))
     each = min(MOST_ITEMS, MOST_LISTED // MOST_LINES // (1 + len(names)) or 1)
-    lists = [[letters[i + n : i + n + 8] for n in range(each)] for i in range(count)]
-    yield tuple(Line(str(i), 1, 2, "", tuple(lists[i]), {name: lists[i] for name in names}) for i in range(count))
+    compared: list[Callable[[int], str]] = [
+        lambda n: letters[n : n + 8], lambda n: f"2026-11-24T10:{n % 60:02}:00+01:00", lambda n: f"{n:029}.5",
+    ]  # fmt: skip
+    for text_of in compared:
+        lists = [[text_of(i + n) for n in range(each)] for i in range(count)]
+        yield tuple(Line(str(i), 1, 2, "", tuple(lists[i]), {name: lists[i] for name in names}) for i in range(count))
 
 
 def _letters(alphabet: str) -> str:

@@ -1,24 +1,31 @@
 """Called by the API around an order: reserve a coupon, then confirm or release it. Idempotent by key.
 
-The counter moves in one conditional UPDATE whose result is read, so that a limit holds whatever comes at once.
+The row of the rule in coupon_use is locked before its redemptions are looked at, always in this order; a key is claimed by
+inserting it. So a limit holds, and nobody waits in a circle, whatever comes at once.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from chassis.db import Tx
 from chassis.problems import Problem
 
 from promo_svc.deps import Deps
 
 HOLD_MS = 15 * 60 * 1000
-COUNT = """UPDATE coupon_use SET used = used + 1 WHERE rule = $1 AND ($2 = 0 OR used < $2) RETURNING used"""
+LOCK = "SELECT 1 FROM coupon_use WHERE rule_id = $1 FOR UPDATE"
+BY_KEY = "SELECT * FROM redemption WHERE idempotency_key = $1"
+CLAIM = """INSERT INTO redemption VALUES ($1, $2, $3, $4, $5, $6, 'reserved', $7)
+    ON CONFLICT (idempotency_key) DO NOTHING RETURNING *"""
+COUNT = "UPDATE coupon_use SET used = used + 1 WHERE rule_id = $1 AND ($2 = 0 OR used < $2) RETURNING used"
 RECLAIM = """WITH gone AS (
-        UPDATE redemption SET status = 'expired' WHERE rule = $1 AND status = 'reserved' AND expires_at <= $2 RETURNING 1
-    ) UPDATE coupon_use SET used = used - (SELECT count(*) FROM gone) WHERE rule = $1"""
+        UPDATE redemption SET status = 'expired' WHERE rule_id = $1 AND status = 'reserved' AND expires_at <= $2 RETURNING 1
+    ) UPDATE coupon_use SET used = used - (SELECT count(*) FROM gone) WHERE rule_id = $1"""
+USES = """SELECT count(*) FROM redemption
+    WHERE rule_id = $1 AND customer = $2 AND status IN ('reserved', 'confirmed')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +46,26 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
     """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 422 idempotency-key-reused."""
     now = deps.clock.now_ms()
     rule = deps.snapshot.value.coupon(wish.coupon, now)
+    request = json.dumps([wish.coupon, wish.customer])
     async with deps.db.tx() as tx:
-        request = f"{wish.coupon} {wish.customer}"
-        found = await tx.fetchrow("SELECT * FROM redemption WHERE idempotency_key = $1", wish.idempotency_key)
+        found = await tx.fetchrow(BY_KEY, wish.idempotency_key)
         if found is not None:
             return _answer(found, request)
         if rule is None:
             raise _refused()
-        await tx.execute("INSERT INTO coupon_use (rule) VALUES ($1) ON CONFLICT DO NOTHING", rule.key)
-        await tx.execute("SELECT 1 FROM coupon_use WHERE rule = $1 FOR UPDATE", rule.key)
-        found = await tx.fetchrow("SELECT * FROM redemption WHERE idempotency_key = $1", wish.idempotency_key)
-        if found is not None:
-            return _answer(found, request)
-        await tx.execute(RECLAIM, rule.key, now)
-        if await tx.fetchval(COUNT, rule.key, rule.uses_total) is None:
-            raise _refused()
-        if rule.uses_per_customer and await _uses(tx, rule.key, wish.customer) >= rule.uses_per_customer:
-            raise _refused()
+        await tx.execute("INSERT INTO coupon_use (rule_id) VALUES ($1) ON CONFLICT DO NOTHING", rule.id)
+        await tx.execute(LOCK, rule.id)
         made = await tx.fetchrow(
-            "INSERT INTO redemption VALUES ($1, $2, $3, $4, $5, 'reserved', $6) RETURNING *",
-            uuid.uuid4(), wish.idempotency_key, request, rule.key, wish.customer, now + HOLD_MS,
-        )  # fmt: skip
+            CLAIM, uuid.uuid4(), wish.idempotency_key, request, rule.id, rule.key, wish.customer, now + HOLD_MS
+        )
+        if made is None:  # somebody else had the key meanwhile
+            return _answer(await tx.fetchrow(BY_KEY, wish.idempotency_key), request)
+        await tx.execute(RECLAIM, rule.id, now)
+        if await tx.fetchval(COUNT, rule.id, rule.uses_total) is None:
+            raise _refused()
+        most = rule.uses_per_customer
+        if most and await tx.fetchval(USES, rule.id, wish.customer) > most:
+            raise _refused()
         return _answer(made, request)
 
 
@@ -74,27 +80,19 @@ def _answer(record: Any, request: str) -> dict[str, Any]:
     }
 
 
-async def _uses(tx: Tx, rule: str, customer: str) -> int:
-    value: int = await tx.fetchval(
-        """SELECT count(*) FROM redemption WHERE rule = $1 AND customer = $2
-           AND status IN ('reserved', 'confirmed')""",
-        rule,
-        customer,
-    )
-    return value
-
-
 async def finish(deps: Deps, redemption: uuid.UUID, *, confirm: bool) -> dict[str, Any]:
     """Confirm or release a reservation; doing it again answers the same. Raises Problem 404, 409 redemption-over."""
     wanted = "confirmed" if confirm else "released"
     async with deps.db.tx() as tx:
-        found = await tx.fetchrow("SELECT * FROM redemption WHERE id = $1 FOR UPDATE", redemption)
-        if found is None:
+        rule = await tx.fetchval("SELECT rule_id FROM redemption WHERE id = $1", redemption)
+        if rule is None:
             raise Problem("not-found", 404, "No such redemption")
+        await tx.execute(LOCK, rule)
+        found = await tx.fetchrow("SELECT * FROM redemption WHERE id = $1", redemption)
         if found["status"] == "reserved":
             await tx.execute("UPDATE redemption SET status = $2 WHERE id = $1", redemption, wanted)
             if not confirm:
-                await tx.execute("UPDATE coupon_use SET used = used - 1 WHERE rule = $1", found["rule"])
+                await tx.execute("UPDATE coupon_use SET used = used - 1 WHERE rule_id = $1", rule)
         elif found["status"] != wanted:
             raise Problem("redemption-over", 409, f"The redemption is {found['status']}")
     return {"id": str(redemption), "rule": found["rule"], "status": wanted, "expires_at": found["expires_at"]}

@@ -6,11 +6,13 @@ What is saved has been run: the rule is compiled and evaluated on made-up carts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from time import thread_time
 from typing import Any
 
 from chassis import documents
-from chassis.documents import Document, Edit
+from chassis.db import Tx
+from chassis.documents import Document, Edit, publishing
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 
@@ -27,37 +29,33 @@ log = get_logger("promo")
 async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: str) -> Document:
     """Save a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
     verify(body)
-    saved = await _publish(deps, Edit(KIND, key, body, expected, actor))
-    assert saved is not None
+    async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
+        saved = await _apply(deps, tx, Edit(KIND, key, body, expected, actor))
+        assert saved is not None
+        if is_live(saved) and saved.body["coupon"]:
+            own_code(saved, await documents.read_all(tx, KIND))
+        run(saved, deps.snapshot.value.rules.rules)
     return saved
 
 
 async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: str) -> None:
     """Delete a rule. Raises Problem 404, 412."""
-    await _publish(deps, Edit(KIND, key, None, expected, actor), proven=False)
+    async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
+        await _apply(deps, tx, Edit(KIND, key, None, expected, actor))
 
 
 async def disable_rule(deps: Deps, key: str, *, actor: str) -> Document:
-    """Switch a rule off at once, whatever version it is at, readable or not. Raises Problem 404."""
-    async with deps.db.tx() as tx:
+    """Switch a rule off at once, whatever version it is at, readable or not, and whoever saves. Raises Problem 404."""
+    async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         found = await documents.read(tx, KIND, key)
-    body = {**found.body, "status": "disabled"}
-    saved = await _publish(deps, Edit(KIND, key, body, found.version, actor), proven=False)
+        saved = await _apply(deps, tx, Edit(KIND, key, {**found.body, "status": "disabled"}, found.version, actor))
     assert saved is not None
     return saved
 
 
-async def _publish(deps: Deps, edit: Edit, *, proven: bool = True) -> Document | None:
-    edit = Edit(edit.kind, edit.key, edit.body, edit.expected, edit.actor, (f"rule:{edit.key}", "promo"))
-    async with deps.db.tx() as tx:
-        saved = await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
-        if proven and saved is not None:
-            if is_live(saved) and saved.body["coupon"]:
-                own_code(saved, await documents.read_all(tx, KIND))
-            run(saved, deps.snapshot.value.rules.rules)
-    await deps.snapshot.refresh()
-    deps.relay.wake()
-    return saved
+async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
+    edit = replace(edit, tags=(f"rule:{edit.key}", "promo"))
+    return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
 
 
 def verify(body: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions import Fault, Invalid, leaves, parse
@@ -13,6 +14,15 @@ from segment_svc.domain.definition import Definition, depends_on_itself, referen
 from segment_svc.domain.ruleset import UTC
 from segment_svc.domain.vocabulary import vocabulary
 
+MOST_FILTERS = 500
+
+
+def _filters(condition: Any) -> int:
+    """How many predicates on fields of events there are."""
+    if isinstance(condition, Mapping):
+        return ("field" in condition) + sum(map(_filters, condition.values()))
+    return sum(map(_filters, condition)) if isinstance(condition, list) else 0
+
 
 def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
     """What is wrong with the definition `key` among the others; nothing when it can be saved."""
@@ -21,6 +31,8 @@ def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> 
         tree = parse(by_key[key].condition, vocabulary(by_key[key].websites, zone, {}))
     except Invalid as error:
         return error.faults
+    if _filters(by_key[key].condition) > MOST_FILTERS:
+        return [Fault("", "too-large", f"a condition has at most {MOST_FILTERS} filters in all")]
     known: dict[str, bool] = {}
     for name, other in by_key.items():
         with contextlib.suppress(Invalid):

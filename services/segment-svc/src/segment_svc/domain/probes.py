@@ -21,15 +21,17 @@ from conditions.kinds import CODE, FLAG, NUMBER, Kind
 
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity, pack
+from segment_svc.domain.bounds import LIMIT, MOST_CUSTOM
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
-from segment_svc.domain.profile import LIMIT, Profile
+from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
 HORIZON_MS = 400 * 24 * HOUR_MS
 HUGE = 2**63 - 1
-DEAR_S = 0.05  # half of what a rule is quarantined for
+DEAR_S = 0.05
+MOST_VALUES, MOST_EVENT = 100, 16 * 1024  # as contracts bound what a shop makes up itself
 REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
 # What the fields of an event hold: numbers, texts.
 ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
@@ -37,8 +39,18 @@ NEGATIVE = (-1, "-1")
 # What a shop may put where anything may stand.
 ANYTHING: tuple[Any, ...] = (
     "2026-11-24T10:00:00Z", "01067", 7, -0.5, True, None, 1e25, 5e-324, ["a", ["b", {"c": 1}], 2, None],
-    {"a": [{"b": "c"}]}, [], "\U0001f600\u0301" * 2_000, [{"sku": "A"}] * 300,
+    {"a": [{"b": "c"}]}, [], "\U0001f600\u0301" * 1_000, [{"sku": "A"}] * 90,
 )  # fmt: skip
+SMALL = 11  # so many of them
+
+
+# Texts that are work to look at, by themselves and, as short as they can be, many in a list.
+DEAR_TEXTS: dict[str, Callable[[int], tuple[str, str]]] = {
+    "words": lambda n: ((f"\u00e9{n} " * 400)[:1_900], f"\u00e9{n}"),
+    "times": lambda n: (f"2026-{1 + n % 12:02}-24T10:00:00.{n:03}+01:00", f"2026-{1 + n % 12:02}-{1 + n % 28:02}"),
+    "numbers": lambda n: (f"{n:029}.5", f"{n}"),
+    "paths": lambda n: ("/" * 1_900 + str(n), f"/{n}"),
+}
 
 
 def run_probes(definition: Definition, zone: ZoneInfo = UTC, *, own_time: Callable[[], float] = float) -> Fault | None:
@@ -84,38 +96,47 @@ def _people(condition: Any) -> Iterator[tuple[str, Profile, dict[str, Any]]]:
         person = _one_of_everything(*ORDINARY)
         _fold(person, _free_events(names, value, NOW - HOUR_MS))
         yield f"somebody with odd values ({i})", person, _request(value)
-    heavy = people.decode(_heavy())
-    _fold(heavy, [e for n in range(LIMIT) for e in _free_events(names, ANYTHING[n % len(ANYTHING)], NOW - n * HOUR_MS)])
+    heavy = people.decode(_heavy(""))
+    for n in range(LIMIT):
+        _fold(heavy, _free_events(names, ANYTHING[n % SMALL], NOW - n * HOUR_MS))
     yield "somebody who did very much", heavy, {}
+    for kind, text in DEAR_TEXTS.items():
+        heavy, dense = people.decode(_heavy(kind)), [text(n)[1] for n in range(MOST_VALUES)]
+        for n in range(LIMIT):
+            _fold(heavy, _free_events(names, dense, NOW - n * HOUR_MS))
+        yield f"somebody who sent very much ({kind})", heavy, {}
 
 
 def _names(condition: Any) -> dict[str, set[str]]:
-    """The attributes, event types and fields a condition mentions."""
-    found: dict[str, set[str]] = {"attribute": set(), "type": set(), "field": set()}
-    waiting = [condition]
+    """The attributes a condition mentions, and the fields of each custom type, as many as a person can have."""
+    found: dict[str, set[str]] = {"": set()}
+    waiting = [("", condition)]
     while waiting:
-        value = waiting.pop()
+        kind, value = waiting.pop()
         if isinstance(value, Mapping):
-            for name, inner in value.items():
-                if name in found and isinstance(inner, str):
-                    found[name].add(inner)
-                waiting.append(inner)
+            kind = str(value.get("type", kind))
+            if isinstance(value.get("attribute"), str):
+                found[""].add(value["attribute"])
+            if kind.startswith(CUSTOM):
+                found.setdefault(kind, set()).update(x for x in (value.get("field"),) if isinstance(x, str))
+            waiting += [(kind, inner) for inner in value.values()]
         elif isinstance(value, list):
-            waiting.extend(value)
-    return found
+            waiting += [(kind, inner) for inner in value]
+    return dict(sorted(found.items())[: MOST_CUSTOM + 1])
 
 
 def _free_events(names: Mapping[str, set[str]], value: Any, at: int) -> list[Activity]:
-    """The custom events a condition mentions with all its fields, and its attributes, holding a value."""
-    props: dict[str, Any] = {}
-    for path in names["field"]:
-        _put(props, path, value)
-    attributes: dict[str, Any] = {}
-    for path in names["attribute"]:
-        attributes[path] = value
-        _put(attributes, path, value)
-    events = [_event(kind, at, props) for kind in names["type"] if kind.startswith(CUSTOM)]
-    return [*events, _event("identify", at, {"attributes": attributes})]
+    """The custom events a condition mentions with their fields, and its attributes, holding a value, as far as that fits."""
+    events = []
+    for kind, fields in names.items():
+        props: dict[str, Any] = {}
+        held = value[: max(1, MOST_VALUES // len(fields))] if fields and type(value) is list else value
+        for path in sorted(fields)[: max(1, MOST_EVENT // len(pack({"": held})))]:
+            _put(props, path, held)
+            if not kind:
+                props[path] = held
+        events.append(_event(kind, at, props) if kind else _event("identify", at, {"attributes": props}))
+    return events
 
 
 def _put(props: dict[str, Any], path: str, value: Any) -> None:
@@ -150,10 +171,11 @@ def _everything(number: Any, text: str) -> bytes:
 
 
 @cache
-def _heavy() -> bytes:
+def _heavy(texts: str) -> bytes:
     person = people.empty("customer")
     for n in range(LIMIT):
-        _fold(person, _all_types(float(n), f"a/{n % 7}", NOW - n * HOUR_MS))
+        text = DEAR_TEXTS[texts](n)[0] if texts else f"a/{n}"
+        _fold(person, _all_types(float(n), text, NOW - n * HOUR_MS))
     return people.encode(person)
 
 

@@ -1,8 +1,9 @@
 """A person as the fold of what they did. The result does not depend on the order or repetition of events.
 
-The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. At most
-LIMIT events of a type are kept; older ones are only counted, and an event older than those cannot be told from a
-duplicate any more, so it is refused (too_old). At most LIMIT events wait for their time; one more is refused.
+The state is a set of events per type, kept sorted, and registers in which the latest assignment wins. How much is kept is
+bounded (bounds.py): older events are only counted, and an event older than those cannot be told from a duplicate any more,
+so it is refused (too_old). What would be one too many to wait for its time, or of the types and names a shop makes up, is
+refused too; of those the order of arrival decides which are known. A merge leaves out the names beyond.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from segment_svc.domain import bounds
 from segment_svc.domain.activity import Activity, pack, unpack
+from segment_svc.domain.bounds import MOST_NAMES, REGISTER_LIMIT, is_one_too_many, waits_in_vain
 from segment_svc.domain.log import Log, Longs, longs
 
-LIMIT = 200
-REGISTER_LIMIT = 8
 # Packed numbers are in the machine's byte order: the other order is another version.
 STATE_VERSION = b"\x04" if sys.byteorder == "little" else b"\x84"
 NEWER = {bytes([STATE_VERSION[0] + step]) for step in (1, 2, 3)}
 REGISTERS = {"identify": "attributes", "group_assigned": "group", "consent_changed": "purposes"}
 PURPOSES = ("personalisation", "analytics")
 WHOLE = ("cart_update", "wishlist_update")
-Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead"]
+Outcome = Literal["applied", "duplicate", "too_old", "pending", "too_many_ahead", "too_many_types", "too_many_names"]
 
 
 class Profile(msgspec.Struct, array_like=True):
@@ -100,8 +101,12 @@ def fold(profile: Profile, activity: Activity, now: int) -> Outcome:
     horizon = profile.dropped.get(activity.type)
     if horizon is not None and activity.at <= horizon[1]:
         return "too_old"
-    if activity.at > now and len(profile.pending) >= LIMIT:
+    if activity.at > now and waits_in_vain(profile.pending, activity):
         return "too_many_ahead"
+    if is_one_too_many(activity.type, {*profile.log, *(ahead.type for ahead in profile.pending)}):
+        return "too_many_types"
+    if activity.type in REGISTERS and _has_too_many_names(profile, activity):
+        return "too_many_names"
     ids.add(activity.id_hash)
     if activity.at > now:
         insort(profile.pending, activity, key=lambda a: (a.at, a.id_hash))
@@ -123,8 +128,7 @@ def _insert(profile: Profile, activity: Activity) -> None:
         superseded = place - 1 if place == len(log) - 1 else place
         if superseded >= 0:
             log.props[superseded] = _without_items(log.props[superseded])
-    if len(log) > LIMIT:
-        _bound(profile, kind)
+    _bound(profile, kind)
 
 
 def site(profile: Profile, website: str) -> int:
@@ -141,7 +145,7 @@ def _without_items(props: bytes) -> bytes:
 
 def _bound(profile: Profile, kind: str) -> None:
     log = profile.log[kind]
-    over = len(log) - LIMIT
+    over = bounds.over(kind, log)
     if over > 0:
         count, horizon = profile.dropped.get(kind, (0, 0))
         # What a merge brings may be older than what was dropped before: the horizon never goes back.
@@ -151,16 +155,35 @@ def _bound(profile: Profile, kind: str) -> None:
         log.trim(over)
 
 
-def _assign(profile: Profile, activity: Activity) -> None:
+def _assigned(activity: Activity) -> dict[str, Any]:
+    """The registers an event assigns, with the values."""
     props, name = unpack(activity.props), REGISTERS[activity.type]
     if activity.type == "group_assigned":
-        values = {name: props.get(name)}
-    else:  # each attribute and each purpose is a register of its own: what is not named stays as it was
-        values = {f"{name}.{k}": v for k, v in (props.get(name) or {}).items()}
-    for name, value in values.items():
-        history = profile.registers.setdefault(name, [])
-        insort(history, (activity.at, activity.id_hash, value), key=lambda item: item[:2])
-        del history[:-REGISTER_LIMIT]
+        return {name: props.get(name)}
+    # each attribute and each purpose is a register of its own: what is not named stays as it was
+    return {f"{name}.{k}": v for k, v in (props.get(name) or {}).items()}
+
+
+def _has_too_many_names(profile: Profile, activity: Activity) -> bool:
+    new = _assigned(activity).keys() - profile.registers.keys()
+    ahead = {name for a in profile.pending if new and a.type == activity.type for name in _assigned(a)}
+    return bool(new) and len(new | (ahead - profile.registers.keys())) > _room(profile, REGISTERS[activity.type])
+
+
+def _room(profile: Profile, kind: str) -> int:
+    return MOST_NAMES[kind] - sum(name.startswith(kind + ".") for name in profile.registers)
+
+
+def _keep(profile: Profile, name: str, assignments: list[tuple[int, int, Any]]) -> None:
+    """Add assignments of a register, each once; one for which a merge has left no room is not begun."""
+    if name in profile.registers or _room(profile, name.partition(".")[0]) > 0:
+        history = {item[:2]: item for item in [*profile.registers.get(name, ()), *assignments]}
+        profile.registers[name] = [history[key] for key in sorted(history)][-REGISTER_LIMIT:]
+
+
+def _assign(profile: Profile, activity: Activity) -> None:
+    for name, value in _assigned(activity).items():
+        _keep(profile, name, [(activity.at, activity.id_hash, value)])
 
 
 def advance(profile: Profile, now: int) -> None:
@@ -184,11 +207,7 @@ def merge(into: Profile, source: Profile, now: int) -> None:
         mine_count, mine_horizon = into.dropped.get(kind, (0, 0))
         into.dropped[kind] = (mine_count + count, max(mine_horizon, horizon))
     for name, history in source.registers.items():
-        joined_history = sorted(
-            {(at, i): (at, i, v) for at, i, v in [*into.registers.get(name, []), *history]}.values(),
-            key=lambda item: item[:2],
-        )
-        into.registers[name] = joined_history[-REGISTER_LIMIT:]
+        _keep(into, name, history)
     into.pending = sorted(
         {a.id_hash: a for a in [*into.pending, *source.pending]}.values(), key=lambda a: (a.at, a.id_hash)
     )

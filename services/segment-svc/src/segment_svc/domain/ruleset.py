@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,7 @@ from conditions.context import Atom
 from segment_svc.domain import profile as people
 from segment_svc.domain.definition import Definition, ordered
 from segment_svc.domain.facts import Facts
+from segment_svc.domain.leaves.person import Picked
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.vocabulary import GUARDS, vocabulary
 
@@ -35,21 +37,25 @@ UTC = ZoneInfo("UTC")
 class Timeline:
     """`bits` now, `flips` [(epoch ms, bits)...] to come, complete up to `next_at` (None: for good).
 
-    `reading` is what the bits now were decided from.
+    `reading` is what the bits now were decided from; `awaits`: whether an event dated ahead is part of what comes.
     """
 
     bits: int
     flips: list[tuple[int, int]]
     next_at: int | None
     reading: Reading
+    awaits: bool = False
 
 
 class RuleRaised(Exception):
-    """Rules that cannot be evaluated: key -> the kind of error. The others are as good as before."""
+    """Rules that cannot be evaluated: key -> the kind of error. The others are as good as before.
 
-    def __init__(self, causes: Mapping[str, str]) -> None:
+    `versions`: key -> the version that was tried; one that is not named is whichever serves.
+    """
+
+    def __init__(self, causes: Mapping[str, str], versions: Mapping[str, int] = MappingProxyType({})) -> None:
         super().__init__(causes)
-        self.causes = causes
+        self.causes, self.versions = causes, versions
 
 
 @dataclass(slots=True)
@@ -63,6 +69,7 @@ class RuleSet:
     decide: Program
     atoms: list[tuple[int, Node]] = field(default_factory=list)
     owners: dict[int, str] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
     blank: dict[str, Timeline] = field(default_factory=dict)
 
     @classmethod
@@ -84,7 +91,8 @@ class RuleSet:
             else:
                 residuals[definition.key] = to_json(rest)
         owners = {atom: d.key for d in definitions for atom in d.atoms}
-        return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners)
+        versions = {d.key: d.version for d in definitions}
+        return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners, versions)
 
     def is_durable(self, key: str) -> bool:
         """Whether membership can be listed: nothing of it depends on the request."""
@@ -128,7 +136,7 @@ class RuleSet:
             except Exception as error:
                 causes[key] = type(error).__name__
         if causes and (len(causes) < len(self.atoms) or len(self.atoms) == 1):
-            raise RuleRaised(causes)
+            raise RuleRaised(causes, self.versions)
 
     def alone(self) -> Iterator[tuple[str, Program]]:
         """(key, program) of every rule by itself."""
@@ -143,7 +151,8 @@ class RuleSet:
             known, touched = self._blank(program, profile.kind), profile.log
         first = reading = program.renew(known.reading, facts, now, touched)
         nearest = known.flips[0][0] if known.flips else known.next_at
-        if reading.alike(known.reading) and not profile.pending and (nearest is None or nearest > now):
+        told = known.awaits or bool(profile.pending) or (nearest is not None and nearest <= now)
+        if reading.alike(known.reading) and not told:
             return Timeline(known.bits, known.flips, known.next_at, reading)
         bits = current = program.decide(reading, facts)
         change = _change(facts, reading)
@@ -159,7 +168,7 @@ class RuleSet:
                 flips.append((change, after))
                 current = after
             change = _change(facts, reading)
-        return Timeline(bits, flips, change, first)
+        return Timeline(bits, flips, change, first, bool(profile.pending))
 
     def _blank(self, program: Program, kind: str) -> Timeline:
         """Somebody never seen: the start for every profile of which nothing is known yet."""
@@ -203,9 +212,9 @@ def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> No
         kind = "visitor" if definition.applies_to == "visitors" else "customer"
         node = Group(True, True, (Leaf(GUARDS["kind"], kind), node))
     for include in (False, True):
-        people_listed = tuple((key, until) for key, listed, until in definition.overrides if listed == include)
-        if people_listed:
-            leaf = Leaf(GUARDS["listed"], people_listed)
+        picked = Picked(tuple((key, until) for key, listed, until in definition.overrides if listed == include))
+        if picked.pairs:
+            leaf = Leaf(GUARDS["listed"], picked)
             node = (
                 Group(False, True, (leaf, node)) if include else Group(True, True, (Group(True, False, (leaf,)), node))
             )

@@ -1,38 +1,66 @@
 """Called by the worker. Computes the shadow plans for everybody, page by page, then swaps them in.
 
 The pages evaluate the whole rule set, so they leave every row as a live batch would; progress is saved per page, and
-a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release.
+a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release. Who could not be
+evaluated (`not_before`) stays where they were until somebody can: what their bits and document said of the old plans, they
+say of the new ones, and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from chassis import outbox
 from chassis.db import Tx
-from chassis.documents import FACTS
 from chassis.service import repeat
+from msgspec import structs
 
 from segment_svc import definitions, store, wire
+from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
+from segment_svc.domain import document
+from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import guarded, patient
-from segment_svc.store import Transition
 from segment_svc.telemetry import BACKFILL
 
-PAGE = 1000
+PAGE, MOST_BYTES = (
+    1000,
+    8 << 20,
+)  # of people; of their states, so that a page takes moments, and as much memory, whoever they are
 IDLE_S = 0.2
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
-HAS_BIT = "CASE WHEN octet_length(p.atoms) > $2::int / 8 THEN get_bit(p.atoms, $2::int) = 1 ELSE false END"
-ENTER = f"""INSERT INTO membership (profile, segment_id, since, cause, definition_version)
-    SELECT p.profile, $1, $3, 'definition', $4 FROM profile p
-    WHERE {HAS_BIT} AND p.merged_into IS NULL
-      AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
-    RETURNING profile"""  # noqa: S608 - constants
-LEAVE = f"""DELETE FROM membership m USING profile p
-    WHERE m.segment_id = $1 AND p.profile = m.profile AND NOT ({HAS_BIT}) RETURNING m.profile"""  # noqa: S608
+NEXT = """SELECT profile FROM (
+        SELECT profile, sum(octet_length(state)) OVER (ORDER BY profile) - octet_length(state) AS before FROM (
+            SELECT profile, state FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2
+        ) AS page
+    ) AS counted WHERE before < $3 ORDER BY profile"""
+HAS_BIT = "CASE WHEN octet_length(p.atoms) > $4::int / 8 THEN get_bit(p.atoms, $4::int) = 1 ELSE false END"
+# Statements of store.move_all.
+ENTER = f"""WITH page AS (
+        SELECT p.profile FROM profile p
+        WHERE p.profile > $2 AND {HAS_BIT} AND p.merged_into IS NULL
+          AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
+        ORDER BY p.profile LIMIT $3
+    ), came AS (
+        INSERT INTO membership (profile, segment_id, since, cause, definition_version)
+        SELECT profile, $1, $5, 'definition', $6 FROM page RETURNING profile
+    ) SELECT profile FROM came ORDER BY profile"""  # noqa: S608 - constants
+LEAVE = f"""WITH page AS (
+        SELECT m.profile FROM membership m JOIN profile p USING (profile)
+        WHERE m.segment_id = $1 AND m.profile > $2 AND NOT ({HAS_BIT}) ORDER BY m.profile LIMIT $3
+    ), gone AS (
+        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
+    ) SELECT profile FROM gone ORDER BY profile"""  # noqa: S608 - constants
+LEFT_OUT = """SELECT profile, version, atoms, document FROM profile
+    WHERE not_before IS NOT NULL AND merged_into IS NULL AND profile > $1 ORDER BY profile LIMIT $2 FOR UPDATE"""
+CARRY = """UPDATE profile AS p SET version = u.version, atoms = u.atoms, document = u.document
+    FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS u (profile, version, atoms, document)
+    WHERE p.profile = u.profile"""
 
 
 async def step(deps: Deps) -> bool:
@@ -60,9 +88,9 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         if job is None:
             return None
         now = deps.clock.now_ms()
-        keys = await store.page(tx, job["cursor"], PAGE)
+        keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
         if keys:
-            rows = [r for r in (await store.load(tx, keys, lenient=True)).values() if r.merged_into is None]
+            rows = [r for r in (await store.load(tx, keys, postponing=now)).values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
@@ -84,45 +112,71 @@ async def swap(deps: Deps, job_id: int) -> None:
         rules = await deps.rulebook.current(tx)
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
         await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
-        moves: list[Transition] = []
+        await _carry(tx, shadows, rules)
+        entered = left = 0
         for shadow in shadows:
-            durable = rules.ruleset.is_durable(rules.keys[shadow["segment_id"]] + definitions.SHADOW_MARK)
-            moves += await _move_members(tx, shadow, durable=durable, now=now)
+            came, went = await _move_members(tx, shadow, rules, now=now)
+            entered, left = entered + came, left + went
         await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
         await tx.execute("UPDATE plan SET live = true WHERE NOT live AND cause IS NULL")
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
             job_id,
             now,
-            sum(m.entered for m in moves),
-            sum(not m.entered for m in moves),
+            entered,
+            left,
         )
-        if moves:
-            await outbox.add(tx, FACTS, *wire.membership_facts(moves, rules.keys, now=now))
     deps.relay.wake()
 
 
-async def _move_members(tx: Tx, shadow: Any, *, durable: bool, now: int) -> list[Transition]:
-    """Bring the member list of one segment to what its new bits say. A segment that needs the request has no list."""
-    segment_id, version = shadow["segment_id"], shadow["version"]
-    if durable:
-        entered = await tx.fetch(ENTER, segment_id, shadow["atoms"][0], now, version)
-        left = await tx.fetch(LEAVE, segment_id, shadow["atoms"][0])
-    else:
-        entered = []
-        left = await tx.fetch("DELETE FROM membership WHERE segment_id = $1 RETURNING profile", segment_id)
-    moves = [
-        Transition(r["profile"], segment_id, now, came, "definition", version, None)
-        for came, found in ((True, entered), (False, left))
-        for r in found
-    ]
-    columns = ["profile", "segment_id", "at", "entered", "cause", "definition_version", "source_event", "recorded_at"]
-    await tx.copy(
-        "transition",
-        [(m.profile, m.segment_id, m.at, m.entered, m.cause, m.definition_version, None, now) for m in moves],
-        columns,
-    )
-    return moves
+async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
+    """Give people who were left out, as bits of the shadow plans, those of the plans they replace.
+
+    A bit that replaces none may be another segment's that is gone, and is cleared; so is every one of a segment that gets
+    or loses its list.
+    """
+    served = {d.id: d for d in rules.live}
+    sources: dict[int, int | None] = {}
+    for shadow in shadows:
+        key, old = rules.keys[shadow["segment_id"]], served.get(shadow["segment_id"])
+        alike = old and rules.ruleset.is_durable(key) == rules.ruleset.is_durable(key + definitions.SHADOW_MARK)
+        sources.update(zip_longest(shadow["atoms"], old.atoms[: len(shadow["atoms"])] if old and alike else ()))
+    after = ""
+    while found := await tx.fetch(LEFT_OUT, after, PAGE):
+        keys, versions = [r["profile"] for r in found], [r["version"] + 1 for r in found]
+        documents = [_carried_document(r["document"], sources) for r in found]
+        await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
+        names = await store.identities(tx, keys)
+        shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
+        await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown))
+        after = keys[-1]
+
+
+def _carried(stored: bytes, sources: Mapping[int, int | None]) -> bytes:
+    bits = int.from_bytes(stored, "little")
+    kept = bits & ~sum(1 << atom for atom in sources)
+    return store.to_bytes(kept | sum(1 << a for a, old in sources.items() if old is not None and bits >> old & 1))
+
+
+def _carried_document(stored: bytes | None, sources: Mapping[int, int | None]) -> bytes | None:
+    if stored is None:
+        return None
+    found = document.decode(stored)
+    flips = [(at, _carried(bits, sources)) for at, bits in found.flips]
+    return document.encode(structs.replace(found, bits=_carried(found.bits, sources), flips=flips))
+
+
+async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple[int, int]:
+    """Bring the member list of one segment to what its new bits say; answers how many entered and left.
+
+    A segment that needs the request has no list.
+    """
+    segment_id, version, key = shadow["segment_id"], shadow["version"], rules.keys[shadow["segment_id"]]
+    if not rules.ruleset.is_durable(key + definitions.SHADOW_MARK):
+        return 0, await store.empty(tx, segment_id, version=version, cause="definition", now=now)
+    move, atom = Transition("", segment_id, now, True, "definition", version, None), shadow["atoms"][0]
+    entered = await store.move_all(tx, ENTER, move, key, atom, now, version)
+    return entered, await store.move_all(tx, LEAVE, move._replace(entered=False), key, atom)
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:

@@ -40,9 +40,9 @@ class Ingest:
         except Exception as error:
             if isinstance(error, Fenced | Conflict | NewerState) or passes(error):
                 raise
-            if len(records) > 1:
-                return await self._halved(slices)
-            return await self._poisoned(slices, error)
+            if not records:
+                raise
+            return await (self._halved(slices) if len(records) > 1 else self._poisoned(slices, records[0], error))
         return receipt
 
     async def _halved(self, slices: Sequence[Slice]) -> Receipt:
@@ -53,10 +53,9 @@ class Ingest:
             whole.dead += receipt.dead
         return whole
 
-    async def _poisoned(self, slices: Sequence[Slice], error: Exception) -> Receipt:
+    async def _poisoned(self, slices: Sequence[Slice], record: Record, error: Exception) -> Receipt:
         if not await self._harmless():
             raise error
-        record = slices[0].records[0]
         log.error(
             "event_poison", topic=record.topic, partition=record.partition, offset=record.offset,
             error=type(error).__name__, detail=str(error)[:500],

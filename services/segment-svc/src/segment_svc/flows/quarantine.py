@@ -31,7 +31,7 @@ async def guarded(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
         except RuleRaised as raised:
-            await quarantine(deps, raised.causes)
+            await quarantine(deps, raised.causes, raised.versions)
     return await work()
 
 
@@ -45,20 +45,29 @@ async def patient(deps: Deps, work: Callable[[bool], Awaitable[T]]) -> T:
     return await guarded(deps, lambda: work(True))
 
 
-async def quarantine(deps: Deps, causes: Mapping[str, str]) -> None:
-    """Take rules out, with those that refer to them: key (of a shadow plan, with its mark) -> the kind of error."""
+async def quarantine(deps: Deps, causes: Mapping[str, str], versions: Mapping[str, int]) -> None:
+    """Take rules out, with those that refer to them: key (of a shadow plan, with its mark) -> the kind of error.
+
+    A rule that is at another version by now than the one that was tried (see RuleRaised) stays: it was mended meanwhile.
+    """
     now = deps.clock.now_ms()
     async with deps.db.tx() as tx:
         await definitions.lock(tx)
         plans = {
             name: (plan, condition) for name, plan, condition in definitions.named(await definitions.read_plans(tx))
         }
+        causes = {
+            name: cause
+            for name, cause in causes.items()
+            if name in plans and plans[name][0]["version"] == versions.get(name, plans[name][0]["version"])
+        }
+        if not causes:
+            return
         found = spread(causes, {name: condition for name, (_, condition) in plans.items()})
         keys = {name.removesuffix(SHADOW_MARK) for name in found}
         await definitions.publish(tx, [f"segment:{key}" for key in sorted(keys)], now=now)
         for name, cause in found.items():
-            if name in plans:
-                await _take_out(tx, plans[name][0], cause.removesuffix(SHADOW_MARK), now=now)
+            await _take_out(tx, plans[name][0], cause.removesuffix(SHADOW_MARK), now=now)
     deps.relay.wake()
     users = await _users(deps, sorted(keys))
     for name, cause in found.items():

@@ -6,6 +6,7 @@ that is switched off stops at once. Segments that refer to a changed one are com
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import thread_time
@@ -24,7 +25,8 @@ from segment_svc.domain.definition import Definition
 from segment_svc.domain.probes import run_probes
 from segment_svc.domain.ruleset import plan_atoms
 
-MOST_ATOMS = 4096
+MOST_ATOMS, MOST_OWN_ATOMS, FULL = 4096, 64, -1
+OF_OTHERS = ("unknown-segment", "needs-request", "cycle")  # faults that only the whole set can tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,10 @@ class Change:
 
 async def save_segment(deps: Deps, change: Change) -> Stored:
     """Save a definition. Raises Problem 409 segment-exists, 404 not-found, 412 stale-version, 422 rule-invalid."""
-    now = deps.clock.now_ms()
+    now, zone = deps.clock.now_ms(), deps.rulebook.zone
+    active = change.body["status"] != "inactive"  # switching off is always possible
+    if active:  # before anything is locked, and beside the loop: it takes its time
+        await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
         await definitions.publish(tx, [f"segment:{change.key}"], now=now)
         stored = {s.key: s for s in await definitions.read_all(tx)}
@@ -47,8 +52,8 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         _expect(old, change)
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
-        if change.body["status"] != "inactive":  # switching off is always possible
-            _check([s for s in stored.values() if s.key != change.key], draft, deps.rulebook.zone)
+        if active:
+            _check([s for s in stored.values() if s.key != change.key], draft, zone)
         segment_id = await definitions.insert(
             tx, change.key, version, segment_id=old.id if old else None, body=change.body, actor=change.actor, now=now
         )
@@ -76,12 +81,21 @@ def _expect(old: Stored | None, change: Change) -> None:
         )
 
 
+def _try(draft: Definition, zone: ZoneInfo) -> None:
+    """What can be said of a definition alone, by running it too. Raises Problem 422 rule-invalid."""
+    refuse([fault for fault in check([draft], draft.key, zone) if fault.code not in OF_OTHERS])
+    if len(plan_atoms(draft, zone, lambda: 0)) > MOST_OWN_ATOMS:
+        refuse(
+            [Fault("", "too-large", f"at most {MOST_OWN_ATOMS} parts of it may stand beside what a request decides")]
+        )
+    fault = run_probes(draft, zone, own_time=thread_time)
+    refuse([fault] if fault else [])
+
+
 def _check(others: list[Stored], draft: Stored, zone: ZoneInfo) -> None:
-    """The whole set must compile with the change in it, where unknown references and cycles show; and it must run."""
+    """The whole set must compile with the change in it, where unknown references and cycles show."""
     active = [_draft(s) for s in others if s.body.get("status") == "active" and _complete(s)]
     refuse(check([*active, _draft(draft)], draft.key, zone))
-    fault = run_probes(_draft(draft), zone, own_time=thread_time)
-    refuse([fault] if fault else [])
 
 
 def _complete(stored: Stored) -> bool:
@@ -124,7 +138,9 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
     free = (atom for atom in range(MOST_ATOMS) if atom not in used)
     for stored in chosen.values():
-        atoms = plan_atoms(_draft(stored), deps.rulebook.zone, lambda: next(free))
+        atoms = plan_atoms(_draft(stored), deps.rulebook.zone, lambda: next(free, FULL))
+        if FULL in atoms:
+            raise Problem("segments-full", 409, "There are too many segments", detail=f"{MOST_ATOMS} bits are in use")
         await tx.execute(
             "INSERT INTO plan (segment_id, version, atoms, live) VALUES ($1, $2, $3, false)",
             stored.id,

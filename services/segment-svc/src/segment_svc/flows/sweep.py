@@ -13,6 +13,7 @@ from segment_svc import store
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import patient
+from segment_svc.store import Row
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -20,7 +21,7 @@ IDLE_S = 0.25
 
 
 async def sweep(deps: Deps) -> int:
-    """Settle one batch of due people; answers how many there were."""
+    """Settle one batch of due people; answers how many were settled, those left for later not counted."""
     count = await patient(deps, lambda wary: _sweep(deps, wary))
     if count:
         deps.relay.wake()
@@ -32,13 +33,13 @@ async def _sweep(deps: Deps, wary: bool) -> int:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
-        keys = await store.due(tx, now, BATCH)
-        if keys:
-            rows = list((await store.load(tx, keys, lenient=True)).values())
+        rows: list[Row] = []
+        if keys := await store.due(tx, now, BATCH):
+            rows = list((await store.load(tx, keys, postponing=now)).values())
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
-    return len(keys)
+    return len(rows)
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:

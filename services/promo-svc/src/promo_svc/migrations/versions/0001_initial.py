@@ -12,19 +12,21 @@ depends_on = None
 STATEMENTS = (
     *DOCUMENTS_DDL,
     *OUTBOX_DDL,
-    # `used` counts reservations that may still be confirmed, and confirmed ones.
-    "CREATE TABLE coupon_use (rule text PRIMARY KEY, used int NOT NULL DEFAULT 0)",
+    # `used` counts reservations that may still be confirmed, and confirmed ones, of a rule: not of its key, which another
+    # rule may have had. Whoever changes redemptions of a rule locks its row first.
+    "CREATE TABLE coupon_use (rule_id int PRIMARY KEY, used int NOT NULL DEFAULT 0)",
     """CREATE TABLE redemption (
         id uuid PRIMARY KEY,
         idempotency_key text NOT NULL UNIQUE,
         request text NOT NULL,
+        rule_id int NOT NULL,
         rule text NOT NULL,
         customer text NOT NULL,
         status text NOT NULL,
         expires_at bigint NOT NULL
     )""",
-    "CREATE INDEX redemption_customer ON redemption (rule, customer) WHERE status IN ('reserved', 'confirmed')",
-    "CREATE INDEX redemption_expiry ON redemption (rule, expires_at) WHERE status = 'reserved'",
+    "CREATE INDEX redemption_customer ON redemption (rule_id, customer) WHERE status IN ('reserved', 'confirmed')",
+    "CREATE INDEX redemption_expiry ON redemption (rule_id, expires_at) WHERE status = 'reserved'",
 )
 
 

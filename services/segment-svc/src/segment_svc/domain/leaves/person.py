@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -135,6 +137,20 @@ class Kind(LeafType):
         return facts.profile.kind
 
 
+@dataclass(frozen=True)
+class Picked:
+    """Hand-picked people: (profile key, until, None for good) each. `ends`: the same by key; of several the latest holds."""
+
+    pairs: tuple[tuple[str, int | None], ...]
+    ends: dict[str, float] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ends: dict[str, float] = {}
+        for key, until in self.pairs:
+            ends[key] = max(ends.get(key, 0), inf if until is None else until)
+        object.__setattr__(self, "ends", ends)
+
+
 class Listed(LeafType):
     """{"listed": [[profile key, until or null]...]}: hand-picked people; added by the system from the overrides."""
 
@@ -143,20 +159,20 @@ class Listed(LeafType):
 
     def parse(self, raw: Mapping[str, Any], fail: Fail) -> Any:
         """See LeafType."""
-        return tuple((str(key), until) for key, until in raw["listed"])
+        return Picked(tuple((str(key), until) for key, until in raw["listed"]))
 
     def json(self, params: Any) -> dict[str, Any]:
         """See LeafType."""
-        return {"listed": [list(p) for p in params]}
+        return {"listed": [list(p) for p in params.pairs]}
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
-        return any(key == facts.key and (until is None or now < until) for key, until in params)
+        return bool(now < params.ends.get(facts.key, 0))
 
     def change(self, params: Any, facts: Facts, now: int) -> int | None:
         """See LeafType."""
-        ends = (until for key, until in params if key == facts.key and until is not None and now < until)
-        return min(ends, default=None)
+        end = params.ends.get(facts.key, inf)
+        return int(end) if now < end < inf else None
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""

@@ -10,7 +10,8 @@ depends_on = None
 
 STATEMENTS = (
     # Truth about people. `state` is the folded profile (segment_svc.domain.profile), `atoms` the current bitset,
-    # `document` what readers see. A merged visitor keeps a row that only says where it went.
+    # `document` what readers see. A merged visitor keeps a row that only says where it went. `not_before`: who could not be
+    # evaluated when a flip was due is not looked at until then.
     """CREATE TABLE profile (
         profile text PRIMARY KEY,
         website text NOT NULL,
@@ -19,12 +20,14 @@ STATEMENTS = (
         merged_into text,
         version bigint NOT NULL,
         next_flip_at bigint,
+        not_before bigint,
         updated_at bigint NOT NULL,
         atoms bytea NOT NULL,
         document bytea,
         state bytea COMPRESSION lz4 NOT NULL
     ) WITH (fillfactor = 70)""",
-    "CREATE INDEX profile_next_flip_at ON profile (next_flip_at) WHERE next_flip_at IS NOT NULL",
+    "CREATE INDEX profile_due ON profile ((greatest(next_flip_at, not_before))) WHERE next_flip_at IS NOT NULL",
+    "CREATE INDEX profile_left_out ON profile (profile) WHERE not_before IS NOT NULL",
     """CREATE TABLE identity (
         profile text NOT NULL,
         identity text NOT NULL,

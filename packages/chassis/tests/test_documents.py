@@ -1,0 +1,124 @@
+"""Documents that are published: versions that never come again, and a snapshot that never goes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from chassis import documents
+from chassis.db import Database, Tx
+from chassis.documents import DOCUMENTS_DDL, Document, Edit, Snapshot, publishing
+from chassis.health import Health
+from chassis.outbox import OUTBOX_DDL, Relay
+from chassis.problems import Problem
+
+pytestmark = pytest.mark.servers
+Bodies = dict[str, Any]
+
+
+class Store:
+    """A table of documents, and what a reader of it sees: (version, bodies by key)."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.snapshot: Snapshot[tuple[int, Bodies]] = Snapshot(db, self._build, Health())
+        self.relay = Relay(db, {}, Health())
+
+    @staticmethod
+    def _build(version: int, found: list[Document], _: Any) -> tuple[int, Bodies]:
+        return version, {d.key: d.body["text"] for d in found}
+
+    async def save(self, text: str | None, expected: int | None, *, key: str = "a", actor: str = "ann") -> int:
+        """The version saved; 0 when it was deleted."""
+        edit = Edit("note", key, None if text is None else {"text": text}, expected, actor)
+        async with publishing(self.db, self.snapshot, self.relay) as tx:
+            saved = await documents.apply(tx, edit, fact=lambda *_: [], now=1)
+        return saved.version if saved else 0
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    db = await Database.open(database, schema="public")
+    async with db.tx() as tx:
+        for statement in (*DOCUMENTS_DDL, *OUTBOX_DDL):
+            await tx.execute(statement)
+    made = Store(db)
+    await made.snapshot.refresh()
+    yield made
+    await db.close()
+
+
+class TestVersions:
+    async def test_a_document_made_again_goes_on_from_the_versions_of_the_old_one(self, store: Store) -> None:
+        old = await store.save("old", None)
+        old = await store.save("older", old)
+        await store.save(None, old, actor="bob")
+        new = await store.save("new", None, actor="mallory")
+        async with store.db.tx() as tx:
+            found = await documents.history(tx, "note", "a")
+        told = [(h["body"]["text"], h["actor"], h["deleted"]) for h in found]
+        assert told == [
+            ("new", "mallory", False), ("older", "bob", True), ("older", "ann", False), ("old", "ann", False),
+        ]  # fmt: skip
+        versions = [h["version"] for h in found]
+        assert versions == sorted(set(versions), reverse=True)
+        assert new == versions[0]
+
+    async def test_who_saw_a_deleted_document_cannot_save_over_or_delete_the_new_one(self, store: Store) -> None:
+        seen = await store.save("old", None)
+        await store.save(None, seen)
+        await store.save("new", None)
+        for text in ("mine", None):
+            for version in (seen, seen + 1):
+                with pytest.raises(Problem, match="changed meanwhile"):
+                    await store.save(text, version)
+        assert store.snapshot.value[1] == {"a": "new"}
+
+
+class TestSnapshot:
+    async def test_a_slow_refresh_never_puts_an_older_version_back(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, reached, go = documents.read_all, asyncio.Event(), asyncio.Event()
+
+        async def slow(tx: Tx, kind: str | None = None) -> list[Document]:
+            found = await read(tx, kind)
+            if not reached.is_set():
+                reached.set()
+                await go.wait()
+            return found
+
+        async with store.db.tx() as tx:  # another process publishes
+            await documents.apply(tx, Edit("note", "a", {"text": "on"}, None, "ann"), fact=lambda *_: [], now=1)
+        monkeypatch.setattr(documents, "read_all", slow)
+        behind = asyncio.ensure_future(store.snapshot.refresh())
+        await reached.wait()
+        await store.save("off", 1)
+        newest = store.snapshot.value
+        assert newest[1] == {"a": "off"}
+        go.set()
+        await behind
+        assert store.snapshot.value == newest
+
+    async def test_a_snapshot_has_the_documents_of_its_version(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, seen = documents.read_all, dict[int, Bodies]()
+        for text, expected in (("one", None), ("two", 1)):
+            await store.save(text, expected)
+            seen[store.snapshot.value[0]] = store.snapshot.value[1]
+        reader = Store(store.db)
+
+        async def meanwhile(tx: Tx, kind: str | None = None) -> list[Document]:
+            monkeypatch.setattr(documents, "read_all", read)
+            await store.save("three", 2)
+            return await read(tx, kind)
+
+        monkeypatch.setattr(documents, "read_all", meanwhile)
+        await reader.snapshot.refresh()
+        version, bodies = reader.snapshot.value
+        assert bodies == seen[version]
+        await reader.snapshot.refresh()
+        assert reader.snapshot.value[1] == {"a": "three"}

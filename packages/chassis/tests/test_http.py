@@ -1,0 +1,121 @@
+"""What a caller is told of a body that is wrong or did not come, and that it is nobody's fault of ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from chassis.health import Health
+from chassis.http import STORABLE, Limits, service_app
+from chassis.problems import Problem
+from chassis.telemetry import HTTP_SECONDS
+from fastapi import Header, Request
+from structlog.testing import capture_logs
+
+
+def app() -> Any:
+    made = service_app("t", pings={}, health=Health())
+
+    @made.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    @made.post("/typed")
+    async def typed(body: dict[str, dict[str, int]], x_most: Annotated[int, Header(le=5)] = 0) -> dict[str, Any]:
+        return body
+
+    @made.post("/stored", dependencies=[STORABLE])
+    async def stored(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    return made
+
+
+@pytest.fixture
+def client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://t")
+
+
+class TestPointers:
+    async def test_every_name_is_one_step_of_a_pointer_whatever_stands_in_it(self, client: httpx.AsyncClient) -> None:
+        deep: Any = "x"
+        for _ in range(70):
+            deep = [deep]
+        for path, body, pointer in (
+            ("stored", {"a/b": "\0"}, "/a~1b"),
+            ("stored", {"m~n": [1, {"\0": 1}]}, "/m~0n/1"),
+            ("stored", {"a/b": deep}, "/a~1b" + "/0" * 63),
+            ("typed", {"a/b": {"m~n": "x"}}, "/a~1b/m~0n"),
+            ("typed", {"path": {"query": "x"}}, "/path/query"),
+            ("typed", {"header": {"body": "x"}}, "/header/body"),
+        ):
+            answer = await client.post(f"/{path}", json=body)
+            assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (422, [pointer]), body
+
+    async def test_a_header_is_named_in_words_for_no_pointer_leads_to_it(self, client: httpx.AsyncClient) -> None:
+        answer = await client.post("/typed", json={}, headers={"x-most": "6"})
+        [error] = answer.json()["errors"]
+        assert (error["pointer"], error["detail"].partition(":")[0]) == ("", "header x-most")
+
+    @pytest.mark.parametrize("path", ["typed", "stored"])
+    async def test_what_is_not_json_is_said_so(self, client: httpx.AsyncClient, path: str) -> None:
+        answer = await client.post(f"/{path}", content=b'{"a"', headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["title"]) == (400, "The body is not JSON")
+
+
+@pytest.mark.parametrize("path", ["raw", "typed", "stored"])
+class TestBrokenOff:
+    """Bodies that a server hands over in pieces; `None` stands for a client that went away."""
+
+    async def _send(self, path: str, *pieces: bytes | None) -> tuple[list[int], list[Any]]:
+        """Statuses sent, and what was logged."""
+        left = list(pieces)
+        sent: list[int] = []
+
+        async def receive() -> Any:
+            if not left:
+                await asyncio.Event().wait()
+            piece = left.pop(0)
+            more = {"type": "http.request", "body": piece, "more_body": True}
+            return {"type": "http.disconnect"} if piece is None else more
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                sent.append(message["status"])
+
+        scope = {
+            "type": "http", "method": "POST", "path": f"/{path}", "raw_path": b"", "query_string": b"", "root_path": "",
+            "headers": [(b"content-type", b"application/json")], "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        with capture_logs() as logs:
+            await Limits(app(), service="broken", max_body=100, body_timeout_s=0.05)(scope, receive, send)
+        return sent, logs
+
+    async def test_a_client_that_goes_away_is_counted_and_no_error(self, path: str) -> None:
+        def counted() -> float:
+            return sum(
+                s.value
+                for m in HTTP_SECONDS.collect()
+                for s in m.samples
+                if s.name.endswith("_count") and s.labels["service"] == "broken" and s.labels["status"] == "499"
+            )
+
+        before = counted()
+        assert (await self._send(path, b'{"a', None))[1] == []
+        assert counted() == before + 1
+
+    async def test_one_that_is_too_large_or_too_slow_is_told_so_and_no_error(self, path: str) -> None:
+        assert await self._send(path, *[b"x" * 60] * 2) == ([413], [])
+        assert await self._send(path, b"x") == ([408], [])
+
+
+async def test_a_problem_of_the_applications_own_is_not_taken_for_one_of_the_body() -> None:
+    async def refuses(*_: Any) -> None:
+        raise Problem("odd", 409, "Odd")
+
+    with pytest.raises(Problem, match="Odd"):
+        await Limits(refuses, service="t")(
+            {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}, None, None
+        )

@@ -1,0 +1,26 @@
+"""How large the answer of a slot can get. What is too large for the time a page has would never be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from content_svc.domain.select import Slot, shown_at_once
+
+MOST_BYTES = 256 * 1024
+
+
+def default_bytes(slot: Slot) -> int:
+    """The default of a slot in its largest locale, encoded."""
+    return _largest(slot.default)
+
+
+def blocks_bytes(slot: Slot) -> int:
+    """As many of the largest blocks as a slot shows at once, each in its largest locale, encoded, whoever they are for."""
+    return sum(sorted((_largest(b.content) for b in slot.blocks), reverse=True)[: shown_at_once(slot)])
+
+
+def _largest(content: Mapping[str, Any]) -> int:
+    return max((len(msgspec.json.encode(one)) for one in content.values()), default=0)

@@ -1,0 +1,196 @@
+"""What one caller may cost the others: nothing that is remembered grows with what is sent, and nobody shares a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+import uvicorn
+from chassis.clock import SystemClock
+from conditions.context import TEXTS
+from gateway.domain.identity import VISITOR, visitor_cookie
+from gateway.domain.targeting import MOST_TEXT, request_context
+from gateway.flows.decide import Decider, decide
+from gateway.hot import Hot
+from gateway.kept import Kept
+from gateway.upstreams import MOST_IDLE_S, Coalescer
+from gateway.watch import Knowledge
+from hypothesis import given
+from hypothesis import strategies as st
+
+SECRET = "s" * 32
+
+
+class Service:
+    """Answers content and promotions; counts what it is asked for, and is away when told so."""
+
+    def __init__(self) -> None:
+        self.word, self.away, self.slots = "first", False, Counter[str]()
+        self.versions, self.refused = [1], False  # of the answers to come; the last one stays
+
+    async def ask(self, question: Mapping[str, Any]) -> Any:
+        if self.away or question.get("slots") == []:
+            raise httpx.HTTPError("away, or asked for nothing")
+        self.slots.update(question.get("slots", ()))
+        shown = {slot: {"fallback": False, "blocks": [self.word]} for slot in question.get("slots", ())}
+        version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+        answer = {"version": version, "slots": shown, "messages": [], "tags": ["t"]}
+        return {**answer, "slots": {}, "refused": [{"pointer": "/x"}]} if self.refused else answer
+
+
+def publish(knowledge: Knowledge, version: int) -> None:
+    slot = {"segments": [], "groups": False, "boundaries": []}
+    targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
+    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
+    knowledge.swap(definitions, {**targeting, "slots": {"top": slot, "side": slot}}, targeting)
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def decider(service: Service) -> Decider:
+    ask: Any = service
+    return Decider(Knowledge(), ask, ask, ask, SystemClock(), ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
+
+
+async def shown(decider: Decider, *slots: str, locale: str = "*") -> dict[str, Any]:
+    answer, _ = await decide(decider, decider.knowledge.plan("main", sorted(slots), locale), None, dict)
+    assert dict(answer.headers)[b"content-length"] == b"%d" % len(answer.body)
+    return dict(httpx.Response(200, content=answer.body).json())
+
+
+class TestKept:
+    @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), max_size=60))
+    def test_it_holds_what_was_put_last_and_never_more_than_it_may(self, puts: list[tuple[int, int]]) -> None:
+        kept: Kept[int, int] = Kept(100)
+        model: list[tuple[int, int, int]] = []
+        for n, (key, size) in enumerate(puts):
+            kept.put(key, n, size)
+            model = [entry for entry in model if entry[0] != key] + [(key, n, size)]
+            while sum(size for _, _, size in model) > 100:
+                model = model[1:]
+        assert {key: kept.get(key) for key in range(6)} == {**dict.fromkeys(range(6)), **{k: n for k, n, _ in model}}
+        assert (kept.size, len(kept)) == (sum(size for _, _, size in model), len(model))
+
+    def test_the_oldest_goes_and_a_new_value_of_a_key_is_the_newest(self) -> None:
+        kept: Kept[str, int] = Kept(3)
+        for key in "abcad":
+            kept.put(key, ord(key), 1)
+        assert [key for key in "abcd" if kept.get(key)] == ["a", "c", "d"]
+
+
+class TestRemembered:
+    async def test_slots_that_are_nowhere_are_in_the_answer_and_in_nothing_that_is_kept(
+        self, decider: Decider, service: Service
+    ) -> None:
+        publish(decider.knowledge, 1)
+        plain, known = await shown(decider, "top"), decider.knowledge
+        before = (known.plans.size, known.answers.size, decider.last_good.size)
+        for n in range(50):
+            found = await shown(decider, "top", f"x{n}")
+            assert found["slots"] == {**plain["slots"], f"x{n}": {"fallback": True, "blocks": []}}
+            assert "degraded" not in found
+        assert (known.plans.size, known.answers.size, decider.last_good.size) == before
+        assert service.slots == {"top": 1}
+        found = await shown(decider, "x")
+        assert (found["slots"], found.get("degraded")) == ({"x": {"fallback": True, "blocks": []}}, None)
+
+    async def test_before_anything_is_known_no_slot_is_said_to_be_empty_for_good(self, decider: Decider) -> None:
+        found = await shown(decider, "top")
+        assert (found["degraded"], found["slots"]) == (["content"], {"top": {"fallback": True, "blocks": []}})
+        publish(decider.knowledge, 1)
+        assert (await shown(decider, "top"))["slots"]["top"]["blocks"] == ["first"]
+
+    @pytest.mark.parametrize("between", [5, 600])
+    async def test_what_a_service_said_last_is_what_is_shown_while_it_is_away_however_much_was_asked_between(
+        self, decider: Decider, service: Service, between: int
+    ) -> None:
+        for version, word in enumerate(("monday", "friday"), 1):
+            publish(decider.knowledge, version)
+            service.word, service.versions = word, [version]
+            await shown(decider, "top")
+            for n in range(between):
+                await shown(decider, "side", locale=str(n))
+        publish(decider.knowledge, 3)
+        service.versions = [3]
+        await shown(decider, "top")
+        publish(decider.knowledge, 4)
+        service.away = True
+        assert (await shown(decider, "top"))["slots"]["top"]["blocks"] == ["friday"]
+        assert decider.last_good.size <= 1 << 20
+
+    def test_cookies_take_the_same_place_however_long_they_are(self) -> None:
+        none: Any = None
+        hot = Hot(none, none, none, secrets=(SECRET, "e"), tokens=none)
+        name, value = visitor_cookie(SECRET, bytes(16))
+        tracemalloc.start()
+        try:
+            for n in range(500):
+                junk = b"x=%d; y=" % n + b"z" * 20_000
+                assert hot._identity(junk, b"") is None
+                assert hot._identity(junk + f"; {VISITOR}={value}".encode(), b"") == f"v:{name}".encode()
+                assert hot._identity(junk + f"; {VISITOR}={value[:-1]}".encode(), b"") is None
+            assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        finally:
+            tracemalloc.stop()
+
+
+class TestContext:
+    def test_no_field_is_longer_than_a_condition_may_have_to_look_at(self) -> None:
+        long = "a" + "\u0301" * 5000
+        names = ("referer", "user-agent", "accept-language", "x-geo-country", "x-geo-region", "x-geo-city")
+        query = dict.fromkeys(("locale", "path", "visit", "utm_source", "utm_medium", "utm_campaign"), long)
+        found = request_context(dict.fromkeys(names, long), query, now_ms=0, zone=ZoneInfo("UTC"))
+        assert {name for name in TEXTS if name != "device"} == {n for n, v in found.items() if v == long[:MOST_TEXT]}
+        assert max(len(v) for v in found.values() if isinstance(v, str)) == MOST_TEXT
+
+
+class Upstreams:
+    """Refuses a request that has something bad in it as a whole, as services do; remembers what it was asked."""
+
+    def __init__(self, status: int) -> None:
+        self.status, self.asked = status, list[list[str]]()
+
+    async def json(self, service: str, method: str, path: str, *, json: Mapping[str, Any]) -> Any:
+        asks = [ask["name"] for ask in json["asks"]]
+        self.asked.append(asks)
+        await asyncio.sleep(0)
+        if "bad" in asks:
+            answer = httpx.Response(self.status, request=httpx.Request(method, "http://x"))
+            answer.raise_for_status()
+        return {"answers": asks}
+
+
+def test_an_idle_connection_is_let_go_well_before_the_service_closes_it() -> None:
+    none: Any = None
+    assert uvicorn.Config(none).timeout_keep_alive > 2 * MOST_IDLE_S
+
+
+class TestCoalescer:
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    async def test_a_refused_question_is_refused_alone(self, status: int) -> None:
+        upstreams: Any = Upstreams(status)
+        coalescer = Coalescer(upstreams, "s", "/many")
+        names = ["first", "second", *(f"n{n}" for n in range(10)), "bad", "last"]
+        found = await asyncio.gather(*(coalescer.ask({"name": n}) for n in names), return_exceptions=True)
+        assert isinstance(found.pop(names.index("bad")), httpx.HTTPError)
+        assert found == [name for name in names if name != "bad"]
+        assert [asks for asks in upstreams.asked if asks == ["bad"]] == [["bad"]]
+        assert max(Counter(name for asks in upstreams.asked for name in asks).values()) == 2
+
+    async def test_a_service_that_fails_is_not_asked_again(self) -> None:
+        upstreams: Any = Upstreams(503)
+        coalescer = Coalescer(upstreams, "s", "/many")
+        names = ["first", "second", "bad"]
+        found = await asyncio.gather(*(coalescer.ask({"name": n}) for n in names), return_exceptions=True)
+        assert all(isinstance(f, httpx.HTTPError) for f in found)
+        assert upstreams.asked == [names]

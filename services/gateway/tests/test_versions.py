@@ -1,0 +1,129 @@
+"""An answer is shared and kept only if it is of the version that is known: replicas learn of a publish one by one."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from chassis.clock import SystemClock
+from gateway.flows import decide as flow
+from gateway.flows.decide import Decider, decide
+from gateway.hot import Hot
+from gateway.kept import Kept
+from gateway.watch import Knowledge
+
+KNOWN = 2
+
+
+class Service:
+    """Answers from replicas of these versions in turn, the last one for good."""
+
+    def __init__(self, *versions: int) -> None:
+        self.versions, self.asked, self.more = list(versions), 0, dict[str, Any]()
+
+    async def ask(self, question: Mapping[str, Any]) -> Any:
+        self.asked += 1
+        version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+        slots = {} if self.more else {"top": {"fallback": False, "blocks": [f"v{version}"]}}
+        messages = [] if self.more else [f"v{version}"]
+        return {"version": version, "slots": slots, "messages": messages, "tags": ["t"], **self.more}
+
+
+def publish(knowledge: Knowledge, version: int) -> None:
+    slot = {"segments": [], "groups": False, "boundaries": []}
+    targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
+    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
+    knowledge.swap(definitions, {**targeting, "slots": {"top": slot}}, targeting)
+
+
+def shop(content: Service, promo: Service) -> Decider:
+    none: Any = None
+    asked: tuple[Any, Any] = (content, promo)
+    made = Decider(Knowledge(), none, *asked, SystemClock(), ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
+    publish(made.knowledge, KNOWN)
+    return made
+
+
+async def get(decider: Decider) -> tuple[dict[str, Any], str]:
+    """(body, cache-control) of one request."""
+    answer, _ = await decide(decider, decider.knowledge.plan("main", ["top"], "*"), None, dict)
+    return flow.decode(answer.body), dict(answer.headers)[b"cache-control"].decode()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "AGAIN_S", 0.0)
+
+
+async def test_a_replica_that_is_a_moment_behind_is_asked_once_more() -> None:
+    content, promo = Service(KNOWN - 1, KNOWN), Service(KNOWN - 1, KNOWN)
+    decider = shop(content, promo)
+    body, cache = await get(decider)
+    assert (body["slots"]["top"]["blocks"], body["messages"]) == (["v2"], ["v2"])
+    assert cache.startswith("public")
+    await get(decider)
+    assert (content.asked, promo.asked) == (2, 2)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("other", [KNOWN - 1, KNOWN + 1])
+async def test_an_answer_of_another_version_is_for_one_request_and_kept_nowhere(part: int, other: int) -> None:
+    services = [Service(KNOWN), Service(KNOWN)]
+    services[part].versions = [other]
+    decider = shop(*services)
+    body, cache = await get(decider)
+    assert [body["slots"]["top"]["blocks"], body["messages"]][part] == [f"v{other}"]
+    assert (cache, "degraded" in body) == ("private, no-store", False)
+    assert (len(decider.knowledge.answers), len(decider.last_good)) == (0, 1)
+    assert decider.knowledge.outdated.is_set() is (other > KNOWN)
+    services[part].versions = [KNOWN]
+    body, cache = await get(decider)
+    assert (body["slots"]["top"]["blocks"], body["messages"]) == (["v2"], ["v2"])
+    assert cache.startswith("public")
+
+
+@pytest.mark.parametrize(("part", "name"), [(0, "content"), (1, "promotions")])
+async def test_what_a_service_refuses_is_no_good_answer(part: int, name: str) -> None:
+    services = [Service(KNOWN), Service(KNOWN)]
+    services[part].more = {"refused": [{"pointer": "/group", "detail": "is too long"}]}
+    decider = shop(*services)
+    body, cache = await get(decider)
+    assert body["degraded"] == [name]
+    assert "s-maxage=5, stale-while-revalidate=0, stale-if-error=0" in cache
+    assert len(decider.last_good) == 1
+
+
+async def test_what_was_asked_before_a_publish_is_not_shared_after_it() -> None:
+    content = Service(KNOWN)
+    decider = shop(content, Service(KNOWN))
+    plan = decider.knowledge.plan("main", ["top"], "*")
+    publish(decider.knowledge, KNOWN + 1)
+    answer, _ = await decide(decider, plan, None, dict)
+    assert dict(answer.headers)[b"cache-control"] == b"private, no-store"
+    assert len(decider.knowledge.answers) == 0
+
+
+def test_queries_of_old_releases_keep_no_plans_of_theirs() -> None:
+    class Keys:
+        website = "main"
+
+        def require(self, *_: Any) -> Keys:
+            return self
+
+    decider = shop(Service(KNOWN), Service(KNOWN))
+    known, none, keys = decider.knowledge, None, Keys()
+    door: Any = (none, decider, keys)
+    secrets: Any = {"secrets": ("s", "e"), "tokens": none}
+    hot, refs = Hot(*door, **secrets), []
+    for version in range(3, 9):
+        publish(known, version)
+        refs.append(weakref.ref(known.plans))
+        scope = {"query_string": b"slots=top&path=/%d" % version, "method": "GET"}
+        assert hot._plan(scope, b"k") is hot._plan(scope, b"k")
+        assert hot._plan({**scope, "query_string": b"slots=top"}, b"k").release == known.release
+    gc.collect()
+    assert [ref() is not None for ref in refs] == [False] * 5 + [True]
