@@ -1,5 +1,5 @@
 # "Base and mask": pages are cached by what matters to each URL. Nothing here names a segment, a group or a page, and nothing
-# has to be loaded again because of one. $names are put in when the edge starts (run.sh): addresses and secrets.
+# has to be loaded again because of one. Names after a dollar sign are put in when the edge starts (run.sh): addresses and secrets.
 #
 # The object of a URL fetched as a stranger is the base; it carries X-Aud-Mask, the codes and facts its answer depends on.
 # Who differs from a stranger in none of them is answered with it. Anybody else is looked up a second time, under the values

@@ -34,8 +34,11 @@ class Secrets:
     """Secrets and API keys of a development installation, made once and kept in its state folder."""
 
     service: str
-    cookie: str
+    visitor: str
+    context: str
     edge: str
+    front: str
+    purge: str
     publishable: str
     secret: str
     admin: str
@@ -107,7 +110,8 @@ class Stack:
         urls = {n: f"http://{LOOPBACK}:{self.ports[f'{n}_svc']}" for n in ("segment", "content", "promo")}
         if service == "gateway":
             values |= {f"{n.upper()}_URL": url for n, url in urls.items()}
-            values |= {"COOKIE_SECRET": known.cookie, "EDGE_SECRET": known.edge, "KEYS": known.keys()}
+            values |= {f"{n.upper()}_KEYS": f"1:{getattr(known, n)}" for n in ("visitor", "context", "edge")}
+            values |= {"FRONT_KEY": known.front, "PURGE_KEY": known.purge, "KEYS": known.keys()}
             values |= {"JWKS": known.jwks(), "JWT_ISSUER": ISSUER}
             values["EDGE_URLS"] = ",".join(self.edges)
         else:

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from string import Template
 
 from devstack.process import LOOPBACK, Child, StartFailed, on_free_port
 from devstack.servers import enterable, unprivileged
 
 PACKAGES = ("varnish", "varnish-modules", "varnish-vmod-digest")
+VCL = Path(__file__).parents[4] / "deploy" / "edge" / "edge.vcl"
 NOTHING = "vcl 4.1; backend none none; sub vcl_recv { return (synth(503)); }"
 
 
@@ -19,8 +21,17 @@ def available() -> str | None:
     if shutil.which("varnishd") is None:
         return "varnishd is not installed"
     found = {p.name for p in Path("/usr/lib").glob("*/varnish/vmods/libvmod_*.so")}
-    missing = [m for m in ("xkey", "digest", "header") if f"libvmod_{m}.so" not in found]
+    missing = [m for m in ("xkey", "digest", "cookie", "str") if f"libvmod_{m}.so" not in found]
     return f"Varnish modules are missing: {', '.join(missing)}" if missing else None
+
+
+def configuration(*, gateway: str, context: str, edge: str, front: str, purge: str) -> str:
+    """The edge's, for a gateway at host:port, with one key of each kind."""
+    host, _, port = gateway.rpartition(":")
+    return Template(VCL.read_text()).substitute(
+        host=host, port=port, visitor_cookie="__Host-ff_vid", context_cookie="__Host-ff_ctx", context_id_1="1",
+        context_key_1=context, context_id_2="-", context_key_2="", edge_id="1", edge_key=edge, front_key=front, purge_key=purge,
+    )  # fmt: skip
 
 
 class Varnish:

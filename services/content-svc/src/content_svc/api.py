@@ -163,7 +163,7 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
         s.key: {
             "websites": sorted(s.websites),
             "segments": sorted(relevant(s)),
-            "groups": any(b.groups for b in s.blocks),
+            "groups": sorted({group for b in s.blocks for group in b.groups}),
             "boundaries": boundaries(s),
             "tags": tags_of([s]),
         }

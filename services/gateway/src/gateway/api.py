@@ -8,21 +8,23 @@ from typing import Annotated, Any
 from chassis.http import read_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from pydantic import AfterValidator
 
-from gateway import edge
 from gateway.deps import Deps
+from gateway.domain import dimensions
 from gateway.domain.cart import MOST_ID, MOST_LINES
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie, visitor_of
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
-from gateway.flows.decide import audience
+from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
+from gateway.hot import headers_of
 from gateway.keys import ApiKey
 
 YEAR_S = 365 * 24 * 3600
+PRICE_S = 60  # how long a price may be shown to who lost the segment it is for
 router = APIRouter()
 
 
@@ -55,7 +57,7 @@ Storefront = Annotated[ApiKey, Depends(storefront_of)]
 
 def visitor(request: Request, deps: Deps) -> str | None:
     """The verified visitor id of a request."""
-    return visitor_of(deps.settings.cookie_secret, request.cookies.get(VISITOR, ""))
+    return visitor_of(deps.hot.rings.visitor, request.cookies.get(VISITOR, ""))
 
 
 def identity(request: Request, deps: Deps) -> str | None:
@@ -73,25 +75,26 @@ def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
 
 @router.get("/v1/context")
 async def get_context(
-    request: Request, deps: DepsDep, _: Storefront, consent: bool = True, logout: bool = False
+    request: Request, deps: DepsDep, key: Storefront, consent: bool = True, logout: bool = False
 ) -> Response:
     """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
-    name = visitor(request, deps)
+    rings, cookie = deps.hot.rings, request.cookies.get(VISITOR, "")
+    name = visitor_of(rings.visitor, cookie)
     response = JSONResponse({}, headers={"cache-control": "no-store"})
     if logout or (name is None and consent):
-        name, value = visitor_cookie(deps.settings.cookie_secret, random.token_bytes(16))
-        _cookie(response, VISITOR, value, YEAR_S)
+        name, cookie = visitor_cookie(rings.visitor, random.token_bytes(16))
+        _cookie(response, VISITOR, cookie, YEAR_S)
     now_ms = deps.clock.now_ms()
     who_key = None if logout or not consent else identity(request, deps) or (f"v:{name}" if name else None)
-    who = await audience(deps.decider, who_key.encode() if who_key else None, now_ms)
-    expires_ms = now_ms + deps.settings.context_s * 1000
-    expires_s = min(expires_ms, who.until or expires_ms) // 1000
-    segments = deps.hot.segments_of(who)
-    _cookie(
-        response, CONTEXT, context_cookie(deps.settings.cookie_secret, segments, expires_s), deps.settings.context_s
-    )
-    body = {"visitor": name is not None, "expires_at": expires_s}
-    response.body = deps.encode(body)
+    known = await look_up(deps.decider, who_key.encode() if who_key else None, now_ms)
+    visible, seen = deps.decider.knowledge.visible(key.website), known.seen({}, {})
+    steered = any(d.name in visible.steering and d.read(seen) for d in visible.codes)
+    expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
+    expires_s = min(expires_ms, known.until or expires_ms) // 1000
+    if name is not None:
+        codes = dimensions.codes(visible.codes, seen)
+        _cookie(response, CONTEXT, context_cookie(rings.context, codes, expires_s, cookie), deps.settings.context_s)
+    response.body = deps.encode({"visitor": name is not None, "expires_at": expires_s})
     response.headers["content-length"] = str(len(response.body))
     return response
 
@@ -153,8 +156,9 @@ async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[
 @router.post("/v1/cart", openapi_extra=CART)
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
     """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
-    context = deps.hot.context(request.scope)
-    found = await price_cart(deps, key, await _object_of(request), identity=identity(request, deps), context=context)
+    facts, page = deps.hot.request(request.scope, headers_of(request.scope))
+    who = identity(request, deps)
+    found = await price_cart(deps, key, await _object_of(request), identity=who, facts=facts, page=page)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 
@@ -174,21 +178,6 @@ async def get_explain(
     context = dict(request.query_params)
     found = await explain(deps, who, profile=person, slots=[s for s in slots.split(",") if s], context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
-
-
-@router.get("/admin/v1/edge/vcl", response_class=PlainTextResponse)
-async def get_vcl(deps: DepsDep, key: KeyHeader = None, backend: Backend | None = None) -> str:
-    """The edge's configuration for the segments that matter now; `backend` is how the edge reaches the gateway."""
-    deps.keys.require(key, ("edge", "admin"), role="admin")
-    host, _, port = (backend or f"{deps.settings.host}:{deps.settings.port}").rpartition(":")
-    return edge.vcl(
-        [ref.id for ref in deps.decider.knowledge.edge],
-        empty=deps.hot.segments_of(await audience(deps.decider, None, deps.clock.now_ms())),
-        host=host,
-        port=int(port),
-        cookie_secret=deps.settings.cookie_secret,
-        secret=deps.settings.edge_secret,
-    )
 
 
 async def _object_of(request: Request, *, nul: bool = False) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from contracts.codec import Codec
 from gateway import admin, api
 from gateway.deps import Deps
 from gateway.domain.answer import encode
+from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
-from gateway.hot import Hot
+from gateway.hot import Hot, Rings
 from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.limits import Limiter
@@ -41,7 +42,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     # Whoever keeps connections busy keeps them from their own kind only: merchants, shoppers, and news of what is published.
     upstreams, merchants, news = (Upstreams(urls, ServiceTokens(settings.service_secret, NAME)) for _ in range(3))
     knowledge, health = Knowledge(), Health()
-    watcher = Watcher(knowledge, news, redis, (settings.edge_urls, settings.edge_secret), health)
+    watcher = Watcher(knowledge, news, redis, (settings.edge_urls, settings.purge_key), health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
     decider = Decider(
         knowledge,
@@ -67,7 +68,10 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.include_router(api.router)
     app.include_router(admin.router)
     guarded = Limits(app, service=NAME)
-    hot = Hot(guarded, decider, keys, secrets=(settings.cookie_secret, settings.edge_secret), tokens=tokens)
+    rings = Rings(
+        Ring(settings.visitor_keys), Ring(settings.context_keys), Ring(settings.edge_keys), settings.front_key.encode()
+    )
+    hot = Hot(guarded, decider, keys, rings=rings, tokens=tokens)
     app.state.deps = Deps(
         settings,
         clock,

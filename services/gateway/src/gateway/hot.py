@@ -11,8 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 from chassis.problems import Problem
 
-from gateway.domain import dimensions
-from gateway.domain.dimensions import FACTS, PAGE, Seen
+from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.sharing import Proof, proof, shareable
 from gateway.domain.signing import Ring
@@ -76,7 +75,7 @@ class Hot:
     """
 
     def __init__(self, app: Any, decider: Decider, keys: Keys, *, rings: Rings, tokens: CustomerTokens) -> None:
-        self._app, self._decider, self._keys, self._tokens, self._rings = app, decider, keys, tokens, rings
+        self._app, self._decider, self._keys, self._tokens, self.rings = app, decider, keys, tokens, rings
         self._identities: dict[bytes, bytes | None] = {}
         self._plans: Kept[tuple[bytes, bytes], Plan] = Kept(MOST_PLANS)
 
@@ -103,16 +102,12 @@ class Hot:
         answer = await decide(self._decider, plan, known, seen, now_ms)
         await respond(send, answer, share=shareable(plan, seen, proven), etag=headers.get(b"if-none-match", b""))
 
-    def codes_of(self, seen: Seen, website: str) -> str:
-        """What the context cookie says of somebody."""
-        return dimensions.codes(self._decider.knowledge.edge(website), seen)
-
     def request(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
         """(facts, page): what is trusted of a request, and what the page says of itself.
 
         Facts come from who has the key of the front, or a secret API key; from a browser they count for nothing.
         """
-        front = hmac.compare_digest(headers.get(b"x-front-key", b""), self._rings.front)
+        front = hmac.compare_digest(headers.get(b"x-front-key", b""), self.rings.front)
         key = self._keys.find(headers.get(b"x-api-key", b""))
         trusted = front or (key is not None and key.kind == "secret")
         said = {name: headers.get(b"x-fact-" + name.encode(), b"") for name in FACTS} if trusted else {}
@@ -130,7 +125,7 @@ class Hot:
         key_id, mask, audience, signature, key = (headers.get(name, b"").decode("latin-1") for name in PROOF)
         url = f"{PATH}?{scope['query_string'].decode('latin-1')}"
         return proof(
-            self._rings.edge, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url
+            self.rings.edge, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url
         )
 
     def _plan(self, scope: Any, key: bytes) -> Plan:
@@ -162,7 +157,7 @@ class Hot:
         digest = blake2b(cookie, digest_size=16).digest()
         found = self._identities.get(digest, False)
         if found is False:
-            name = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, ""))
+            name = visitor_of(self.rings.visitor, cookies_of(cookie).get(VISITOR, ""))
             found = None if name is None else f"v:{name}".encode()
             if len(self._identities) >= MOST_IDENTITIES:
                 self._identities.clear()

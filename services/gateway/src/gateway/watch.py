@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from chassis.health import Health
@@ -19,7 +19,8 @@ from chassis.telemetry import get_logger
 from redis.exceptions import RedisError
 
 from gateway.domain.answer import Answer
-from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
+from gateway.domain.dimensions import Dimension
+from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, plan
 from gateway.kept import Kept
 from gateway.telemetry import DECISIONS, PURGES
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
@@ -27,12 +28,19 @@ from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
 KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
-NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
+NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "changes": []}
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
 LOOK_S, RETRY_S, PATIENCE_S = 1.0, 0.05, 1.0
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 log = get_logger("watch")
 _hits = DECISIONS.labels(source="memory")
+
+
+class Visible(NamedTuple):
+    """The codes that shared answers of a website can depend on, and the names of those that steer a promotion."""
+
+    codes: tuple[Dimension, ...]
+    steering: frozenset[str]
 
 
 class Knowledge:
@@ -41,7 +49,7 @@ class Knowledge:
     def __init__(self) -> None:
         self.definitions: Definitions = definitions_of({"version": 0, "empty": "", "segments": [], "changes": []})
         self.content, self.promo = NO_CONTENT, NO_PROMO
-        self.edge: tuple[SegmentRef, ...] = ()  # what any cached answer can depend on, by id: the edge must know these
+        self._visible: dict[str, Visible] = {}
         self.loaded = False
         self.release = (
             0  # grows with every swap: what was made from an older one is told by it, and keeps nothing alive
@@ -54,11 +62,22 @@ class Knowledge:
     def swap(self, definitions: Any, content: Any, promo: Any) -> None:
         """Take new versions in; nothing made from the old ones stays."""
         self.definitions, self.content, self.promo = definitions_of(definitions), content, promo
-        self.edge = _edge(self.definitions, content, promo)
+        self._visible = {}
         if self.definitions.unreadable:
             log.error("segment_unreadable", segments=self.definitions.unreadable)
         self.answers, self.plans, self.loaded = Kept(MOST_ANSWERS), Kept(MOST_PLANS), True
         self.release += 1
+
+    def visible(self, website: str) -> Visible:
+        """What shared answers of a website can depend on."""
+        found = self._visible.get(website)
+        if found is None:
+            slots, rules = self.content["slots"].values(), self.promo["rules"]
+            found = self._visible[website] = Visible(
+                codes_of(self.definitions, website, [*slots, *rules]),
+                frozenset(d.name for d in codes_of(self.definitions, website, rules)),
+            )
+        return found
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
         """The plan of a kind of request, made once per version for the slots that there are."""
@@ -74,12 +93,6 @@ class Knowledge:
         if len(there) == len(slots):
             return found
         return replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
-
-
-def _edge(definitions: Definitions, content: Mapping[str, Any], promo: Mapping[str, Any]) -> tuple[SegmentRef, ...]:
-    keys = {k for slot in content["slots"].values() for k in slot["segments"]} | set(promo["segments"])
-    refs = [definitions.segments[k] for k in keys if k in definitions.segments]
-    return tuple(sorted((r for r in refs if r.atom is not None), key=lambda r: r.id))
 
 
 class Watcher:
@@ -181,7 +194,7 @@ class Watcher:
         tags = {"all"} if gap else {tag for c in changes for tag in c["tags"]}
         async with httpx.AsyncClient(timeout=2.0) as client:
             for edge in self._edges:
-                headers = {"xkey-purge": " ".join(sorted(tags)), "x-edge-secret": self._secret}
+                headers = {"xkey-purge": " ".join(sorted(tags)), "x-purge-key": self._secret}
                 answer = await client.request("PURGE", edge, headers=headers)
                 PURGES.labels(result=str(answer.status_code)).inc()
                 answer.raise_for_status()

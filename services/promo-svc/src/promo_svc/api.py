@@ -128,16 +128,19 @@ async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
 
 @router.get("/targeting")
 async def get_targeting(deps: DepsDep) -> dict[str, Any]:
-    """What the messages depend on: segments, groups, instants; and what the latest versions changed."""
+    """Per rule that can show a message, what that depends on; and what the latest versions changed."""
     published = deps.snapshot.value
-    rules = published.rules.rules
-    return {
-        "version": published.version,
-        "segments": sorted({key for r in rules for key in r.any_of | r.all_of | r.none_of}),
-        "groups": any(not r.all_groups for r in rules),
-        "boundaries": sorted({b for r in rules for b in (r.starts_at, r.ends_at) if b is not None}),
-        "changes": published.changes,
-    }
+    rules = [
+        {
+            "websites": sorted(r.websites),
+            "segments": sorted(r.any_of | r.all_of | r.none_of),
+            "groups": [] if r.all_groups else sorted(r.groups),
+            "boundaries": sorted({at for at in (r.starts_at, r.ends_at) if at is not None}),
+        }
+        for r in published.rules.rules
+        if not r.coupon
+    ]
+    return {"version": published.version, "rules": rules, "changes": published.changes}
 
 
 @router.get("/usage")

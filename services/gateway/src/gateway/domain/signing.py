@@ -18,7 +18,9 @@ class Ring:
         found = [ENTRY.fullmatch(entry) for entry in text.split(",")]
         if not all(found):
             raise ValueError("keys are id:secret with commas between; a secret has 32 to 200 characters")
-        self._signers = {m["id"]: Signer(m["secret"], key_derivation="none", digest_method=hashlib.sha256) for m in found if m}
+        self._signers = {
+            m["id"]: Signer(m["secret"], key_derivation="none", digest_method=hashlib.sha256) for m in found if m
+        }
         self.newest = next(iter(self._signers))
 
     def signature(self, text: str) -> str:
@@ -28,4 +30,6 @@ class Ring:
     def genuine(self, key_id: str, text: str, signature: str) -> bool:
         """Whether one of our keys, named by its id, made the signature."""
         signer = self._signers.get(key_id)
-        return signer is not None and text.isascii() and signature.isascii() and signer.verify_signature(text, signature)
+        return (
+            signer is not None and text.isascii() and signature.isascii() and signer.verify_signature(text, signature)
+        )

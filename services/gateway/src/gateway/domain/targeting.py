@@ -11,7 +11,7 @@ from conditions import Invalid, Node, Vocabulary, compile_set, holds, leaves, pa
 from conditions.context import Atom, Context
 
 from gateway.domain import dimensions
-from gateway.domain.dimensions import CLOCK, Dimension
+from gateway.domain.dimensions import CLOCK, Dimension, Place
 
 VOCABULARY = Vocabulary([Atom(), Context()])
 MOST_SLOTS, MOST_SLOT, MOST_LOCALE = 20, 63, 10
@@ -84,7 +84,7 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     for s in raw["segments"]:
         try:
             if s["residual"] is None:
-                found, by_the_hour = (dimensions.member(f"s{s['id']}", s["atom"], empty),), False
+                found, by_the_hour = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)]), False
             else:
                 tree = parse(s["residual"], VOCABULARY)
                 found, by_the_hour = _asked(tree, empty)
@@ -172,6 +172,17 @@ def plan(
 def of_website(parts: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:
     """Those that are for a website; without any named, for all."""
     return [part for part in parts if not part["websites"] or website in part["websites"]]
+
+
+def codes_of(definitions: Definitions, website: str, parts: Iterable[Mapping[str, Any]]) -> tuple[Dimension, ...]:
+    """The codes that slots and rules of a website depend on."""
+    seen = of_website(parts, website)
+    refs = definitions.of(website, (key for part in seen for key in part["segments"]))
+    found = [
+        *(dimensions.group(name) for part in seen for name in part["groups"]),
+        *(d for r in refs for d in r.depends_on),
+    ]
+    return tuple(d for d in dimensions.ordered(found) if d.place is Place.CODE)
 
 
 def bits_at(person: Person, now_ms: int) -> int:

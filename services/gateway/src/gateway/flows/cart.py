@@ -12,7 +12,7 @@ from chassis.problems import Problem
 from gateway.deps import Deps
 from gateway.domain import cart, targeting
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
-from gateway.flows.decide import audience, decide
+from gateway.flows.decide import decide, late_bits, look_up
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
@@ -20,18 +20,24 @@ _decode = msgspec.json.Decoder().decode
 
 
 async def price_cart(
-    deps: Deps, key: ApiKey, body: dict[str, Any], *, identity: str | None, context: Mapping[str, Any]
+    deps: Deps,
+    key: ApiKey,
+    body: dict[str, Any],
+    *,
+    identity: str | None,
+    facts: Mapping[str, str],
+    page: Mapping[str, str],
 ) -> dict[str, Any]:
     """The evaluated cart; prices without promotions, marked degraded, while promo-svc is away. Raises Problem 422.
 
-    `context` is what the request says: segments may depend on it.
+    `facts` are what is trusted of the request. What the page says of itself steers the slots, never a price.
     """
     slots, locale = _asked(body)
     now_ms = deps.clock.now_ms()
-    who = await audience(deps.decider, identity.encode() if identity else None, now_ms)
+    who = await look_up(deps.decider, identity.encode() if identity else None, now_ms)
     definitions = deps.decider.knowledge.definitions
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
-    late = targeting.late_bits(definitions, [r for r in refs if r.atom is None], who.atoms, context, now_ms)
+    late = late_bits(deps.decider, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
     segments = [r.key for r in targeting.members(refs, who.atoms, late)]
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
@@ -41,7 +47,7 @@ async def price_cart(
         found = {"degraded": ["promotions"], **cart.plain(body)}
     if slots:
         plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
-        decided, _ = await decide(deps.decider, plan, identity.encode() if identity else None, lambda: context)
+        decided = await decide(deps.decider, plan, who, who.seen(facts, page), now_ms)
         found["slots"] = _decode(decided.body)["slots"]
     return found
 

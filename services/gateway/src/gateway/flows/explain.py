@@ -14,7 +14,8 @@ from conditions.context import FIELDS
 from gateway.deps import Deps
 from gateway.domain import targeting
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
-from gateway.flows.decide import audience
+from gateway.flows.decide import look_up
+from gateway.hot import MOST_VALUE
 from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 
@@ -30,11 +31,13 @@ async def explain(
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
-    now_ms, slots, context = deps.clock.now_ms(), sorted(set(slots)), targeting.brief(context)
+    now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
+    context = {name: str(value)[:MOST_VALUE] for name, value in context.items()}
     plan = deps.decider.knowledge.plan(key.website, slots, locale)
-    who = await audience(deps.decider, profile.encode(), now_ms)
+    who = await look_up(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
-    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, context, now_ms)
+    supposed = {"logged_in": who.logged_in, **context}
+    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": slots, "locale": locale, "explain": True}
