@@ -26,7 +26,7 @@ OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
 HEADER, LENGTH, ATTRIBUTES = _DefaultRecordBatchPy.HEADER_STRUCT, 1, 5
 CODEC, SNAPPY = _DefaultRecordBatchPy.CODEC_MASK, _DefaultRecordBatchPy.CODEC_SNAPPY
 UNPACK = {1: cramjam.gzip.decompress_into, 3: cramjam.lz4.decompress_into, 4: cramjam.zstd.decompress_into}
-MOST_UNPACKED = 64 << 20
+MOST_UNPACKED, MOST_VALUE = 64 << 20, 512 * 1024
 log = get_logger("bus")
 
 
@@ -77,11 +77,19 @@ class _Batch:
             return
         try:
             for record in inner:
-                yield record
+                yield record if record.value is None or len(record.value) <= MOST_VALUE else _cut(record)
                 count += 1
         except Exception as error:
             log.error("bus_record_unreadable", offset=inner.base_offset + count, error=type(error).__name__)
             yield from islice(_again(data), count, None)
+
+
+def _cut(record: Any) -> _DefaultRecordPy:
+    """A record whose value is larger than any that is of use: the beginning says what it was."""
+    kept = record.value[:MOST_VALUE]
+    return _DefaultRecordPy(
+        record.offset, record.timestamp, record.timestamp_type, record.key, kept, list(record.headers)
+    )
 
 
 class TooLarge(Exception):
