@@ -9,6 +9,7 @@ batch has (its version is pinned); docs/decisions/0009.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from itertools import islice
@@ -26,7 +27,7 @@ OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
 HEADER, LENGTH, ATTRIBUTES = _DefaultRecordBatchPy.HEADER_STRUCT, 1, 5
 CODEC, SNAPPY = _DefaultRecordBatchPy.CODEC_MASK, _DefaultRecordBatchPy.CODEC_SNAPPY
 UNPACK = {1: cramjam.gzip.decompress_into, 3: cramjam.lz4.decompress_into, 4: cramjam.zstd.decompress_into}
-MOST_UNPACKED, MOST_VALUE = 64 << 20, 512 * 1024
+MOST_UNPACKED, MOST_VALUE, USUAL_ROOM = 64 << 20, 512 * 1024, 256 * 1024
 log = get_logger("bus")
 
 
@@ -100,13 +101,18 @@ def unpacked(data: bytes) -> bytes:
     """A compressed batch as it is without. Raises TooLarge, or whatever the codec does."""
     head = list(HEADER.unpack_from(data))
     codec, packed = head[ATTRIBUTES] & CODEC, data[HEADER.size :]
-    if codec == SNAPPY:
-        body = _snappy(packed)
-    else:
-        room = bytearray(MOST_UNPACKED)  # of which only what is written takes memory
-        body = bytes(memoryview(room)[: UNPACK[codec](packed, room)])
+    body = _snappy(packed) if codec == SNAPPY else _into_room(UNPACK[codec], packed)
     head[LENGTH], head[ATTRIBUTES] = HEADER.size - OVERHEAD.size + len(body), head[ATTRIBUTES] & ~CODEC
     return bytes(HEADER.pack(*head)) + body
+
+
+def _into_room(unpack: Any, packed: bytes) -> bytes:
+    """A codec that writes into room it is given: usually little is enough, and much is dear to make."""
+    for most in (min(max(USUAL_ROOM, 16 * len(packed)), MOST_UNPACKED), MOST_UNPACKED):
+        room = bytearray(most)
+        with contextlib.suppress(cramjam.DecompressionError):
+            return bytes(memoryview(room)[: unpack(packed, room)])
+    raise TooLarge
 
 
 def _snappy(packed: bytes) -> bytes:
