@@ -28,7 +28,7 @@ WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
 KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "segments": [], "groups": False, "boundaries": [], "changes": []}
-MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
+MOST_PLANS, MOST_ANSWERS, MOST_TAGS = 16 << 20, 64 << 20, 4096  # bytes
 LOOK_S, RETRY_S, PATIENCE_S = 1.0, 0.05, 1.0
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 log = get_logger("watch")
@@ -166,10 +166,17 @@ class Watcher:
         return tuple(self._said[i] if isinstance(x, BaseException) else x for i, x in enumerate(found)), missing
 
     async def purge(self) -> None:
-        """Purge what is to be; what an edge did not take stays to be."""
+        """Purge what is to be; what an edge did not take stays to be, and keeps nothing else from it. Raises the first error."""
+        errors: list[Exception] = []
         for kind in list(self._unpurged):
-            await self._purge(kind, self._unpurged[kind])
-            del self._unpurged[kind]
+            try:
+                await self._purge(kind, self._unpurged[kind])
+            except (httpx.HTTPError, RedisError, OSError) as error:
+                errors.append(error)
+            else:
+                del self._unpurged[kind]
+        if errors:
+            raise errors[0]
 
     async def _purge(self, kind: str, source: Mapping[str, Any]) -> None:
         name = f"edge:purged:{kind}"
@@ -178,10 +185,11 @@ class Watcher:
             return
         changes = [c for c in source["changes"] if c["version"] > purged]
         gap = len(changes) < source["version"] - max(purged, 1)
-        tags = {"all"} if gap else {tag for c in changes for tag in c["tags"]}
+        tags = " ".join(sorted({tag for c in changes for tag in c["tags"]}))
         async with httpx.AsyncClient(timeout=2.0) as client:
             for edge in self._edges:
-                headers = {"xkey-purge": " ".join(sorted(tags)), "x-edge-secret": self._secret}
+                # A line that is longer than an edge reads would never be taken.
+                headers = {"xkey-purge": "all" if gap or len(tags) > MOST_TAGS else tags, "x-edge-secret": self._secret}
                 answer = await client.request("PURGE", edge, headers=headers)
                 PURGES.labels(result=str(answer.status_code)).inc()
                 answer.raise_for_status()

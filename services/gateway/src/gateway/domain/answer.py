@@ -82,8 +82,9 @@ def finish(
     ]
     coming = next((b for b in plan.boundaries if b > now_ms), None)
     life = DEGRADED_S * 1000 if "degraded" in merged else 3_600_000
-    if coming is not None and coming - now_ms < (most_s + STALE_S + ERROR_S) * 1000:
-        life = min(life, 1000, coming - now_ms)
+    if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes
+        left, window = coming - now_ms, (most_s + STALE_S + ERROR_S) * 1000
+        life = min(life, 1000, left) if left < window else min(life, left - window)
     return Answer(body, etag, headers, now_ms + life)
 
 
