@@ -30,7 +30,7 @@ class Shop:
         promo: Any = self
         self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
         common = {"version": 1, "segments": [], "groups": False, "boundaries": [], "changes": []}
-        slot = {"segments": [], "groups": False, "boundaries": [ends]}
+        slot = {"segments": [], "groups": False, "boundaries": [ends], "locales": ["*"]}
         definitions = {"version": 1, "empty": "", "segments": [], "changes": []}
         self.decider.knowledge.swap(definitions, {**common, "slots": {"top": slot}}, common)
 

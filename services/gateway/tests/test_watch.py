@@ -159,6 +159,8 @@ class TestApart:
         watcher.seen(told(1, 6, 1))
         with pytest.raises((httpx.ConnectError, TimeoutError)):
             await watcher.look()
+        watcher.seen(told(1, 6, 1))
+        assert not knowledge.outdated.is_set(), "nothing new: nobody is woken out of a pause"
         assert knowledge.content["version"] == 6
         assert {f"{CONTENT}:6"} in shop.purged
         monkeypatch.setattr(shop, "json", asked)

@@ -71,6 +71,11 @@ class TestCart:
         plain = {**MORE, "categories": [], "attributes": {"x": 1, "y": {"z": "text"}}}
         assert await send(client, "/v1/evaluate", {**CART, "lines": [*LISTED, plain]}) == (200, [])
 
+    async def test_whatever_is_typed_as_a_coupon_is_an_unknown_one_at_most(self, client: httpx.AsyncClient) -> None:
+        for typed in ("x" * 201, "é" * 2000, " ", ""):
+            assert await send(client, "/v1/evaluate", {**CART, "coupons": [typed]}) == (200, [])
+        assert await send(client, "/v1/evaluate", {**CART, "coupons": ["x" * 2001]}) == (422, ["/coupons/0"])
+
     async def test_what_is_not_json_is_refused(self, client: httpx.AsyncClient) -> None:
         for body in (
             b"",

@@ -164,6 +164,7 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
             "websites": sorted(s.websites),
             "segments": sorted(relevant(s)),
             "groups": any(b.groups for b in s.blocks),
+            "locales": sorted({*s.default, *(locale for b in s.blocks for locale in b.content)}),
             "boundaries": boundaries(s),
             "tags": tags_of([s]),
         }

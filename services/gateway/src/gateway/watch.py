@@ -19,7 +19,7 @@ from chassis.telemetry import get_logger
 from redis.exceptions import RedisError
 
 from gateway.domain.answer import Answer
-from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan
+from gateway.domain.targeting import Definitions, Plan, SegmentRef, definitions_of, plan, resolved
 from gateway.kept import Kept
 from gateway.telemetry import DECISIONS, PURGES
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
@@ -61,8 +61,9 @@ class Knowledge:
         self.release += 1
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
-        """The plan of a kind of request, made once per version for the slots that there are."""
+        """The plan of a kind of request, made once per version for the slots that there are, and the locales they have."""
         there = tuple(s for s in slots if s in self.content["slots"])
+        locale = resolved(locale, {name for s in there for name in self.content["slots"][s]["locales"]})
         key = (website, there, locale)
         found = self.plans.get(key)
         if found is None:
@@ -94,6 +95,7 @@ class Watcher:
         self._said: tuple[Mapping[str, Any], ...] = ()  # definitions and targetings that are known
         self._latest: tuple[int, ...] = ()  # what Redis says
         self._looked: tuple[int, ...] = ()  # what it said before they were asked for
+        self._missing = False  # somebody did not say
         self._behind = 0  # how often in a row they were older than that
 
     def seen(self, versions: list[bytes | None]) -> None:
@@ -111,9 +113,10 @@ class Watcher:
         _hits.inc(self._knowledge.hits)
         self._knowledge.hits = 0
         known, missing = self._knowledge, []
-        if not known.loaded or known.outdated.is_set() or self._behind or self._latest != self._looked:
+        if not known.loaded or self._missing or known.outdated.is_set() or self._behind or self._latest != self._looked:
             known.outdated.clear()
             missing = await self.refresh()
+            self._missing = bool(missing)
         try:
             await self.purge()
         except (httpx.HTTPError, RedisError, OSError) as error:  # an edge that is away keeps nobody from what is new
@@ -144,8 +147,7 @@ class Watcher:
             self._knowledge.swap(*said)
             self._said = said
             self._unpurged = dict(zip(KINDS, said, strict=True)) if self._edges else {}
-        if not missing:
-            self._looked = latest
+        self._looked = latest
         late = any(s["version"] < least for s, least in zip(said, told, strict=True))
         self._behind = self._behind + 1 if late else 0
         return missing

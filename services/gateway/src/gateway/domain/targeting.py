@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -132,6 +132,14 @@ def plan(
         boundaries=tuple(sorted({*promo["boundaries"], *(b for slot in known for b in slot["boundaries"])})),
         release=release,
     )
+
+
+def resolved(locale: str, known: Collection[str]) -> str:
+    """The locale that content is found under, of those there are: itself, else its language, else `*`.
+
+    So that nobody's inventions become keys of what is remembered.
+    """
+    return next((name for name in (locale, locale.split("-")[0]) if name in known), "*")
 
 
 def bits_at(person: Person, now_ms: int) -> int:
