@@ -78,7 +78,7 @@ class _Batch:
             return
         try:
             for record in inner:
-                yield record if record.value is None or len(record.value) <= MOST_VALUE else _cut(record)
+                yield _cut(record) if inner is not self._inner and len(record.value or b"") > MOST_VALUE else record
                 count += 1
         except Exception as error:
             log.error("bus_record_unreadable", offset=inner.base_offset + count, error=type(error).__name__)
@@ -86,7 +86,7 @@ class _Batch:
 
 
 def _cut(record: Any) -> _DefaultRecordPy:
-    """A record whose value is larger than any that is of use: the beginning says what it was."""
+    """An unpacked record whose value is larger than any that is of use, and may be than a broker takes: its beginning."""
     kept = record.value[:MOST_VALUE]
     return _DefaultRecordPy(
         record.offset, record.timestamp, record.timestamp_type, record.key, kept, list(record.headers)
