@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from chassis.bus import MOST_PAYLOAD, KafkaProducer, Record, ensure_topics, pack, unpack
+from chassis.bus_kafka import AT_ONCE, MOST_POLLED
 from chassis.bus_places import EARLIEST, LATEST, LOOK_S, Position, Slice
 from chassis.health import Health
 from devstack.kafka import Kafka
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bus_kept import Kept, consuming, until
-from test_bus_records import odd_batch
+from test_bus_records import odd_batch, packed
 
 servers = pytest.mark.servers
 DAY_MS = 86_400_000
@@ -40,6 +42,30 @@ class TestConsumer:
         async with consuming(kafka, topic, kept):
             await until(lambda: b"last" in kept.values)
         assert kept.values == [b"first", b"value-0", b"value-1", b"value-2", b"last"]
+
+    async def test_a_few_kilobytes_of_many_megabytes_are_handed_on_little_by_little(
+        self, kafka: Kafka, topic: str
+    ) -> None:
+        kept, lots = Kept(), []
+
+        async def weighed(slices: Sequence[Slice]) -> None:
+            lots.append(sum(len(record.value or b"") for step in slices for record in step.records))
+
+        kept.before = weighed
+        producer = AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap, compression_type="zstd", max_request_size=1 << 30
+        )
+        await producer.start()
+        for _ in range(4):
+            made = producer.create_batch()
+            made._builder = packed(100, bytes(300_000))
+            made._relative_offset = 100
+            made.close()
+            await (await producer.send_batch(made, topic, partition=0))
+        await producer.stop()
+        async with consuming(kafka, topic, kept):
+            await until(lambda: len(kept.values) == 400)
+        assert max(lots) <= MOST_POLLED + AT_ONCE * 300_000 < sum(lots)
 
     async def test_what_retention_took_is_a_halt_until_somebody_chooses(
         self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient

@@ -45,10 +45,11 @@ class Service:
 
 
 def publish(knowledge: Knowledge, version: int) -> None:
-    slot = {"segments": [], "groups": False, "boundaries": []}
+    slot = {"segments": [], "groups": False, "boundaries": [], "locales": ["*"]}
     targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
     definitions = {"version": version, "empty": "", "segments": [], "changes": []}
-    knowledge.swap(definitions, {**targeting, "slots": {"top": slot, "side": slot}}, targeting)
+    many = {**slot, "locales": ["*", "de", "de-AT", *map(str, range(1000))]}
+    knowledge.swap(definitions, {**targeting, "slots": {"top": slot, "side": many}}, targeting)
 
 
 @pytest.fixture
@@ -103,6 +104,21 @@ class TestRemembered:
         assert service.slots == {"top": 1}
         found = await shown(decider, "x")
         assert (found["slots"], found.get("degraded")) == ({"x": {"fallback": True, "blocks": []}}, None)
+
+    async def test_a_locale_is_remembered_as_what_content_is_found_under(
+        self, decider: Decider, service: Service
+    ) -> None:
+        publish(decider.knowledge, 1)
+        known = decider.knowledge
+        await shown(decider, "top", "side")
+        before = (known.plans.size, known.answers.size, decider.last_good.size)
+        for n in range(1000, 1500):
+            await shown(decider, "top", "side", locale=f"q{n}")
+        assert (known.plans.size, known.answers.size, decider.last_good.size) == before
+        plan = known.plan
+        for asked, found in (("de-AT", "de-AT"), ("de-CH", "de"), ("de", "de"), ("fr-FR", "*"), ("", "*"), ("*", "*")):
+            assert plan("main", ["side", "top"], asked).locale == found
+            assert plan("main", ["top"], asked).locale == "*"
 
     async def test_before_anything_is_known_no_slot_is_said_to_be_empty_for_good(self, decider: Decider) -> None:
         found = await shown(decider, "top")

@@ -159,9 +159,42 @@ class TestApart:
         watcher.seen(told(1, 6, 1))
         with pytest.raises((httpx.ConnectError, TimeoutError)):
             await watcher.look()
+        watcher.seen(told(1, 6, 1))
+        assert not knowledge.outdated.is_set(), "nothing new: nobody is woken out of a pause"
         assert knowledge.content["version"] == 6
         assert {f"{CONTENT}:6"} in shop.purged
         monkeypatch.setattr(shop, "json", asked)
         shop.versions[SEGMENT] = 2
         assert await watcher.look() is False
         assert knowledge.definitions.version == 2
+
+    async def test_more_tags_than_a_line_holds_are_all_of_them_and_one_kind_keeps_no_other_from_its_purge(
+        self, shop: Shop, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        shop.purged.clear()
+        asked, taken = shop.json, shop.get
+
+        async def tagged(service: str, method: str, path: str) -> dict[str, Any]:
+            said = await asked(service, method, path)
+            many = [f"slot:{'x' * 45}{n}" for n in range(200)]
+            return {
+                **said,
+                "changes": [{**c, "tags": many if service == CONTENT else c["tags"]} for c in said["changes"]],
+            }
+
+        async def lost(name: str) -> int | None:
+            if name.endswith("segment"):
+                raise OSError
+            return await taken(name)
+
+        monkeypatch.setattr(shop, "json", tagged)
+        monkeypatch.setattr(shop, "get", lost)
+        shop.versions.update({SEGMENT: 2, CONTENT: 6, PROMO: 2})
+        watcher.seen(told(2, 6, 2))
+        await watcher.look()
+        assert shop.purged == [{"all"}, {f"{PROMO}:2"}]
+        monkeypatch.setattr(shop, "get", taken)
+        await watcher.look()
+        assert shop.purged[2:] == [{f"{SEGMENT}:2"}]

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from chassis.clock import ManualClock
 from segment_svc import api, reads
+from segment_svc.domain import probes
 from segment_svc.flows import backfill
 
 sys.path.insert(0, str(Path(__file__).parent))
-from seg_log import VIEWED, Log, event, make, members
+from seg_log import START, VIEWED, Log, event, make, members
 
 pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-async def crowd(service: Any) -> None:
+def log(service: Any) -> Log:
+    return Log(service)
+
+
+@pytest.fixture
+async def crowd(log: Log) -> None:
     """Forty people of about ten kilobytes each."""
-    log = Log(service)
     for n in range(40):
         views = [event(100 * n + i, data={"name": f"{i}" * 2000}, who=f"visitor:v{n:02}") for i in range(5)]
         await log.give(*views)
@@ -67,11 +74,11 @@ class TestBounds:
         self, client: httpx.AsyncClient, service: Any, crowd: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(api, "PREVIEW_WAIT_S", 0.2)
-        going, matched = asyncio.Event(), api._matched
+        going, matched = threading.Event(), api._matched
 
-        async def slow(*args: Any, **more: Any) -> Any:
-            await going.wait()
-            return await matched(*args, **more)
+        def slow(*args: Any, **more: Any) -> Any:
+            assert going.wait(30)
+            return matched(*args, **more)
 
         monkeypatch.setattr(api, "_matched", slow)
         asked = [asyncio.create_task(client.post("/v1/segments/preview", json={"condition": VIEWED})) for _ in range(8)]
@@ -94,3 +101,50 @@ class TestBounds:
         answer = await client.get("/v1/segments")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["type"] == "urn:footfall:problem:busy"
+
+    async def test_a_draft_that_takes_long_for_somebody_is_told_so_before_anybody_is_looked_at(
+        self, client: httpx.AsyncClient, crowd: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(probes, "DEAR_S", 0.0)
+        answer = await client.post("/v1/segments/preview", json={"condition": VIEWED})
+        assert answer.status_code == 422
+        assert "it takes over" in answer.json()["errors"][0]["detail"]
+
+    async def test_one_damaged_row_takes_a_segment_from_nobody_else(
+        self, client: httpx.AsyncClient, service: Any, log: Log
+    ) -> None:
+        named = {"events": {**VIEWED["events"], "where": {"field": "name", "op": "contains", "value": "x"}}}
+        await make(client, service, "plain")
+        await make(client, service, "fans", named)
+        for n, who in enumerate(("ann", "bob")):
+            await log.give(event(n, data={"name": "xylophone"}, who=f"visitor:{who}"))
+        assert await members(client, "fans") == {"v:ann", "v:bob"}
+        async with service.deps.db.tx() as tx:
+            state = await tx.fetchval("SELECT state FROM profile WHERE profile = 'v:ann'")
+            damaged = state.replace(b"\xa9xylophone", b"\xc1xylophone")
+            assert damaged != state
+            await tx.execute("UPDATE profile SET state = $1, version = version + 1 WHERE profile = 'v:ann'", damaged)
+        await log.give(event(10, "page_view", who="visitor:ann"), event(11, "page_view", who="visitor:bob"))
+        await make(client, service, "other")
+        found = (await client.get("/v1/segments")).json()["segments"]
+        assert [s["quarantined"] for s in found] == [None, None, None]
+        assert "v:bob" in await members(client, "fans")
+        assert await members(client, "other") >= {"v:bob"}
+
+    async def test_who_fell_due_before_a_new_version_serves_does_not_enter_it_after_having_left(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await make(client, service, "recent", {"events": {"type": "page_view"}})
+        await log.give(event(1, "page_view"))
+        hour = {"events": {"type": "product_view", "window": {"last": "PT1H"}}}
+        await log.give(event(2))
+        body = {"name": "recent", "status": "active", "condition": hour}
+        answer = await client.put("/v1/segments/recent", json=body, headers={"if-match": '"1"'})
+        assert answer.status_code == 200
+        assert await backfill.step(service.deps)  # a page of it, while ann is still inside
+        clock.advance(2 * 3_600_000)
+        while await backfill.step(service.deps):
+            pass
+        assert await members(client, "recent") == set()
+        why = await client.get("/v1/segments/recent/explain", params={"profile": "v:ann", "at": START + 3 * 3_600_000})
+        assert why.json()["member_at"] is False

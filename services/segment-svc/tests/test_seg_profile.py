@@ -20,6 +20,7 @@ from segment_svc.domain.ruleset import RuleSet
 
 NOW, DAY = 1_000_000, 1_000
 HOUR = 3_600_000
+DAY_MS = 24 * HOUR
 
 
 def activity(number: int, kind: str, at: int) -> Activity:
@@ -248,6 +249,32 @@ class TestRules:
         seen = rules.timeline(person, now, horizon_ms=3 * DAY, known=known, touched=due | fresh)
         whole = RuleSet.compile(definitions).timeline(person, now, horizon_ms=3 * DAY)
         assert (seen.bits, seen.flips, seen.next_at) == (whole.bits, whole.flips, whole.next_at)
+
+
+class TestComing:
+    def test_two_cuts_of_one_rolling_measure_come_as_they_would_for_somebody_looked_at_anew(self) -> None:
+        """The first change is nobody's entry or exit; the second one moves when the newest order is cancelled."""
+        hour, start = HOUR, 1_795_000_000_000
+
+        def spent(value: int) -> dict[str, Any]:
+            window = {"last": "PT12H"}
+            return {"orders": {"measure": "sum", "op": "gte", "value": value, "window": window}}
+
+        def ordered(number: int, at: int, total: int) -> Activity:
+            return Activity(number, "order_placed", at, "main", pack({"order_id": f"o{number}", "grand_total": total}))
+
+        vip = {"all": [spent(100), {"group": {"op": "in", "values": ["vip"]}}]}
+        conditions = enumerate((vip, spent(10)))
+        rules = RuleSet.compile([Definition(i, f"s{i}", 1, "both", (), c, (), (i,)) for i, c in conditions])
+        person, now = people.empty("customer"), start + 7 * hour
+        for number, (at, total) in enumerate(((0, 100), (1, 50), (6, 20))):
+            people.fold(person, ordered(number, start + at * hour, total), now)
+        known = rules.timeline(person, now, horizon_ms=DAY_MS)
+        assert known.flips == [(start + 18 * hour, 0)]
+        cancelled = pack({"order_id": "o2", "status": "cancelled"})
+        people.fold(person, Activity(9, "order_status_changed", now, "main", cancelled), now)
+        seen = rules.timeline(person, now, horizon_ms=DAY_MS, known=known, touched={"order_status_changed"})
+        assert seen.flips == rules.timeline(person, now, horizon_ms=DAY_MS).flips == [(start + 13 * hour, 0)]
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -174,8 +174,8 @@ class TestMembership:
         await send(client, *(view(i, START - i) for i in range(2)))
         with monkeypatch.context() as broken:
             broken.setattr(store, "record", failing)
-            with pytest.raises(OSError, match="disk"):
-                await send(client, *(view(i, START - i) for i in range(2, 5)))
+            body = {"events": [view(i, START - i) for i in range(2, 5)]}
+            assert (await client.post("/v1/events", json=body)).status_code == 503
         assert (await send(client, view(2, START - 2)))["outcomes"] == {"applied": 1}
         assert await members(client, "runners") == set()
 

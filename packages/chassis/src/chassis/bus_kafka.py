@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
@@ -22,6 +23,7 @@ from chassis.pace import pause_s
 from chassis.telemetry import get_logger
 
 POLL_MS, HINT_S = 200, 1.0
+AT_ONCE, MOST_POLLED = 100, 16 << 20  # records; bytes of a batch, which so many records may go over
 METADATA_MS = 10_000  # how soon a topic that was made anew is noticed
 PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
@@ -100,7 +102,7 @@ class BatchConsumer:
         try:
             async with self._busy:
                 await self._places.place(consumer)
-            found = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._member.max_records)
+            found = await self._poll(consumer)
             async with self._busy:
                 slices = await self._places.slices(consumer, found)
                 if slices:
@@ -119,6 +121,21 @@ class BatchConsumer:
         else:
             self._failures = 0
             self._health.fine(PART)
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[Any]]:
+        """What came, bounded by number and, because a few kilobytes may unpack to very many, by bytes."""
+        found: dict[TopicPartition, list[Any]] = {}
+        count, size, wait_ms = 0, 0, POLL_MS
+        while count < self._member.max_records and size < MOST_POLLED:
+            most = min(AT_ONCE, self._member.max_records - count)
+            part = await consumer.getmany(timeout_ms=wait_ms, max_records=most)
+            if not any(part.values()):
+                break
+            for tp, records in part.items():
+                found.setdefault(tp, []).extend(records)
+                count, size = count + len(records), size + sum(len(r.value or b"") for r in records)
+            wait_ms = 0
+        return found
 
     async def _hint(self, consumer: AIOKafkaConsumer) -> None:
         """Also how a broker that is away is noticed: a poll just finds nothing then, and a commit waits for ever."""

@@ -9,6 +9,7 @@ batch has (its version is pinned); docs/decisions/0009.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from itertools import islice
@@ -26,7 +27,7 @@ OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
 HEADER, LENGTH, ATTRIBUTES = _DefaultRecordBatchPy.HEADER_STRUCT, 1, 5
 CODEC, SNAPPY = _DefaultRecordBatchPy.CODEC_MASK, _DefaultRecordBatchPy.CODEC_SNAPPY
 UNPACK = {1: cramjam.gzip.decompress_into, 3: cramjam.lz4.decompress_into, 4: cramjam.zstd.decompress_into}
-MOST_UNPACKED = 64 << 20
+MOST_UNPACKED, MOST_VALUE, USUAL_ROOM = 64 << 20, 512 * 1024, 256 * 1024
 log = get_logger("bus")
 
 
@@ -77,11 +78,19 @@ class _Batch:
             return
         try:
             for record in inner:
-                yield record
+                yield _cut(record) if inner is not self._inner and len(record.value or b"") > MOST_VALUE else record
                 count += 1
         except Exception as error:
             log.error("bus_record_unreadable", offset=inner.base_offset + count, error=type(error).__name__)
             yield from islice(_again(data), count, None)
+
+
+def _cut(record: Any) -> _DefaultRecordPy:
+    """An unpacked record whose value is larger than any that is of use, and may be than a broker takes: its beginning."""
+    kept = record.value[:MOST_VALUE]
+    return _DefaultRecordPy(
+        record.offset, record.timestamp, record.timestamp_type, record.key, kept, list(record.headers)
+    )
 
 
 class TooLarge(Exception):
@@ -92,13 +101,18 @@ def unpacked(data: bytes) -> bytes:
     """A compressed batch as it is without. Raises TooLarge, or whatever the codec does."""
     head = list(HEADER.unpack_from(data))
     codec, packed = head[ATTRIBUTES] & CODEC, data[HEADER.size :]
-    if codec == SNAPPY:
-        body = _snappy(packed)
-    else:
-        room = bytearray(MOST_UNPACKED)  # of which only what is written takes memory
-        body = bytes(memoryview(room)[: UNPACK[codec](packed, room)])
+    body = _snappy(packed) if codec == SNAPPY else _into_room(UNPACK[codec], packed)
     head[LENGTH], head[ATTRIBUTES] = HEADER.size - OVERHEAD.size + len(body), head[ATTRIBUTES] & ~CODEC
     return bytes(HEADER.pack(*head)) + body
+
+
+def _into_room(unpack: Any, packed: bytes) -> bytes:
+    """A codec that writes into room it is given: usually little is enough, and much is dear to make."""
+    for most in (min(max(USUAL_ROOM, 16 * len(packed)), MOST_UNPACKED), MOST_UNPACKED):
+        room = bytearray(most)
+        with contextlib.suppress(cramjam.DecompressionError):
+            return bytes(memoryview(room)[: unpack(packed, room)])
+    raise TooLarge
 
 
 def _snappy(packed: bytes) -> bytes:

@@ -38,7 +38,7 @@ class Reading:
         return None if self.first == NEVER else self.first
 
     def alike(self, other: Reading) -> bool:
-        """Whether the answers of both are the same, now and at every instant to come."""
+        """Whether the answers of both are the same, and change first at the same instants; not what comes after that."""
         return self.values == other.values and self.changes == other.changes
 
 
@@ -81,6 +81,11 @@ class Program:
             values[i], changes[i] = looks[i](facts, now)
         reading.first = min(changes, default=NEVER)
         return reading
+
+    def moves(self, reading: Reading, parts: Iterable[str]) -> bool:
+        """Whether anything made from these parts of the facts will change by itself."""
+        concerned = {*self._always, *(i for part in parts for i in self._made_from.get(part, ()))}
+        return any(reading.changes[i] != NEVER for i in concerned)
 
     def decide(self, reading: Reading, facts: Any) -> int:
         """The bits of the rules that hold."""

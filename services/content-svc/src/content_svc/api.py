@@ -164,6 +164,7 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
             "websites": sorted(s.websites),
             "segments": sorted(relevant(s)),
             "groups": sorted({group for b in s.blocks for group in b.groups}),
+            "locales": sorted({*s.default, *(locale for b in s.blocks for locale in b.content)}),
             "boundaries": boundaries(s),
             "tags": tags_of([s]),
         }

@@ -129,6 +129,8 @@ class Hot:
         )
 
     def _plan(self, scope: Any, key: bytes) -> Plan:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
         query = scope["query_string"]
         found = self._plans.get((query, key))
         if found is not None and found.release == self._decider.knowledge.release:
@@ -138,8 +140,6 @@ class Hot:
         return plan
 
     def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
         who = self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
         asked = _fields(query)
         slots = [s for s in asked.get("slots", "").split(",") if s]

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from gateway.domain.answer import Answer
 from gateway.domain.dimensions import Dimension
-from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, plan
+from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, plan, resolved
 from gateway.kept import Kept
 from gateway.telemetry import DECISIONS, PURGES
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
@@ -29,7 +29,7 @@ WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
 KINDS = ("segment", "content", "promo")
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "changes": []}
-MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
+MOST_PLANS, MOST_ANSWERS, MOST_TAGS = 16 << 20, 64 << 20, 4096  # bytes
 LOOK_S, RETRY_S, PATIENCE_S = 1.0, 0.05, 1.0
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 log = get_logger("watch")
@@ -80,8 +80,9 @@ class Knowledge:
         return found
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
-        """The plan of a kind of request, made once per version for the slots that there are."""
+        """The plan of a kind of request, made once per version for the slots that there are, and the locales they have."""
         there = tuple(s for s in slots if s in self.content["slots"])
+        locale = resolved(locale, {name for s in there for name in self.content["slots"][s]["locales"]})
         key = (website, there, locale)
         found = self.plans.get(key)
         if found is None:
@@ -107,6 +108,7 @@ class Watcher:
         self._said: tuple[Mapping[str, Any], ...] = ()  # definitions and targetings that are known
         self._latest: tuple[int, ...] = ()  # what Redis says
         self._looked: tuple[int, ...] = ()  # what it said before they were asked for
+        self._missing = False  # somebody did not say
         self._behind = 0  # how often in a row they were older than that
 
     def seen(self, versions: list[bytes | None]) -> None:
@@ -124,9 +126,10 @@ class Watcher:
         _hits.inc(self._knowledge.hits)
         self._knowledge.hits = 0
         known, missing = self._knowledge, []
-        if not known.loaded or known.outdated.is_set() or self._behind or self._latest != self._looked:
+        if not known.loaded or self._missing or known.outdated.is_set() or self._behind or self._latest != self._looked:
             known.outdated.clear()
             missing = await self.refresh()
+            self._missing = bool(missing)
         try:
             await self.purge()
         except (httpx.HTTPError, RedisError, OSError) as error:  # an edge that is away keeps nobody from what is new
@@ -157,8 +160,7 @@ class Watcher:
             self._knowledge.swap(*said)
             self._said = said
             self._unpurged = dict(zip(KINDS, said, strict=True)) if self._edges else {}
-        if not missing:
-            self._looked = latest
+        self._looked = latest
         late = any(s["version"] < least for s, least in zip(said, told, strict=True))
         self._behind = self._behind + 1 if late else 0
         return missing
@@ -179,10 +181,17 @@ class Watcher:
         return tuple(self._said[i] if isinstance(x, BaseException) else x for i, x in enumerate(found)), missing
 
     async def purge(self) -> None:
-        """Purge what is to be; what an edge did not take stays to be."""
+        """Purge what is to be; what an edge did not take stays to be, and keeps nothing else from it. Raises the first error."""
+        errors: list[Exception] = []
         for kind in list(self._unpurged):
-            await self._purge(kind, self._unpurged[kind])
-            del self._unpurged[kind]
+            try:
+                await self._purge(kind, self._unpurged[kind])
+            except (httpx.HTTPError, RedisError, OSError) as error:
+                errors.append(error)
+            else:
+                del self._unpurged[kind]
+        if errors:
+            raise errors[0]
 
     async def _purge(self, kind: str, source: Mapping[str, Any]) -> None:
         name = f"edge:purged:{kind}"
@@ -191,10 +200,11 @@ class Watcher:
             return
         changes = [c for c in source["changes"] if c["version"] > purged]
         gap = len(changes) < source["version"] - max(purged, 1)
-        tags = {"all"} if gap else {tag for c in changes for tag in c["tags"]}
+        tags = " ".join(sorted({tag for c in changes for tag in c["tags"]}))
         async with httpx.AsyncClient(timeout=2.0) as client:
             for edge in self._edges:
-                headers = {"xkey-purge": " ".join(sorted(tags)), "x-purge-key": self._secret}
+                # A line that is longer than an edge reads would never be taken.
+                headers = {"xkey-purge": "all" if gap or len(tags) > MOST_TAGS else tags, "x-purge-key": self._secret}
                 answer = await client.request("PURGE", edge, headers=headers)
                 PURGES.labels(result=str(answer.status_code)).inc()
                 answer.raise_for_status()

@@ -5,6 +5,7 @@ What is saved has been run: it is selected for made-up visitors before its trans
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ async def save_content(deps: Deps, edit: Edit) -> Document | None:
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         saved = await _apply(deps, tx, edit)
         if saved is not None:
-            _run(saved)
+            await asyncio.to_thread(_run, saved)
             _weigh(saved, filled(await documents.read_all(tx), lambda *_: None))
     return saved
 

@@ -84,8 +84,9 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
         (b"xkey", " ".join(sorted({*tags, "all"})).encode()),
     ]
     life = DEGRADED_S * 1000 if "degraded" in merged else HOUR_MS
-    if coming is not None and coming - now_ms < (most_s + STALE_S + ERROR_S) * 1000:
-        life = min(life, 1000, coming - now_ms)
+    if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes
+        left, window = coming - now_ms, (most_s + STALE_S + ERROR_S) * 1000
+        life = min(life, 1000, left) if left < window else min(life, left - window)
     return Answer(body, etag, shared, [*always, (b"cache-control", b"private, no-store")], now_ms + life)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,6 +183,14 @@ def codes_of(definitions: Definitions, website: str, parts: Iterable[Mapping[str
         *(d for r in refs for d in r.depends_on),
     ]
     return tuple(d for d in dimensions.ordered(found) if d.place is Place.CODE)
+
+
+def resolved(locale: str, known: Collection[str]) -> str:
+    """The locale that content is found under, of those there are: itself, else its language, else `*`.
+
+    So that nobody's inventions become keys of what is remembered.
+    """
+    return next((name for name in (locale, locale.split("-")[0]) if name in known), "*")
 
 
 def bits_at(person: Person, now_ms: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import httpx
 import msgspec
 from chassis.problems import Problem
+from conditions.read import step
 
 from gateway.deps import Deps
 from gateway.domain import cart, targeting
@@ -16,6 +18,7 @@ from gateway.flows.decide import decide, late_bits, look_up
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
+MOST_NAMED = 50
 _decode = msgspec.json.Decoder().decode
 
 
@@ -69,11 +72,8 @@ async def _evaluated(deps: Deps, asked: Mapping[str, Any]) -> dict[str, Any] | N
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:
     """The slots and the locale asked for along with a cart that is right as far as the gateway has to know."""
     slots, locale = body.get("slots", []), body.get("locale", "*")
-    errors = [
-        {"pointer": f"/{name}", "detail": "does not belong here"}
-        for name in body
-        if name not in (*cart.FIELDS, "slots", "locale")
-    ]
+    odd = islice((name for name in body if name not in (*cart.FIELDS, "slots", "locale")), MOST_NAMED)
+    errors = [{"pointer": step(name), "detail": "does not belong here"} for name in odd]
     errors += [{"pointer": pointer, "detail": detail} for pointer, detail in cart.faults(body)]
     if not are_slots(slots):
         errors.append({"pointer": "/slots", "detail": SLOTS})

@@ -166,9 +166,8 @@ async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, 
                 found = await ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
         last = decider.last_good.get((service, key))
-        if last is not None:
-            found = decode(last)
-            return Part(found, degraded=found["version"] != known)
+        if last is not None and not _over(said := decode(last), asked["at_ms"]):
+            return Part(said, degraded=True)
         if found is None:
             return Part(NOTHING, degraded=True)
     if found["version"] > known:
@@ -180,6 +179,12 @@ async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, 
     said = encode(found)
     decider.last_good.put((service, key), said, len(said) + 1000)
     return Part(found)
+
+
+def _over(said: Mapping[str, Any], now_ms: int) -> bool:
+    """Whether what a service said last has ended since."""
+    until = said.get("next_change_at")
+    return until is not None and until <= now_ms
 
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]

@@ -22,6 +22,7 @@ MOST_TOTAL = 9 * 10**15
 MOST_QUANTITY = 1_000_000
 MOST_LINES = 500
 MOST_DEPTH, MOST_ITEMS, MOST_TEXT = 4, 50, 1000
+MOST_TYPED = 2000  # letters where a coupon is typed: what is no code is an unknown one
 MOST_GROUP = 2000  # what a group in an event may have
 MOST_LISTED = 5000  # every condition of a rule may have to look at each
 LAST_INSTANT = 253_402_300_799_999
@@ -56,7 +57,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "EUR"
     group: Annotated[str, Meta(max_length=MOST_GROUP)] = "guest"
     segments: frozenset[Text] = frozenset()
-    coupons: Annotated[tuple[Text, ...], Meta(max_length=MOST_ITEMS)] = ()
+    coupons: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TYPED)], ...], Meta(max_length=MOST_ITEMS)] = ()
     shipping: Amount = 0
     membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0
 

@@ -158,7 +158,8 @@ def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
     if not lines:
         return Outcome(reason)
     if rule.action == "free_shipping":
-        return Outcome(None, shipping=running.request.shipping - running.shipping_given)
+        left = running.request.shipping - running.shipping_given
+        return Outcome(None if left else "nothing-left", shipping=left)
     given = {i: amount for i, amount in _discounts(rule, running, lines) if amount}
     return Outcome(None if given else "nothing-left", given)
 

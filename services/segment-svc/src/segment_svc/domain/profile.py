@@ -86,6 +86,15 @@ def decode(state: bytes) -> Profile:
     return _decode(memoryview(state)[1:])
 
 
+def read_whole(profile: Profile) -> None:
+    """Read all there is of a person, which is else read when it is asked for. Raises whatever is wrong with it."""
+    for log in profile.log.values():
+        for *_, number, props in log.entries():
+            unpack(props), profile.sites[number]
+    for activity in profile.pending:
+        unpack(activity.props)
+
+
 def _ids(profile: Profile) -> set[int]:
     if profile.ids is None:
         profile.ids = {id_hash for log in profile.log.values() for id_hash in log.ids}

@@ -127,6 +127,7 @@ class RuleSet:
         """
         causes = {}
         try:
+            people.read_whole(profile)
             self._timeline(compile_set([]), profile, now, **more)
         except Exception:
             return
@@ -151,8 +152,9 @@ class RuleSet:
             known, touched = self._blank(program, profile.kind), profile.log
         first = reading = program.renew(known.reading, facts, now, touched)
         nearest = known.flips[0][0] if known.flips else known.next_at
-        told = known.awaits or bool(profile.pending) or (nearest is not None and nearest <= now)
-        if reading.alike(known.reading) and not told:
+        # What was to come still comes, unless it is here, or made of what is new.
+        other = known.awaits or bool(profile.pending) or program.moves(reading, touched)
+        if reading.alike(known.reading) and not other and (nearest is None or nearest > now):
             return Timeline(known.bits, known.flips, known.next_at, reading)
         bits = current = program.decide(reading, facts)
         change = _change(facts, reading)

@@ -26,6 +26,7 @@ from segment_svc.domain import document
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import guarded, patient
+from segment_svc.flows.sweep import sweep
 from segment_svc.telemetry import BACKFILL
 
 PAGE, MOST_BYTES = (
@@ -69,6 +70,8 @@ async def step(deps: Deps) -> bool:
     if job is not None:
         deps.relay.wake()
         if job.complete:
+            while await sweep(deps):  # who fell due meanwhile must not enter after having left
+                deps.health.beat("backfill")
             await guarded(deps, lambda: swap(deps, job.id))
     return job is not None
 

@@ -6,6 +6,7 @@ its place, that one is dead-lettered as `poison`; otherwise the trouble is ours,
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -64,10 +65,10 @@ class Ingest:
         return await apply_events(self._deps, [], slices if self._logged else (), dead=dead)
 
     async def _harmless(self) -> bool:
-        """Whether an event that nobody can object to could be applied now."""
-        now = self._deps.clock.now_ms()
+        """Whether an event that nobody can object to, of somebody nobody knows, could be applied now."""
+        now, name = self._deps.clock.now_ms(), uuid.uuid4().hex
         event = {
-            "specversion": "1.0", "id": "rehearsal", "source": "segment-svc", "type": "page_view", "subject": "visitor:rehearsal",
+            "specversion": "1.0", "id": name, "source": "segment-svc", "type": "page_view", "subject": f"visitor:{name}",
             "time": datetime.fromtimestamp(now / 1000, UTC).isoformat(), "data": {},
         }  # fmt: skip
         incoming, dead = wire.decode(self._deps.codec, [Record("rehearsal", None, encode(event), HEADERS)], now=now)

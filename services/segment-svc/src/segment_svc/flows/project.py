@@ -37,6 +37,7 @@ async def project(deps: Deps, redis: Any) -> int:
             break
         after, total = found[-1][0], total + len(found)
         REWRITTEN.inc(len(found))
+        deps.health.beat("project")
         if not await redis.set(MARK, "claimed", xx=True, ex=CLAIM_S):
             return total
     await redis.set(MARK, "complete", xx=True)

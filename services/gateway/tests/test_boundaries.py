@@ -1,0 +1,102 @@
+"""What ends is gone when it ends, whoever is away: in memory, in what was said last, and at the edges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+from chassis.clock import ManualClock
+from chassis.problems import Problem
+from gateway.flows import decide as flow
+from gateway.flows.cart import _asked
+from gateway.flows.decide import Decider, decide
+from gateway.hot import Hot
+from gateway.kept import Kept
+from gateway.watch import Knowledge
+
+START, MINUTE = 1_800_000_000_000, 60_000
+
+
+class Shop:
+    """A sale until `ends`; `away`: the service does not answer."""
+
+    def __init__(self, ends: int) -> None:
+        self.ends, self.away, self.clock = ends, False, ManualClock(START)
+        none: Any = None
+        promo: Any = self
+        self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
+        common = {"version": 1, "segments": [], "groups": False, "boundaries": [], "changes": []}
+        slot = {"segments": [], "groups": False, "boundaries": [ends], "locales": ["*"]}
+        definitions = {"version": 1, "empty": "", "segments": [], "changes": []}
+        self.decider.knowledge.swap(definitions, {**common, "slots": {"top": slot}}, common)
+
+    async def ask(self, question: Mapping[str, Any]) -> Any:
+        if self.away:
+            raise httpx.ConnectError("away")
+        now = question["at_ms"]
+        blocks, until = (["sale"], self.ends) if now < self.ends else ([], None)
+        said = {"version": 1, "tags": [], "next_change_at": until, "messages": []}
+        return {**said, "slots": {"top": {"fallback": not blocks, "blocks": blocks}}}
+
+    async def see(self) -> tuple[list[str], int, bool]:
+        """(blocks, for how many seconds a cache may show them in all, whether that is degraded)."""
+        answer, _ = await decide(self.decider, self.decider.knowledge.plan("main", ["top"], "*"), None, dict)
+        body, cache = flow.decode(answer.body), dict(answer.headers)[b"cache-control"].decode()
+        fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
+        return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body
+
+
+class TestEnds:
+    @pytest.mark.parametrize("minutes", [1, 5, 7, 10, 45, 59, 61, 600])
+    async def test_a_block_is_gone_at_its_end_and_no_cache_may_show_it_longer(self, minutes: int) -> None:
+        shop = Shop(START + minutes * MINUTE)
+        for second in (*range(0, minutes * 60, 7), minutes * 60 - 1):
+            shop.clock.set(START + second * 1000)
+            blocks, life, _ = await shop.see()
+            assert blocks == ["sale"]
+            assert second + life <= minutes * 60, "as long as a cache may have it"
+        shop.clock.set(START + minutes * MINUTE)
+        assert (await shop.see())[0] == []
+
+    async def test_what_was_said_last_ends_too_and_is_never_taken_for_the_whole(self) -> None:
+        shop = Shop(START + 10 * MINUTE)
+        assert await shop.see() == (["sale"], 360, False)
+        shop.away = True
+        shop.clock.set(START + 10 * MINUTE - 1)
+        assert await shop.see() == (["sale"], 0, True)
+        shop.clock.set(START + 10 * MINUTE)
+        assert (await shop.see())[0::2] == ([], True)
+        shop.away = False
+        shop.clock.advance(6_000)
+        assert (await shop.see())[0::2] == ([], False)
+
+
+class TestDoor:
+    def test_a_query_that_was_read_before_is_still_for_those_who_read(self) -> None:
+        class Keys:
+            website = "main"
+
+            def require(self, *_: Any) -> Any:
+                return self
+
+        keys, none = Keys(), None
+        secrets: Any = {"secrets": ("s", "e"), "tokens": none}
+        door: Any = (none, Shop(START).decider, keys)
+        hot, scope = Hot(*door, **secrets), {"query_string": b"slots=top", "method": "GET"}
+        hot._plan(scope, b"k")
+        for method in ("POST", "DELETE", "PATCH"):
+            with pytest.raises(Problem) as refused:
+                hot._plan({**scope, "method": method}, b"k")
+            assert refused.value.status == 405
+
+    def test_fields_nobody_knows_are_named_as_pointers_and_not_all_of_very_many(self) -> None:
+        for names in (["a/b~c"], [f"x{n}" for n in range(10_000)], ["n" * 100_000]):
+            with pytest.raises(Problem) as refused:
+                _asked({"lines": [], **dict.fromkeys(names, 1)})
+            said = refused.value.response().body
+            assert len(said) < 10_000
+            assert b"/a~1b~0c" in said or names[0] != "a/b~c"
