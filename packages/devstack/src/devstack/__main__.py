@@ -34,7 +34,7 @@ NO_KAFKA = "No Kafka ({reason}): the collector hands events to segment-svc direc
 NO_EDGE = (
     "No Varnish ({reason}; as root on Debian it is installed): the shop asks the gateway, there are no hits to see"
 )
-FOLLOW_S, SHOP_S = 1.0, 20
+LOOK_S, SHOP_S = 1.0, 20
 
 
 asked: list[bool] = []  # a signal came
@@ -136,6 +136,7 @@ class Run:
         values = {
             "GATEWAY": stack.url, "EDGE": stack.edges[0] if stack.edges else "", "PORT": str(port),
             "PUBLISHABLE": known.publishable, "SECRET": known.secret, "JWT": known.jwt, "SESSION": known.session,
+            "FRONT": known.front,
         }  # fmt: skip
         env = {f"STOREFRONT_{name}": value for name, value in values.items()}
         child = Child(
@@ -143,20 +144,6 @@ class Run:
         )
         self.started(child)
         child.wait_ready(port, seconds=SHOP_S)
-
-
-def follow(stack: Stack, edge: Varnish) -> None:
-    """Give the edge the gateway's configuration, when it is another one: a publish can add segments. Raises StartFailed."""
-    if not stack.serves("gateway"):  # our key is for nobody else
-        return
-    try:
-        answer = httpx.get(
-            f"{stack.url}/admin/v1/edge/vcl", headers={"x-api-key": stack.secrets.admin}, trust_env=False
-        )
-    except httpx.HTTPError:
-        return
-    if answer.status_code == 200:
-        edge.use(answer.text)
 
 
 def again(running: Run, stack: Stack) -> Iterator[Child]:
@@ -168,18 +155,16 @@ def again(running: Run, stack: Stack) -> Iterator[Child]:
     yield from stack.mend()
 
 
-def wait(running: Run, stack: Stack, edge: Varnish | None) -> None:
-    """Until a signal: what ended is started again, and the edge is kept current."""
+def wait(running: Run, stack: Stack) -> None:
+    """Until a signal: what ended is started again."""
     told = ""
     while True:
-        time.sleep(FOLLOW_S)
+        time.sleep(LOOK_S)
         heard()
         try:
             for child in again(running, stack):
                 told_of = f"{child.name} ended {child.how} and is started again; its log is {child.log}"
                 print(told_of, file=sys.stderr, flush=True)
-            if edge is not None:
-                follow(stack, edge)
         except StartFailed as error:
             if str(error) != told:
                 told = str(error)
@@ -200,12 +185,12 @@ def run(claim: Claim) -> None:
         stack = running.started(Stack(STATE, database, redis, bootstrap, edges, gateway_port=gateway_port))
         print(seed(stack), flush=True)
         if edge is not None:
-            follow(stack, edge)
+            edge.use(stack.edge_configuration())
         running.shop(stack, shop_port)
         shop = f"http://localhost:{shop_port}/"
         claim.announce(gateway=stack.url, shop=shop, kafka=bootstrap)
         print(_guide(stack, shop, bootstrap, time.monotonic() - began), flush=True)
-        wait(running, stack, edge)
+        wait(running, stack)
 
 
 def main() -> int:

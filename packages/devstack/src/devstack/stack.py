@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jwt
 
+from devstack import varnish
 from devstack.process import ATTEMPTS, LOOPBACK, Child, PortTaken, StartFailed, bindable, free_port, listens
 
 SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
@@ -101,6 +102,12 @@ class Stack:
     def url(self) -> str:
         """The gateway."""
         return f"http://{LOOPBACK}:{self.ports['gateway']}"
+
+    def edge_configuration(self) -> str:
+        """What an edge in front of the gateway is to use."""
+        known, gateway = self.secrets, f"{LOOPBACK}:{self.ports['gateway']}"
+        keys = {"context": known.context, "edge": known.edge, "front": known.front, "purge": known.purge}
+        return varnish.configuration(gateway=gateway, **keys)
 
     def env(self, service: str) -> dict[str, str]:
         """The settings of a service."""

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import jwt
@@ -49,13 +50,17 @@ LOGIN_S, ANSWER_S = 3.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`edge` is the cache in front of the gateway, if any; `jwt` and `session` sign customer tokens and our own cookie."""
+    """`edge` is the cache in front of the gateway, if any; `jwt` and `session` sign customer tokens and our own cookie.
+
+    `front` vouches for where a shopper is.
+    """
 
     gateway: str
     publishable: str
     secret: str
     jwt: str
     session: str
+    front: str
     edge: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
@@ -168,7 +173,7 @@ class Shop:
         if who.id:
             sent["authorization"] = f"Bearer {customer_token(self._settings.jwt, who.id)}"
         if who.region:
-            sent["x-geo-region"] = who.region
+            sent |= {"x-fact-region": quote(who.region), "x-front-key": self._settings.front}
         base = self._settings.edge if path == DECISIONS and self._settings.edge else self._settings.gateway
         timeout = {"timeout": httpx.Timeout(ANSWER_S).as_dict()}
         raw = [(n.encode(), v.encode("latin-1")) for n, v in sent.items()]
