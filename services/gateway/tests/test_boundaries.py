@@ -13,10 +13,11 @@ from chassis.clock import ManualClock
 from chassis.problems import Problem
 from gateway.flows import decide as flow
 from gateway.flows.cart import _asked
-from gateway.flows.decide import Decider, decide
+from gateway.flows.decide import Decider
 from gateway.hot import Hot
 from gateway.kept import Kept
 from gateway.watch import Knowledge
+from rigged import RINGS, release, slot, stranger_asks
 
 START, MINUTE = 1_800_000_000_000, 60_000
 
@@ -29,10 +30,7 @@ class Shop:
         none: Any = None
         promo: Any = self
         self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
-        common = {"version": 1, "segments": [], "groups": False, "boundaries": [], "changes": []}
-        slot = {"segments": [], "groups": False, "boundaries": [ends], "locales": ["*"]}
-        definitions = {"version": 1, "empty": "", "segments": [], "changes": []}
-        self.decider.knowledge.swap(definitions, {**common, "slots": {"top": slot}}, common)
+        self.decider.knowledge.swap(*release(1, top=slot(boundaries=[ends])))
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         if self.away:
@@ -44,8 +42,8 @@ class Shop:
 
     async def see(self) -> tuple[list[str], int, bool]:
         """(blocks, for how many seconds a cache may show them in all, whether that is degraded)."""
-        answer, _ = await decide(self.decider, self.decider.knowledge.plan("main", ["top"], "*"), None, dict)
-        body, cache = flow.decode(answer.body), dict(answer.headers)[b"cache-control"].decode()
+        answer = await stranger_asks(self.decider, self.decider.knowledge.plan("main", ["top"], "*"))
+        body, cache = flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
         fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
         return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body
 
@@ -83,10 +81,10 @@ class TestDoor:
             def require(self, *_: Any) -> Any:
                 return self
 
-        keys, none = Keys(), None
-        secrets: Any = {"secrets": ("s", "e"), "tokens": none}
+        keys = Keys()
+        none: Any = None
         door: Any = (none, Shop(START).decider, keys)
-        hot, scope = Hot(*door, **secrets), {"query_string": b"slots=top", "method": "GET"}
+        hot, scope = Hot(*door, rings=RINGS, tokens=none), {"query_string": b"slots=top", "method": "GET"}
         hot._plan(scope, b"k")
         for method in ("POST", "DELETE", "PATCH"):
             with pytest.raises(Problem) as refused:

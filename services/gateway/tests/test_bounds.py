@@ -13,18 +13,16 @@ import httpx
 import pytest
 import uvicorn
 from chassis.clock import SystemClock
-from conditions.context import TEXTS
+from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, visitor_cookie
-from gateway.domain.targeting import MOST_TEXT, request_context
-from gateway.flows.decide import Decider, decide
-from gateway.hot import Hot
+from gateway.flows.decide import Decider
+from gateway.hot import MOST_VALUE, Hot
 from gateway.kept import Kept
 from gateway.upstreams import MOST_IDLE_S, Coalescer
 from gateway.watch import Knowledge
 from hypothesis import given
 from hypothesis import strategies as st
-
-SECRET = "s" * 32
+from rigged import RING, RINGS, release, slot, stranger_asks
 
 
 class Service:
@@ -45,11 +43,7 @@ class Service:
 
 
 def publish(knowledge: Knowledge, version: int) -> None:
-    slot = {"segments": [], "groups": False, "boundaries": [], "locales": ["*"]}
-    targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
-    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
-    many = {**slot, "locales": ["*", "de", "de-AT", *map(str, range(1000))]}
-    knowledge.swap(definitions, {**targeting, "slots": {"top": slot, "side": many}}, targeting)
+    knowledge.swap(*release(version, top=slot(), side=slot("de", "de-AT", *map(str, range(1000)))))
 
 
 @pytest.fixture
@@ -64,8 +58,8 @@ def decider(service: Service) -> Decider:
 
 
 async def shown(decider: Decider, *slots: str, locale: str = "*") -> dict[str, Any]:
-    answer, _ = await decide(decider, decider.knowledge.plan("main", sorted(slots), locale), None, dict)
-    assert dict(answer.headers)[b"content-length"] == b"%d" % len(answer.body)
+    answer = await stranger_asks(decider, decider.knowledge.plan("main", sorted(slots), locale))
+    assert dict(answer.shared)[b"content-length"] == b"%d" % len(answer.body)
     return dict(httpx.Response(200, content=answer.body).json())
 
 
@@ -146,28 +140,38 @@ class TestRemembered:
 
     def test_cookies_take_the_same_place_however_long_they_are(self) -> None:
         none: Any = None
-        hot = Hot(none, none, none, secrets=(SECRET, "e"), tokens=none)
-        name, value = visitor_cookie(SECRET, bytes(16))
+        hot = Hot(none, none, none, rings=RINGS, tokens=none)
+        name, value = visitor_cookie(RING, bytes(16))
         tracemalloc.start()
         try:
             for n in range(500):
                 junk = b"x=%d; y=" % n + b"z" * 20_000
-                assert hot._identity(junk, b"") is None
-                assert hot._identity(junk + f"; {VISITOR}={value}".encode(), b"") == f"v:{name}".encode()
-                assert hot._identity(junk + f"; {VISITOR}={value[:-1]}".encode(), b"") is None
+                assert hot._identity({b"cookie": junk}) is None
+                assert hot._identity({b"cookie": junk + f"; {VISITOR}={value}".encode()}) == f"v:{name}".encode()
+                assert hot._identity({b"cookie": junk + f"; {VISITOR}={value[:-1]}".encode()}) is None
             assert tracemalloc.get_traced_memory()[0] < 1 << 20
         finally:
             tracemalloc.stop()
 
 
 class TestContext:
-    def test_no_field_is_longer_than_a_condition_may_have_to_look_at(self) -> None:
-        long = "a" + "\u0301" * 5000
-        names = ("referer", "user-agent", "accept-language", "x-geo-country", "x-geo-region", "x-geo-city")
-        query = dict.fromkeys(("locale", "path", "visit", "utm_source", "utm_medium", "utm_campaign"), long)
-        found = request_context(dict.fromkeys(names, long), query, now_ms=0, zone=ZoneInfo("UTC"))
-        assert {name for name in TEXTS if name != "device"} == {n for n, v in found.items() if v == long[:MOST_TEXT]}
-        assert max(len(v) for v in found.values() if isinstance(v, str)) == MOST_TEXT
+    @pytest.mark.parametrize("front", [b"front", b"another"])
+    def test_no_field_is_longer_than_a_condition_may_have_to_look_at_and_facts_come_from_the_front(
+        self, front: bytes
+    ) -> None:
+        class Keys:
+            def find(self, _: bytes) -> None:
+                return None
+
+        long, none = "a" * 500, None
+        sources: Any = (none, none, Keys())
+        headers = {f"x-fact-{name}".encode(): long.encode() for name in FACTS}
+        headers |= {b"referer": long.encode(), b"accept-language": long.encode(), b"x-front-key": front}
+        query = "&".join(f"{name}={long}" for name in ("path", "landing_page", "visit", *PAGE, *FACTS))
+        hot = Hot(*sources, rings=RINGS, tokens=sources[0])
+        facts, page = hot.request({"query_string": query.encode()}, headers)
+        assert facts == (dict.fromkeys(FACTS, long[:MOST_VALUE]) if front == b"front" else {})
+        assert page == dict.fromkeys(PAGE, long[:MOST_VALUE])
 
 
 class Upstreams:

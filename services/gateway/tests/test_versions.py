@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from chassis.clock import SystemClock
 from gateway.flows import decide as flow
-from gateway.flows.decide import Decider, decide
+from gateway.flows.decide import Decider
 from gateway.hot import Hot
 from gateway.kept import Kept
 from gateway.watch import Knowledge
+from rigged import RINGS, release, slot, stranger_asks
 
 KNOWN = 2
 
@@ -34,10 +35,7 @@ class Service:
 
 
 def publish(knowledge: Knowledge, version: int) -> None:
-    slot = {"segments": [], "groups": False, "boundaries": [], "locales": ["*"]}
-    targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
-    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
-    knowledge.swap(definitions, {**targeting, "slots": {"top": slot}}, targeting)
+    knowledge.swap(*release(version, top=slot()))
 
 
 def shop(content: Service, promo: Service) -> Decider:
@@ -50,8 +48,8 @@ def shop(content: Service, promo: Service) -> Decider:
 
 async def get(decider: Decider) -> tuple[dict[str, Any], str]:
     """(body, cache-control) of one request."""
-    answer, _ = await decide(decider, decider.knowledge.plan("main", ["top"], "*"), None, dict)
-    return flow.decode(answer.body), dict(answer.headers)[b"cache-control"].decode()
+    answer = await stranger_asks(decider, decider.knowledge.plan("main", ["top"], "*"))
+    return flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +100,8 @@ async def test_what_was_asked_before_a_publish_is_not_shared_after_it() -> None:
     decider = shop(content, Service(KNOWN))
     plan = decider.knowledge.plan("main", ["top"], "*")
     publish(decider.knowledge, KNOWN + 1)
-    answer, _ = await decide(decider, plan, None, dict)
-    assert dict(answer.headers)[b"cache-control"] == b"private, no-store"
+    answer = await stranger_asks(decider, plan)
+    assert dict(answer.shared)[b"cache-control"] == b"private, no-store"
     assert len(decider.knowledge.answers) == 0
 
 
@@ -115,10 +113,10 @@ def test_queries_of_old_releases_keep_no_plans_of_theirs() -> None:
             return self
 
     decider = shop(Service(KNOWN), Service(KNOWN))
-    known, none, keys = decider.knowledge, None, Keys()
+    known, keys = decider.knowledge, Keys()
+    none: Any = None
     door: Any = (none, decider, keys)
-    secrets: Any = {"secrets": ("s", "e"), "tokens": none}
-    hot, refs = Hot(*door, **secrets), []
+    hot, refs = Hot(*door, rings=RINGS, tokens=none), []
     for version in range(3, 9):
         publish(known, version)
         refs.append(weakref.ref(known.plans))

@@ -36,7 +36,10 @@ class Shopper:
     """Somebody with a browser, and a token once logged in. `region` is what a trusted front says of where they are."""
 
     def __init__(self, url: str, secrets: Secrets, *, customer: str = "", region: str = "") -> None:
-        headers = {"x-api-key": secrets.publishable, **({"x-fact-region": region, "x-front-key": secrets.front} if region else {})}
+        headers = {
+            "x-api-key": secrets.publishable,
+            **({"x-fact-region": region, "x-front-key": secrets.front} if region else {}),
+        }
         if customer:
             headers["authorization"] = f"Bearer {customer_token(secrets.jwt, customer)}"
         self._client = httpx.Client(base_url=url, headers=headers)

@@ -1,0 +1,34 @@
+"""Requests of somebody nobody knows, and what services say of a shop with one version of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.domain.answer import Answer
+from gateway.domain.signing import Ring
+from gateway.domain.targeting import Plan
+from gateway.flows.decide import Decider, decide, look_up
+from gateway.hot import Rings
+
+RING = Ring("1:" + "s" * 32)
+RINGS = Rings(RING, RING, RING, b"front")
+
+
+def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:
+    """What content-svc says of a slot for everybody."""
+    common = {"websites": [], "segments": [], "groups": []}
+    return {**common, "boundaries": list(boundaries), "locales": ["*", *locales]}
+
+
+def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Definitions, content and promotions of a version, as `Knowledge.swap` takes them."""
+    common = {"version": version, "changes": []}
+    return {**common, "empty": "", "segments": []}, {**common, "slots": slots}, {**common, "rules": []}
+
+
+async def stranger_asks(decider: Decider, plan: Plan) -> Answer:
+    """The answer for a stranger of whom nothing else is known."""
+    now_ms = decider.clock.now_ms()
+    known = await look_up(decider, None, now_ms)
+    return await decide(decider, plan, known, known.seen({}, {}), now_ms)
