@@ -1,5 +1,9 @@
 # "Base and mask": pages are cached by what matters to each URL. Nothing here names a segment, a group or a page, and nothing
-# has to be loaded again because of one. Names after a dollar sign are put in when the edge starts (run.sh): addresses and secrets.
+# has to be loaded again because of one. Secrets come from the environment of varnishd, the gateway's address from backend.vcl
+# (run.sh):
+#   EDGE_ID, EDGE_KEY           what this edge proves with how it keys
+#   CONTEXT_ID, CONTEXT_KEY     signs context cookies; CONTEXT_ID_OLD, CONTEXT_KEY_OLD did so before, and may be empty
+#   FRONT_KEY                   vouches for the facts of a request      PURGE_KEY   opens PURGE
 #
 # The object of a URL fetched as a stranger is the base; it carries X-Aud-Mask, the codes and facts its answer depends on.
 # Who differs from a stranger in none of them is answered with it. Anybody else is looked up a second time, under the values
@@ -11,8 +15,16 @@ import digest;
 import str;
 import xkey;
 
-backend gateway { .host = "$host"; .port = "$port"; .first_byte_timeout = 5s; .probe = {
-    .request = "GET /healthz HTTP/1.1" "Host: edge" "Connection: close"; .interval = 1s; .timeout = 1s; .threshold = 2; .window = 3; } }
+include "backend.vcl";
+
+sub vcl_init {
+    if (std.getenv("EDGE_ID") !~ "^[a-z0-9]{1,16}$" || std.getenv("CONTEXT_ID") !~ "^[a-z0-9]{1,16}$"
+        || std.getenv("EDGE_KEY") !~ "^.{32}" || std.getenv("CONTEXT_KEY") !~ "^.{32}"
+        || std.getenv("FRONT_KEY") !~ "^.{32}" || std.getenv("PURGE_KEY") !~ "^.{32}"
+        || std.getenv("CONTEXT_KEY_OLD") !~ "^(.{32}.*)?$") {
+        return (fail("a key of the edge is missing, or shorter than 32 characters"));
+    }
+}
 
 sub vcl_recv {
     if (req.restarts > 0) {
@@ -21,7 +33,7 @@ sub vcl_recv {
     }
     call forget;
     if (req.method == "PURGE") {
-        if (req.http.X-Purge-Key != "$purge_key") { return (synth(404)); }
+        if (req.http.X-Purge-Key != std.getenv("PURGE_KEY")) { return (synth(404)); }
         if (req.http.Xkey-Softpurge) { return (synth(200, "purged " + xkey.softpurge(req.http.Xkey-Softpurge))); }
         return (synth(200, "purged " + xkey.purge(req.http.Xkey-Purge)));
     }
@@ -32,8 +44,8 @@ sub vcl_recv {
     call canonical;
     set req.http.X-Edge-Step = "base";
     cookie.parse(req.http.Cookie);
-    if (req.http.Cookie ~ "(^|; *)$visitor_cookie=.*; *$visitor_cookie=") { return (pass); }  # two readers, two persons
-    if (cookie.isset("$visitor_cookie")) {  # somebody: shared with only when in a genuine context of his own
+    if (req.http.Cookie ~ "(^|; *)__Host-ff_vid=.*; *__Host-ff_vid=") { return (pass); }  # two readers, two persons
+    if (cookie.isset("__Host-ff_vid")) {  # somebody: shared with only when in a genuine context of his own
         set req.http.X-Edge-Step = "own";
         call context;
         if (req.http.X-Edge-Step == "own") { return (pass); }
@@ -52,17 +64,17 @@ sub forget {  # what only an edge says
 }
 
 sub facts {  # what is known of where and with what: by a front that has the key, never by a browser; the device we see ourselves
-    if (req.http.X-Front-Key != "$front_key") {
+    if (req.http.X-Front-Key != std.getenv("FRONT_KEY")) {
         unset req.http.X-Fact-Country;
         unset req.http.X-Fact-Region;
         unset req.http.X-Fact-City;
         unset req.http.X-Fact-Device;
     }
     unset req.http.X-Front-Key;
-    if (req.http.X-Fact-Country !~ "^[A-Za-z]{2}$$") { unset req.http.X-Fact-Country; }
-    if (req.http.X-Fact-Region !~ "^[A-Za-z0-9-]{1,10}$$") { unset req.http.X-Fact-Region; }
-    if (req.http.X-Fact-City !~ "^[A-Za-z0-9%_-]{1,100}$$") { unset req.http.X-Fact-City; }
-    if (req.http.X-Fact-Device !~ "^(mobile|tablet|desktop)$$") {
+    if (req.http.X-Fact-Country !~ "^[A-Za-z]{2}$") { unset req.http.X-Fact-Country; }
+    if (req.http.X-Fact-Region !~ "^[A-Za-z0-9-]{1,10}$") { unset req.http.X-Fact-Region; }
+    if (req.http.X-Fact-City !~ "^[A-Za-z0-9%_-]{1,100}$") { unset req.http.X-Fact-City; }
+    if (req.http.X-Fact-Device !~ "^(mobile|tablet|desktop)$") {
         set req.http.X-Fact-Device = "desktop";
         if (req.http.User-Agent ~ "(?i)mobi") { set req.http.X-Fact-Device = "mobile"; }
     }
@@ -70,33 +82,35 @@ sub facts {  # what is known of where and with what: by a front that has the key
 
 sub canonical {  # one URL for one question: what nobody looks at is dropped, and no order makes another object
     set req.http.X-Edge-Url = req.url;
-    set req.http.X-Edge-Aud = regsub(req.url, "^[^?]*[?](.*&)?slots=([^&]*).*$$", "\2");
+    set req.http.X-Edge-Aud = regsub(req.url, "^[^?]*[?](.*&)?slots=([^&]*).*$", "\2");
     if (req.http.X-Edge-Aud == req.url) { set req.http.X-Edge-Aud = ""; }
     set req.http.X-Edge-Aud = regsuball(req.http.X-Edge-Aud, "(?i)%2c", ",");
     set req.http.X-Edge-Mask = std.querysort("/?" + regsuball(req.http.X-Edge-Aud, ",", "&"));
     set req.http.X-Edge-Mask = regsuball(regsub(req.http.X-Edge-Mask, "^/[?]?", ""), "&+", ",");
     set req.url = "/v1/decisions?slots=" + req.http.X-Edge-Mask;
     if (req.http.X-Edge-Url ~ "[?&]locale=[^&]") {
-        set req.url = req.url + "&locale=" + regsub(req.http.X-Edge-Url, "^[^?]*[?](.*&)?locale=([^&]*).*$$", "\2");
+        set req.url = req.url + "&locale=" + regsub(req.http.X-Edge-Url, "^[^?]*[?](.*&)?locale=([^&]*).*$", "\2");
     }
     unset req.http.X-Edge-Aud;
     unset req.http.X-Edge-Mask;
 }
 
 sub context {  # .s3.g. | expiry | key id | signature over these and the visitor cookie
-    if (cookie.get("$context_cookie") ~ "^[.][.a-z0-9]*[|][0-9]{10}[|][a-z0-9]+[|][A-Za-z0-9_-]{43}$$") {
-        set req.http.X-Edge-Mask = regsub(cookie.get("$context_cookie"), "[|][A-Za-z0-9_-]{43}$$", "");
-        set req.http.X-Edge-Aud = regsub(cookie.get("$context_cookie"), "^.*[|]", "");
-        if (std.time(regsub(req.http.X-Edge-Mask, "^[^|]*[|]([0-9]{10}).*$$", "\1"), now - 1s) > now
-            && ((req.http.X-Edge-Mask ~ "[|]$context_id_1$$" && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
-                    digest.hmac_sha256("$context_key_1", req.http.X-Edge-Mask + "|" + cookie.get("$visitor_cookie"))))
-            || (req.http.X-Edge-Mask ~ "[|]$context_id_2$$" && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
-                    digest.hmac_sha256("$context_key_2", req.http.X-Edge-Mask + "|" + cookie.get("$visitor_cookie")))))) {
+    if (cookie.get("__Host-ff_ctx") ~ "^[.][.a-z0-9]*[|][0-9]{10}[|][a-z0-9]+[|][A-Za-z0-9_-]{43}$") {
+        set req.http.X-Edge-Mask = regsub(cookie.get("__Host-ff_ctx"), "[|][A-Za-z0-9_-]{43}$", "");
+        set req.http.X-Edge-Aud = regsub(cookie.get("__Host-ff_ctx"), "^.*[|]", "");
+        set req.http.X-Edge-Key = regsub(req.http.X-Edge-Mask, "^.*[|]", "");
+        if (std.time(regsub(req.http.X-Edge-Mask, "^[^|]*[|]([0-9]{10}).*$", "\1"), now - 1s) > now
+            && ((req.http.X-Edge-Key == std.getenv("CONTEXT_ID") && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
+                    digest.hmac_sha256(std.getenv("CONTEXT_KEY"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid"))))
+            || (std.getenv("CONTEXT_KEY_OLD") != "" && req.http.X-Edge-Key == std.getenv("CONTEXT_ID_OLD") && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
+                    digest.hmac_sha256(std.getenv("CONTEXT_KEY_OLD"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid")))))) {
             set req.http.X-Edge-Step = "base";
-            set req.http.X-Edge-Codes = regsub(req.http.X-Edge-Mask, "[|].*$$", "");
+            set req.http.X-Edge-Codes = regsub(req.http.X-Edge-Mask, "[|].*$", "");
         }
         unset req.http.X-Edge-Mask;
         unset req.http.X-Edge-Aud;
+        unset req.http.X-Edge-Key;
     }
 }
 
@@ -219,7 +233,7 @@ sub vcl_miss {
 sub vcl_backend_fetch {
     unset bereq.http.X-Edge-Codes;
     unset bereq.http.X-Edge-Proof;
-    set bereq.http.X-Front-Key = "$front_key";
+    set bereq.http.X-Front-Key = std.getenv("FRONT_KEY");
     if (bereq.http.X-Edge-Step == "base" && !bereq.uncacheable) {
         unset bereq.http.Cookie;
         unset bereq.http.X-Front-Key;
@@ -238,8 +252,8 @@ sub vcl_backend_fetch {
 }
 
 sub prove {
-    set bereq.http.X-Edge-Key = "$edge_id";
-    set bereq.http.X-Edge-Proof = digest.base64url_nopad_hex(digest.hmac_sha256("$edge_key", "mask1|" + bereq.http.X-Edge-Mask
+    set bereq.http.X-Edge-Key = std.getenv("EDGE_ID");
+    set bereq.http.X-Edge-Proof = digest.base64url_nopad_hex(digest.hmac_sha256(std.getenv("EDGE_KEY"), "mask1|" + bereq.http.X-Edge-Mask
         + "|" + bereq.http.X-Edge-Aud + "|" + bereq.http.X-Api-Key + "|" + bereq.url));
 }
 
@@ -256,7 +270,7 @@ sub vcl_backend_response {
     set beresp.keep = 0s;
     if (beresp.http.Cache-Control ~ "stale-if-error=[0-9]+") {
         set beresp.grace = std.duration(
-            regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$$", "\1") + "s", 0s);
+            regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1") + "s", 0s);
     }
 }
 

@@ -1,27 +1,21 @@
 #!/bin/sh
-# Serves by the VCL of the gateway, and takes the new one when other segments begin to matter.
-#   GATEWAY host:port as the edge reaches it   EDGE_KEY_FILE an API key of kind edge   EDGE_MEMORY 256m   EDGE_FOLLOW_S 2
+# Serves by edge.vcl: nothing that a merchant does needs another one.
+#   GATEWAY host:port as the edge reaches it   EDGE_MEMORY 256m
+#   CONTEXT_KEYS_FILE, EDGE_KEYS_FILE   lists `id:secret,id:secret`, the newest first, as the gateway has them
+#   FRONT_KEY_FILE, PURGE_KEY_FILE
 set -eu
-work=/work
-key="X-Api-Key: $(cat "$EDGE_KEY_FILE")"
+entry() { cut -d, -f"$2" "$1"; } # of a list; what has no comma is its own second entry, and as good
 
-fetch() { curl -fsS --max-time 5 -H "$key" "http://$GATEWAY/admin/v1/edge/vcl?backend=$GATEWAY" -o "$work/next.vcl"; }
+context=$(entry "$CONTEXT_KEYS_FILE" 1) old=$(entry "$CONTEXT_KEYS_FILE" 2) edge=$(entry "$EDGE_KEYS_FILE" 1)
+export CONTEXT_ID="${context%%:*}" CONTEXT_KEY="${context#*:}" CONTEXT_ID_OLD="${old%%:*}" CONTEXT_KEY_OLD="${old#*:}"
+export EDGE_ID="${edge%%:*}" EDGE_KEY="${edge#*:}"
+FRONT_KEY=$(cat "$FRONT_KEY_FILE") PURGE_KEY=$(cat "$PURGE_KEY_FILE")
+export FRONT_KEY PURGE_KEY
 
-until fetch; do sleep 1; done
-cp "$work/next.vcl" "$work/now.vcl"
-varnishd -F -n "$work/run" -a :8080 -f "$work/now.vcl" -s "malloc,${EDGE_MEMORY:-256m}" &
-server=$!
-trap 'kill "$server"' TERM INT
-
-number=0
-while kill -0 "$server" 2>/dev/null; do
-    sleep "${EDGE_FOLLOW_S:-2}" & wait $! || true
-    if fetch 2>/dev/null && ! cmp -s "$work/next.vcl" "$work/now.vcl"; then
-        number=$((number + 1))
-        cp "$work/next.vcl" "$work/now.vcl"
-        varnishadm -n "$work/run" vcl.load "v$number" "$work/now.vcl" >/dev/null \
-            && varnishadm -n "$work/run" vcl.use "v$number" >/dev/null \
-            && echo "vcl v$number in use"
-    fi
-done
-wait "$server"
+cat > /work/backend.vcl <<END
+backend gateway {
+    .host = "${GATEWAY%:*}"; .port = "${GATEWAY##*:}"; .first_byte_timeout = 5s;
+    .probe = { .url = "/healthz"; .interval = 1s; .timeout = 1s; .threshold = 2; .window = 3; }
+}
+END
+exec varnishd -F -n /work/run -a :8080 -f /edge/edge.vcl -p vcl_path=/work -s "malloc,${EDGE_MEMORY:-256m}"

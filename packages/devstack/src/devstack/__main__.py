@@ -21,10 +21,10 @@ from contracts import topics
 from devstack import install, kafka, varnish
 from devstack.claim import Claim, Runs
 from devstack.kafka import Kafka
-from devstack.process import Child, StartFailed, bindable, direct
+from devstack.process import LOOPBACK, Child, StartFailed, bindable, direct
 from devstack.servers import Postgres, Valkey
 from devstack.shop.seed import seed
-from devstack.stack import Stack
+from devstack.stack import Secrets, Stack
 from devstack.varnish import Varnish
 
 STATE = Path(".run").resolve()
@@ -121,13 +121,13 @@ class Run:
         return bootstrap
 
     def edge(self) -> Varnish | None:
-        """Varnish, without a configuration yet."""
+        """Varnish, without a gateway yet."""
         if varnish.available():
             install.packages(varnish.PACKAGES)
         if missing := varnish.available():
             print(NO_EDGE.format(reason=missing), flush=True)
             return None
-        edge: Varnish = self.started(Varnish(self.state))
+        edge: Varnish = self.started(Varnish(self.state, Secrets.of(self.state).edge_keys()))
         return edge
 
     def shop(self, stack: Stack, port: int) -> None:
@@ -185,7 +185,7 @@ def run(claim: Claim) -> None:
         stack = running.started(Stack(STATE, database, redis, bootstrap, edges, gateway_port=gateway_port))
         print(seed(stack), flush=True)
         if edge is not None:
-            edge.use(stack.edge_configuration())
+            edge.use(f"{LOOPBACK}:{stack.ports['gateway']}")
         running.shop(stack, shop_port)
         shop = f"http://localhost:{shop_port}/"
         claim.announce(gateway=stack.url, shop=shop, kafka=bootstrap)

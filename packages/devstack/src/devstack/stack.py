@@ -15,7 +15,6 @@ from pathlib import Path
 
 import jwt
 
-from devstack import varnish
 from devstack.process import ATTEMPTS, LOOPBACK, Child, PortTaken, StartFailed, bindable, free_port, listens
 
 SERVICES = ("segment_svc", "content_svc", "promo_svc", "gateway")
@@ -58,6 +57,11 @@ class Secrets:
             aside.write_text(json.dumps(made))
             aside.rename(path)
         return cls(**made)
+
+    def edge_keys(self) -> dict[str, str]:
+        """What an edge has in its environment."""
+        ids = {"EDGE_ID": "1", "CONTEXT_ID": "1"}
+        return {**ids, **{f"{name.upper()}_KEY": getattr(self, name) for name in ("edge", "context", "front", "purge")}}
 
     def jwks(self) -> str:
         """The key set of customer tokens: one shared secret, for development only."""
@@ -102,12 +106,6 @@ class Stack:
     def url(self) -> str:
         """The gateway."""
         return f"http://{LOOPBACK}:{self.ports['gateway']}"
-
-    def edge_configuration(self) -> str:
-        """What an edge in front of the gateway is to use."""
-        known, gateway = self.secrets, f"{LOOPBACK}:{self.ports['gateway']}"
-        keys = {"context": known.context, "edge": known.edge, "front": known.front, "purge": known.purge}
-        return varnish.configuration(gateway=gateway, **keys)
 
     def env(self, service: str) -> dict[str, str]:
         """The settings of a service."""

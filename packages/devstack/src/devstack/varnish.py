@@ -1,18 +1,19 @@
-"""Varnish of the system, on a free port. It has its port before it has a configuration, and takes every new one live."""
+"""Varnish of the system, on a free port. It has its port before it knows the gateway's."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 
 from devstack.process import LOOPBACK, Child, StartFailed, on_free_port
 from devstack.servers import enterable, unprivileged
 
 PACKAGES = ("varnish", "varnish-modules", "varnish-vmod-digest")
 VCL = Path(__file__).parents[4] / "deploy" / "edge" / "edge.vcl"
+BACKEND = """backend gateway { .host = "%s"; .port = "%s"; .first_byte_timeout = 5s; }
+"""
 NOTHING = "vcl 4.1; backend none none; sub vcl_recv { return (synth(503)); }"
 
 
@@ -25,24 +26,15 @@ def available() -> str | None:
     return f"Varnish modules are missing: {', '.join(missing)}" if missing else None
 
 
-def configuration(*, gateway: str, context: str, edge: str, front: str, purge: str) -> str:
-    """The edge's, for a gateway at host:port, with one key of each kind."""
-    host, _, port = gateway.rpartition(":")
-    return Template(VCL.read_text()).substitute(
-        host=host, port=port, visitor_cookie="__Host-ff_vid", context_cookie="__Host-ff_ctx", context_id_1="1",
-        context_key_1=context, context_id_2="-", context_key_2="", edge_id="1", edge_key=edge, front_key=front, purge_key=purge,
-    )  # fmt: skip
-
-
 class Varnish:
-    """One instance; answers 503 until it is told what to `use`."""
+    """One instance with the keys of an edge (deploy/edge/edge.vcl); answers 503 until it is told of a gateway."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, keys: Mapping[str, str]) -> None:
         # Not as root: it would change its user, and with that forget that it is to end when we do.
         self._uid = unprivileged()
         self._home = enterable(state / "varnish", self._uid)
-        self.port, self._used, self._number = 0, NOTHING, 0
-        self._work = self._home
+        self.port, self._number = 0, 0
+        self._work, self._keys = self._home, keys
         self._child: Child | None = None
 
     @property
@@ -61,31 +53,27 @@ class Varnish:
         self._work = self._home / f"work-{port}"
         argv = [
             "varnishd", "-F", "-a", f"{LOOPBACK}:{port}", "-f", str(self._home / "nothing.vcl"), "-n", str(self._work),
-            "-s", "malloc,64m",
+            "-s", "malloc,64m", "-p", f"vcl_path={self._home}",
         ]  # fmt: skip
-        self._child = Child("Varnish", argv, self._home / "log", user=self._uid, cwd=self._home)
+        log = self._home / "log"
+        self._child = Child("Varnish", argv, log, env=self._keys, user=self._uid, cwd=self._home)
         self._child.start()
         self._child.wait_ready(port, self._answers, seconds=30)
 
     def _answers(self) -> bool:
         return "Child in state running" in self._admin("status")[1]
 
-    def use(self, vcl: str) -> bool:
-        """Take a configuration in place of the last; False when it is the same. Raises StartFailed for a broken one."""
-        if vcl == self._used:
-            return False
+    def use(self, gateway: str, vcl: Path = VCL) -> None:
+        """Answer by a configuration, for a gateway at host:port. Raises StartFailed for a broken one."""
         self._number += 1
-        file, name = self._home / "edge.vcl", f"v{self._number}"
-        file.touch(mode=0o600)
-        if self._uid is not None:
-            os.chown(file, self._uid, self._uid)
-        file.write_text(vcl)
+        name, (host, _, port) = f"v{self._number}", gateway.rpartition(":")
+        file = self._home / f"{name}.vcl"
+        file.write_text(vcl.read_text())
+        (self._home / "backend.vcl").write_text(BACKEND % (host, port))
         for command in (("vcl.load", name, str(file)), ("vcl.use", name)):
             status, said = self._admin(*command)
             if status:
                 raise StartFailed(f"Varnish does not take its configuration:\n{said[-1000:]}")
-        self._used = vcl
-        return True
 
     def _admin(self, *command: str) -> tuple[int, str]:
         argv = ["varnishadm", "-n", str(self._work), *command]
