@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from devstack import varnish as varnish_server
-from devstack.__main__ import Run, follow
+from devstack.__main__ import Run
 from devstack.process import free_port
 from devstack.shop.seed import campaigns, people, publish, settled
-from devstack.stack import Stack
+from devstack.stack import Secrets, Stack
 from devstack.testing import need
 from devstack.varnish import Varnish
 
@@ -32,14 +32,15 @@ def demo(services: Callable[..., AbstractContextManager[Stack]], state: Path) ->
     need(varnish_server.available())
     with ExitStack() as ending:
         run = Run(ending, state / "demo")
-        edge: Varnish = run.started(Varnish(run.state))
+        run.state.mkdir()
+        edge: Varnish = run.started(Varnish(run.state, Secrets.of(run.state).edge_keys()))
         # A busy machine must not turn answers into degraded ones here.
         patient = {"gateway": {"BUDGET_MS": "5000"}}
         stack = ending.enter_context(services("demo", edges=(edge.url,), extra=patient))
         campaigns(stack)
         publish(stack, people())
         assert settled(stack)
-        follow(stack, edge)
+        edge.use(stack.address)
         port = free_port()
         run.shop(stack, port)
         yield Demo(stack, edge, f"http://127.0.0.1:{port}")

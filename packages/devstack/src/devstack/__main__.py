@@ -21,7 +21,7 @@ from contracts import topics
 from devstack import install, kafka, varnish
 from devstack.claim import Claim, Runs
 from devstack.kafka import Kafka
-from devstack.process import LOOPBACK, Child, StartFailed, bindable, direct
+from devstack.process import Child, StartFailed, bindable, direct
 from devstack.servers import Postgres, Valkey
 from devstack.shop.seed import seed
 from devstack.stack import Secrets, Stack
@@ -185,7 +185,7 @@ def run(claim: Claim) -> None:
         stack = running.started(Stack(STATE, database, redis, bootstrap, edges, gateway_port=gateway_port))
         print(seed(stack), flush=True)
         if edge is not None:
-            edge.use(f"{LOOPBACK}:{stack.ports['gateway']}")
+            edge.use(stack.address)
         running.shop(stack, shop_port)
         shop = f"http://localhost:{shop_port}/"
         claim.announce(gateway=stack.url, shop=shop, kafka=bootstrap)

@@ -103,9 +103,14 @@ class Stack:
         return Secrets.of(self.state)
 
     @property
+    def address(self) -> str:
+        """The gateway's, host:port."""
+        return f"{LOOPBACK}:{self.ports['gateway']}"
+
+    @property
     def url(self) -> str:
-        """The gateway."""
-        return f"http://{LOOPBACK}:{self.ports['gateway']}"
+        """The gateway's."""
+        return f"http://{self.address}"
 
     def env(self, service: str) -> dict[str, str]:
         """The settings of a service."""

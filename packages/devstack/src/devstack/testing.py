@@ -95,16 +95,16 @@ async def redis_url(valkey: Valkey) -> str:
 
 
 @pytest.fixture
-def varnish(state: Path) -> Iterator[Callable[[str], Varnish]]:
-    """Start a Varnish with a VCL; stopped after the test."""
+def varnish(state: Path) -> Iterator[Callable[[Stack], Varnish]]:
+    """Start an edge in front of a gateway; stopped after the test."""
     need(varnish_server.available())
     started: list[Varnish] = []
 
-    def start(vcl: str) -> Varnish:
-        server = Varnish(state / uuid.uuid4().hex[:8])
+    def start(stack: Stack) -> Varnish:
+        server = Varnish(state / uuid.uuid4().hex[:8], stack.secrets.edge_keys())
         started.append(server)
         server.start()
-        server.use(vcl)
+        server.use(stack.address)
         return server
 
     yield start
