@@ -8,7 +8,8 @@ import secrets
 import sys
 from pathlib import Path
 
-KEYS = {"storefront": "publishable", "server": "secret", "merchant": "admin", "edge": "edge"}
+KEYS = {"storefront": "publishable", "server": "secret", "merchant": "admin"}
+RINGS = ("visitor", "context", "edge")
 
 
 def main(folder: Path) -> int:
@@ -26,9 +27,10 @@ def main(folder: Path) -> int:
     files = {
         "postgres_password": password,
         "database_url": f"postgresql://footfall:{password}@postgres:5432/footfall",
-        **{f"{name}_secret": secrets.token_urlsafe(32) for name in ("service", "cookie", "edge")},
+        "service_secret": secrets.token_urlsafe(32),
+        **{f"{name}_keys": f"1:{secrets.token_urlsafe(32)}" for name in RINGS},
+        **{f"{name}_key": secrets.token_urlsafe(32) for name in ("front", "purge")},
         "api_keys": json.dumps(listed),
-        "edge_key": keys.pop("edge"),
     }
     for name, text in files.items():
         (folder / name).write_text(text)
