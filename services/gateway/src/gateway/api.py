@@ -86,10 +86,9 @@ async def get_context(
     who = await audience(deps.decider, who_key.encode() if who_key else None, now_ms)
     expires_ms = now_ms + deps.settings.context_s * 1000
     expires_s = min(expires_ms, who.until or expires_ms) // 1000
-    segments = deps.hot.segments_of(who)
-    _cookie(
-        response, CONTEXT, context_cookie(deps.settings.cookie_secret, segments, expires_s), deps.settings.context_s
-    )
+    if not who.degraded:  # else a member would be a stranger to every edge for as long as a cookie lives
+        cookie = context_cookie(deps.settings.cookie_secret, deps.hot.segments_of(who), expires_s)
+        _cookie(response, CONTEXT, cookie, deps.settings.context_s)
     body = {"visitor": name is not None, "expires_at": expires_s}
     response.body = deps.encode(body)
     response.headers["content-length"] = str(len(response.body))
