@@ -133,7 +133,7 @@ def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
 
     for count in HEAVY_LINES:
         for contents in zip(*(heavy(rule, count, salt=salt) for salt in range(2)), strict=True):
-            if min(map(spent, contents)) > DEAR_S:
+            if all(spent(content) > DEAR_S for content in contents):  # the second one only if the first one took long
                 raise Dear
 
 
