@@ -111,3 +111,9 @@ class TestRecords:
         assert read(data + bytes(odd_records(odd=False).build()))[:3] == [(n, None, None, []) for n in range(3)]
         assert tracemalloc.get_traced_memory()[1] < 30 << 20
         tracemalloc.stop()
+
+    def test_what_came_whole_keeps_its_length(self) -> None:
+        builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 1 << 30)
+        for n in range(3):
+            builder.append(n, 1000, b"k", bytes(1 << 20), [])
+        assert [value for _, _, value, _ in read(bytes(builder.build()))] == [bytes(1 << 20)] * 3

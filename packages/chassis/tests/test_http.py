@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
+import asyncpg
 import httpx
 import pytest
+from chassis.db import PASSING
 from chassis.health import Health
 from chassis.http import STORABLE, Limits, service_app
 from chassis.problems import Problem
@@ -36,6 +38,33 @@ def app() -> Any:
 @pytest.fixture
 def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://t")
+
+
+class TestPassing:
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (asyncpg.LockNotAvailableError("ours"), 503),
+            (asyncpg.InterfaceError("ours"), 503),
+            (ConnectionResetError("ours"), 503),
+            (TimeoutError("ours"), 503),
+            (asyncpg.CheckViolationError("ours"), 500),
+            (asyncpg.NumericValueOutOfRangeError("ours"), 500),
+            (KeyError("ours"), 500),
+        ],
+    )
+    async def test_only_what_another_try_may_mend_is_worth_one(self, error: Exception, status: int) -> None:
+        made = service_app("t", pings={}, health=Health(), passing=PASSING)
+
+        @made.get("/")
+        async def raises() -> None:
+            raise error
+
+        transport = httpx.ASGITransport(made, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            answer = await client.get("/")
+        assert (answer.status_code, "ours" in answer.text) == (status, False)
+        assert ("retry-after" in answer.headers) == (status == 503)
 
 
 class TestPointers:

@@ -329,4 +329,11 @@ class TestDegraded:
         found = shown(shop, me)
         assert "audience" in found["degraded"]
         assert time.monotonic() - began < 30  # an answer at all, not a hang
+        cart = {"lines": [{"id": "1", "price": 100}], "slots": ["quiet"]}
+        for asked in (cart, {"lines": cart["lines"]}):
+            answer = httpx.post(f"{shop.url}/v1/cart", json=asked, headers=me)
+            assert {"audience", "promotions"} <= set(answer.json()["degraded"])
+            assert ("content" in answer.json()["degraded"]) == ("slots" in asked)
+        context = httpx.get(f"{shop.url}/v1/context", headers=me)
+        assert (context.status_code, context.headers.get_list("set-cookie")) == (200, [])
         assert httpx.get(f"{shop.url}/healthz").status_code == 200

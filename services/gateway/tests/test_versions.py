@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Mapping
@@ -103,6 +104,25 @@ async def test_what_was_asked_before_a_publish_is_not_shared_after_it() -> None:
     answer = await stranger_asks(decider, plan)
     assert dict(answer.shared)[b"cache-control"] == b"private, no-store"
     assert len(decider.knowledge.answers) == 0
+
+
+async def test_nobody_waits_for_an_answer_that_was_begun_before_a_publish() -> None:
+    content, going = Service(KNOWN), asyncio.Event()
+    decider, ask = shop(content, Service(KNOWN)), content.ask
+
+    async def slow(question: Mapping[str, Any]) -> Any:
+        found = await ask(question)
+        await going.wait()
+        return found
+
+    content.ask = slow  # type: ignore[method-assign]
+    before = asyncio.create_task(get(decider))
+    await asyncio.sleep(0)
+    publish(decider.knowledge, KNOWN)
+    content.ask = ask  # type: ignore[method-assign]
+    assert (await get(decider))[1].startswith("public")
+    going.set()
+    assert (await before)[1] == "private, no-store"
 
 
 def test_queries_of_old_releases_keep_no_plans_of_theirs() -> None:

@@ -212,6 +212,10 @@ class TestProbes:
 PATTERNS = {"all": [{"line": f"attributes.{name}", "op": "regex", "value": "(é|b)+c"} for name in "xy"]}
 
 
+def held(value: Any, kind: type) -> int:
+    return len(value) if isinstance(value, kind) else 0
+
+
 class TestDear:
     @pytest.mark.parametrize("filtered", [None, PATTERNS, {"line": "category", "value": "shoes"}])
     def test_it_is_tried_on_carts_that_are_taken_and_as_large_as_any(self, filtered: Any) -> None:
@@ -222,6 +226,18 @@ class TestDear:
             listed = [len(line.categories) for line in content]
             listed += [len(v) for line in content for v in line.attributes.values() if isinstance(v, list)]
             assert len(body) > 120_000 or sum(listed) >= 0.9 * MOST_LISTED
+
+    def test_all_that_a_cart_can_hold_is_tried_where_most_conditions_look_and_never_the_same_twice(self) -> None:
+        others = [{"line": f"attributes.n{i}", "op": "exists"} for i in range(30)]
+        most = [{"line": "attributes.a", "op": "regex", "value": f"a[ab]{{9}}c{i}"} for i in range(3)]
+        rule = rule_of(1, "odd", 1, {**ODD, "filter": {"any": [*others, *most]}})
+        first, second = (list(heavy(rule, MOST_LINES, salt=salt)) for salt in range(2))
+        texts, lists = (
+            [[held(line.attributes.get("a"), kind) for line in made] for made in first] for kind in (str, list)
+        )
+        assert max(map(sum, texts)) > 150_000
+        assert max(map(sum, lists)) >= 0.9 * MOST_LISTED
+        assert len([1 for a, b in zip(first, second, strict=True) if a == b]) == 5, "those of one letter"
 
     @pytest.mark.servers
     async def test_a_rule_that_takes_long_for_a_cart_is_not_saved_and_says_why(

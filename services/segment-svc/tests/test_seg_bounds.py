@@ -70,6 +70,21 @@ class TestBounds:
         assert 4 <= part["sampled"] < 10
         assert (part["matched"], part["profiles"], part["estimate"], part["exact"]) == (part["sampled"], 40, 40, False)
 
+    async def test_a_preview_knows_who_was_picked_by_hand(
+        self, client: httpx.AsyncClient, service: Any, crowd: None
+    ) -> None:
+        picks = [
+            {"profile": f"v:{who}", "include": include, "reason": "r"}
+            for who, include in (("v00", False), ("v01", True))
+        ]
+        body = {"key": "picked", "name": "picked", "status": "active", "condition": VIEWED, "overrides": picks}
+        assert (await client.post("/v1/segments", json=body)).status_code == 201
+        while await backfill.step(service.deps):
+            pass
+        referring = {"segment": {"op": "in", "keys": ["picked"]}}
+        found = (await client.post("/v1/segments/preview", json={"condition": referring})).json()
+        assert found["matched"] == len(await members(client, "picked")) == 39
+
     async def test_a_few_previews_are_made_at_a_time_and_others_are_told_to_come_again(
         self, client: httpx.AsyncClient, service: Any, crowd: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:

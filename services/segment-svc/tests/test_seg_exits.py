@@ -114,6 +114,31 @@ class TestEverybodyLeaves:
         assert lots == [3, 3, 1, 3, 3, 1]
 
 
+class TestReferred:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"status": "inactive"},
+            {"status": "draft"},
+            {"condition": {"any": [VIEWED, {"context": "country", "op": "eq", "value": "DE"}]}},
+        ],
+    )
+    async def test_what_others_refer_to_stays_what_they_can_refer_to_and_they_are_named(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, change: dict[str, Any]
+    ) -> None:
+        for key, other in (("fans", "viewers"), ("fans-of-fans", "fans")):
+            await make(client, service, key, {"segment": {"op": "in", "keys": [other]}})
+        body = {"name": "viewers", "status": "active", "condition": VIEWED, **change}
+        answer = await client.put("/v1/segments/viewers", json=body, headers={"if-match": '"1"'})
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:footfall:problem:segment-in-use")
+        assert [e["detail"] for e in answer.json()["errors"]] == ["segment fans", "segment fans-of-fans"]
+        assert await members(client, "fans-of-fans") == set(PEOPLE)
+        for key in ("fans-of-fans", "fans"):
+            assert (await client.delete(f"/v1/segments/{key}", headers={"if-match": '"1"'})).status_code == 204
+        await put(client, service, **change)
+        assert await members(client, "viewers") == set()
+
+
 class TestMended:
     async def test_a_quarantine_that_comes_late_leaves_the_version_that_was_mended_meanwhile(
         self, client: httpx.AsyncClient, service: Any, shop: Log, monkeypatch: pytest.MonkeyPatch

@@ -276,6 +276,25 @@ class TestComing:
         seen = rules.timeline(person, now, horizon_ms=DAY_MS, known=known, touched={"order_status_changed"})
         assert seen.flips == rules.timeline(person, now, horizon_ms=DAY_MS).flips == [(start + 13 * hour, 0)]
 
+    def test_what_an_order_dated_ahead_would_have_brought_does_not_come_once_it_is_cancelled(self) -> None:
+        hour, start = HOUR, 1_795_000_000_000
+
+        def ordered(op: str, value: int, window: str) -> dict[str, Any]:
+            return {"orders": {"measure": "count", "op": op, "value": value, "window": {"last": window}}}
+
+        reorder = {"all": [ordered("gte", 1, "PT12H"), ordered("eq", 0, "PT1H")]}
+        rules = RuleSet.compile([Definition(0, "reorder", 1, "both", (), reorder, (), (0,))])
+        person, due = people.empty("customer"), start + 60_000
+        placed = Activity(1, "order_placed", due, "main", pack({"order_id": "o1", "grand_total": 20}))
+        assert people.fold(person, placed, start) == "pending"
+        known = rules.timeline(person, start, horizon_ms=DAY_MS)
+        assert known.flips == [(due + hour, 1), (due + 12 * hour, 0)]
+        people.advance(person, due)
+        cancelled = pack({"order_id": "o1", "status": "cancelled"})
+        people.fold(person, Activity(2, "order_status_changed", due, "main", cancelled), due)
+        touched = {"order_placed", "order_status_changed"}
+        assert rules.timeline(person, due, horizon_ms=DAY_MS, known=known, touched=touched).flips == []
+
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     for name, inner in (

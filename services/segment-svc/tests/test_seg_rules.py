@@ -12,6 +12,7 @@ import pytest
 from conditions import Fault, Invalid, LeafType, Vocabulary, from_text, parse, to_json, to_text
 from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, TEXT
 from contracts.codec import MESSAGES
+from contracts.fields import MOST_LIST
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +217,14 @@ class TestTotal:
         odd = found["somebody with odd values (0)"]
         assert "custom.quiz" in odd.log
         assert len(found["somebody who did very much"].log["custom.quiz"]) == bounds.LIMIT
+        for sort in (
+            "somebody who did very much",
+            *(f"somebody who sent very much ({kind})" for kind in probes.DEAR_TEXTS),
+        ):
+            seen = Facts(found[sort])
+            _, wishlist = next(seen.events("wishlist_update", (), newest_first=True))
+            assert len(seen.cart()["items"]) == len(wishlist["items"]) == MOST_LIST
+            assert sum(len(order["items"]) for order in seen.orders(())) == bounds.LIMIT * 10
 
 
 class TestNames:

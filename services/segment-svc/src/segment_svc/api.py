@@ -146,9 +146,9 @@ async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
     refuse([fault] if fault else [])
     ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=atoms)], deps.rulebook.zone)
     async with deps.db.tx() as tx:
-        states, total = await reads.sample(tx, SAMPLE)
+        drawn, total = await reads.sample(tx, SAMPLE)
     try:
-        matched, looked_at = await asyncio.to_thread(_matched, ruleset, states, used, now=deps.clock.now_ms())
+        matched, looked_at = await asyncio.to_thread(_matched, ruleset, drawn, used, now=deps.clock.now_ms())
     except RuleRaised:
         refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
     share = matched / looked_at if looked_at else 0.0
@@ -166,13 +166,13 @@ async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
     }
 
 
-def _matched(ruleset: RuleSet, states: Sequence[bytes], bit: int, *, now: int) -> tuple[int, int]:
+def _matched(ruleset: RuleSet, drawn: Sequence[tuple[str, bytes]], bit: int, *, now: int) -> tuple[int, int]:
     """(how many have the bit, of how many looked at) within PREVIEW_S of work. Whose state cannot be read is left out."""
     matched, looked_at, began = 0, 0, thread_time()
-    for state in states:
+    for key, state in drawn:
         with contextlib.suppress(ValueError, people.NewerState):
             person = people.decode(state)
-            matched += ruleset.timeline(person, now, horizon_ms=0).bits >> bit & 1
+            matched += ruleset.timeline(person, now, horizon_ms=0, key=key).bits >> bit & 1
             looked_at += 1
         if thread_time() - began > PREVIEW_S:
             break

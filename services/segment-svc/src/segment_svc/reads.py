@@ -98,16 +98,17 @@ async def backfills(tx: Tx) -> list[dict[str, Any]]:
     return [dict(r) for r in found]
 
 
-async def sample(tx: Tx, most: int) -> tuple[list[bytes], int]:
-    """States of up to `most` people drawn at random, of MOST_BYTES in all, and how many people there are."""
+async def sample(tx: Tx, most: int) -> tuple[list[tuple[str, bytes]], int]:
+    """(key, state) of up to `most` people drawn at random, of MOST_BYTES in all, and how many people there are."""
     total = await tx.fetchval("SELECT count(*) FROM profile WHERE merged_into IS NULL")
     keys = [r["profile"] for r in await tx.fetch(DRAW, most)]
-    drawn: list[bytes] = []
+    drawn: list[tuple[str, bytes]] = []
     for start in range(0, len(keys), DRAWN_AT_ONCE):
-        if sum(map(len, drawn)) > MOST_BYTES:
+        if sum(len(state) for _, state in drawn) > MOST_BYTES:
             break
         part = keys[start : start + DRAWN_AT_ONCE]
-        drawn += [r["state"] for r in await tx.fetch("SELECT state FROM profile WHERE profile = ANY($1::text[])", part)]
+        found = await tx.fetch("SELECT profile, state FROM profile WHERE profile = ANY($1::text[])", part)
+        drawn += [(r["profile"], r["state"]) for r in found]
     return drawn, total
 
 

@@ -31,7 +31,8 @@ async def price_cart(
     facts: Mapping[str, str],
     page: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The evaluated cart; prices without promotions, marked degraded, while promo-svc is away. Raises Problem 422.
+    """The evaluated cart; prices without promotions while promo-svc is away. `degraded` names what could not be asked.
+    Raises Problem 422.
 
     `facts` are what is trusted of the request. What the page says of itself steers the slots, never a price.
     """
@@ -46,13 +47,17 @@ async def price_cart(
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
     asked["membership_version"] = definitions.version
     found = await _evaluated(deps, asked)
+    degraded = ["audience"] if who.degraded or not deps.decider.knowledge.loaded else []
     if found is None:
-        found = {"degraded": ["promotions"], **cart.plain(body)}
+        found = cart.plain(body)
+        degraded.append("promotions")
     if slots:
         plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
         decided = await decide(deps.decider, plan, who, who.seen(facts, page), now_ms)
-        found["slots"] = _decode(decided.body)["slots"]
-    return found
+        said = _decode(decided.body)
+        found["slots"] = said["slots"]
+        degraded += [part for part in said.get("degraded", ()) if part not in degraded]
+    return {"degraded": degraded, **found} if degraded else found
 
 
 async def _evaluated(deps: Deps, asked: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ async def decide(decider: Decider, plan: Plan, known: Known, seen: Seen, now_ms:
     """The answer for one request. Always one, whatever is down."""
     late = late_bits(decider, plan.late, seen, plan.locale, now_ms) if plan.late else 0
     groups = tuple([d.read(seen) for d in plan.groups])
-    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
+    key = (plan.release, plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
     answer = decider.knowledge.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
@@ -118,18 +118,14 @@ def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: 
 
 async def _make(decider: Decider, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    now_ms = decider.clock.now_ms()
+    now_ms, known = decider.clock.now_ms(), decider.knowledge
     segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
     common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = (
-            group.create_task(_part(decider, CONTENT, decider.knowledge.content["version"], asked, key))
-            if plan.slots
-            else None
-        )
-        promo = group.create_task(_part(decider, PROMO, decider.knowledge.promo["version"], common, key))
+        content = group.create_task(_part(decider, CONTENT, known.content["version"], asked)) if plan.slots else None
+        promo = group.create_task(_part(decider, PROMO, known.promo["version"], common))
     parts = (Part(NOTHING) if content is None else content.result(), promo.result())
     blocks, messages = parts[0].said, parts[1].said
     if parts[0].degraded or not decider.knowledge.loaded:  # which slots there are is not known before
@@ -150,12 +146,14 @@ async def _make(decider: Decider, plan: Plan, who: Known, *, late: int, key: Any
     return replace(answer, shared=answer.private)
 
 
-async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, Any], key: Any) -> Part:
+async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, Any]) -> Part:
     """What a service says now, else what it said last, else nothing. `known` is the version it is known to be at.
 
     A replica that is behind is asked once more. What is of another version all the same is for this request only: what
-    is known now says neither whom else it is for, nor when it changes.
+    is known now says neither whom else it is for, nor when it changes. What was said last counts for the same question at the
+    same version: what was published since may be switched off, or for others now.
     """
+    kept = (service, known, encode({**asked, "at_ms": 0}))
     ask = (decider.content if service == CONTENT else decider.promo).ask
     found = None
     try:
@@ -165,7 +163,7 @@ async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, 
                 await asyncio.sleep(AGAIN_S)
                 found = await ask(asked)
     except (httpx.HTTPError, TimeoutError, ValueError):
-        last = decider.last_good.get((service, key))
+        last = decider.last_good.get(kept)
         if last is not None and not _over(said := decode(last), asked["at_ms"]):
             return Part(said, degraded=True)
         if found is None:
@@ -177,7 +175,7 @@ async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, 
     if found["version"] != known:
         return Part(found, shared=False)
     said = encode(found)
-    decider.last_good.put((service, key), said, len(said) + 1000)
+    decider.last_good.put(kept, said, len(said) + 1000)
     return Part(found)
 
 

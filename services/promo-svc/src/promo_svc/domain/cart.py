@@ -21,13 +21,13 @@ MOST_PRICE = 10**12
 MOST_TOTAL = 9 * 10**15
 MOST_QUANTITY = 1_000_000
 MOST_LINES = 500
-MOST_DEPTH, MOST_ITEMS, MOST_TEXT = 4, 50, 1000
+MOST_DEPTH, MOST_ITEMS, MOST_TEXT, MOST_SHORT = 4, 50, 1000, 200
 MOST_TYPED = 2000  # letters where a coupon is typed: what is no code is an unknown one
 MOST_GROUP = 2000  # what a group in an event may have
 MOST_LISTED = 5000  # every condition of a rule may have to look at each
 LAST_INSTANT = 253_402_300_799_999
 
-Text = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=MOST_SHORT)]
 Amount = Annotated[int, Meta(ge=0, le=MOST_PRICE)]
 
 

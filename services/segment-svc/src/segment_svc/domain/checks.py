@@ -24,6 +24,12 @@ def _filters(condition: Any) -> int:
     return sum(map(_filters, condition)) if isinstance(condition, list) else 0
 
 
+def needs_request(definition: Definition, zone: ZoneInfo = UTC) -> bool:
+    """Whether a definition depends on the request, so that no other one can refer to it. Raises Invalid."""
+    tree = parse(definition.condition, vocabulary(definition.websites, zone, {}))
+    return any(leaf.type.context for leaf in leaves(tree))
+
+
 def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
     """What is wrong with the definition `key` among the others; nothing when it can be saved."""
     by_key = {d.key: d for d in definitions}
@@ -36,8 +42,7 @@ def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> 
     known: dict[str, bool] = {}
     for name, other in by_key.items():
         with contextlib.suppress(Invalid):
-            parsed = parse(other.condition, vocabulary(other.websites, zone, {}))
-            known[name] = any(leaf.type.context for leaf in leaves(parsed))
+            known[name] = needs_request(other, zone)
     faults = []
     for name in sorted(references(by_key[key].condition)):
         if name not in known:

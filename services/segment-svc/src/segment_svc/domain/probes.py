@@ -31,7 +31,8 @@ NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
 HORIZON_MS = 400 * 24 * HOUR_MS
 HUGE = 2**63 - 1
 DEAR_S = 0.05
-MOST_VALUES, MOST_EVENT = 100, 16 * 1024  # as contracts bound what a shop makes up itself
+MOST_VALUES, MOST_EVENT, MOST_LINES = 100, 16 * 1024, 500  # as contracts bound what a shop makes up itself, and a list
+LINE_TEXT, ORDER_LINES = 70, 10  # bytes, so that a cart is one that is kept; lines of each of very many orders
 REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
 # What the fields of an event hold: numbers, texts.
 ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
@@ -173,10 +174,26 @@ def _everything(number: Any, text: str) -> bytes:
 @cache
 def _heavy(texts: str) -> bytes:
     person = people.empty("customer")
+    _fold(person, _wide([DEAR_TEXTS[texts](n)[0] if texts else f"a/{n}" for n in range(MOST_LINES)]))
     for n in range(LIMIT):
         text = DEAR_TEXTS[texts](n)[0] if texts else f"a/{n}"
         _fold(person, _all_types(float(n), text, NOW - n * HOUR_MS))
     return people.encode(person)
+
+
+def _wide(texts: Sequence[str]) -> list[Activity]:
+    """A cart and a wishlist with a line for each text, and LIMIT orders with these lines."""
+    cut = [text.encode()[:LINE_TEXT].decode(errors="ignore") for text in texts]
+    lines = [{"sku": text, "name": text, "category": text, "quantity": 2, "price": 3.5} for text in cut]
+    placed = [
+        _event(
+            "order_placed",
+            NOW - n,
+            {"order_id": f"w{n}", "grand_total": 1, "items": lines[n % 2 :: MOST_LINES // ORDER_LINES]},
+        )
+        for n in range(LIMIT)
+    ]
+    return [*(_event(kind, NOW, {"items": lines}) for kind in people.WHOLE), *placed]
 
 
 def _all_types(number: Any, text: str, at: int) -> list[Activity]:

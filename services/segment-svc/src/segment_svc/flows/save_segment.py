@@ -20,7 +20,7 @@ from conditions import Fault
 from segment_svc import definitions, store
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
-from segment_svc.domain.checks import check
+from segment_svc.domain.checks import check, needs_request
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.probes import run_probes
 from segment_svc.domain.ruleset import plan_atoms
@@ -40,9 +40,12 @@ class Change:
 
 
 async def save_segment(deps: Deps, change: Change) -> Stored:
-    """Save a definition. Raises Problem 409 segment-exists, 404 not-found, 412 stale-version, 422 rule-invalid."""
+    """Save a definition.
+
+    Raises Problem 404 not-found, 409 segment-exists or segment-in-use, 412 stale-version, 422 rule-invalid.
+    """
     now, zone = deps.clock.now_ms(), deps.rulebook.zone
-    active = change.body["status"] != "inactive"  # switching off is always possible
+    active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
     if active:  # before anything is locked, and beside the loop: it takes its time
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
@@ -54,6 +57,9 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
         if active:
             _check([s for s in stored.values() if s.key != change.key], draft, zone)
+        users = definitions.dependents(list(stored.values()), change.key)
+        if change.body["status"] != "active" or needs_request(_draft(draft), zone):
+            _unused([f"segment {s.key}" for s in users])
         segment_id = await definitions.insert(
             tx, change.key, version, segment_id=old.id if old else None, body=change.body, actor=change.actor, now=now
         )
@@ -62,7 +68,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         if change.body["status"] != "active":
             await _retire(tx, saved, now=now)
         affected = [saved] if change.body["status"] == "active" else []
-        affected += definitions.dependents(list(stored.values()), change.key)
+        affected += users
         await _start_backfill(deps, tx, affected, list(stored.values()))
         result = await definitions.read(tx, change.key)
     deps.relay.wake()
@@ -79,6 +85,13 @@ def _expect(old: Stored | None, change: Change) -> None:
         raise Problem(
             "stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}"
         )
+
+
+def _unused(users: Sequence[str]) -> None:
+    """Raise Problem 409 segment-in-use for who relies on a segment that is to be no more, or nobody's bit any more."""
+    if users:
+        errors = [{"pointer": "", "detail": user} for user in users]
+        raise Problem("segment-in-use", 409, "The segment is in use", errors=errors)
 
 
 def _try(draft: Definition, zone: ZoneInfo) -> None:
@@ -165,10 +178,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int) -> None:
         old = next((s for s in stored if s.key == key), None)
         _expect(old, Change(key, {}, expected, ""))
         assert old is not None
-        used_by += [f"segment {s.key}" for s in definitions.dependents(stored, key)]
-        if used_by:
-            errors = [{"pointer": "", "detail": user} for user in used_by]
-            raise Problem("segment-in-use", 409, "The segment is in use", errors=errors)
+        _unused(used_by + [f"segment {s.key}" for s in definitions.dependents(stored, key)])
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
     deps.relay.wake()

@@ -186,13 +186,15 @@ class ProductList(LeafType):
 
     def seen(self, params: Any, facts: Facts, now: int) -> Any:
         """See LeafType."""
-        lines = facts.cart()["items"]
-        if params[0] == "wishlist":
-            _, last = next(facts.events("wishlist_update", (), newest_first=True), (0, {}))
-            lines = last.get("items") or []
-        accept: Where = params[2]
-        return [line for line in lines if accept.holds(line)]
+        return [line for line in self._lines(params[0], facts) if params[2].holds(line)]
 
     def test(self, params: Any, facts: Facts, now: int) -> bool:
         """See LeafType."""
-        return bool(self.seen(params, facts, now)) is params[1]
+        return any(map(params[2].holds, self._lines(params[0], facts))) is params[1]
+
+    def _lines(self, name: str, facts: Facts) -> Sequence[Mapping[str, Any]]:
+        if name == "cart":
+            found: Sequence[Mapping[str, Any]] = facts.cart()["items"]
+            return found
+        _, last = next(facts.events("wishlist_update", (), newest_first=True), (0, {}))
+        return last.get("items") or []
