@@ -15,6 +15,7 @@ from devstack.process import free_port
 from devstack.servers import Valkey
 from devstack.stack import Secrets
 from gateway.domain.identity import VISITOR, visitor_cookie
+from gateway.domain.signing import Ring
 
 from tests.bench.measure import Server, ratio, rounds, wrk
 from tests.bench.services_app import SEGMENTS, SLOTS
@@ -28,7 +29,7 @@ def _fill(url: str, known: Secrets) -> list[str]:
     rng, client, cookies = random.Random(3), redis.Redis.from_url(url), []
     pipe = client.pipeline(transaction=False)
     for _ in range(VISITORS):
-        name, cookie = visitor_cookie(known.cookie, rng.randbytes(16))
+        name, cookie = visitor_cookie(Ring(f"1:{known.visitor}"), rng.randbytes(16))
         bits = sum(1 << s for s in rng.sample(range(SEGMENTS), 12))
         document = [bits.to_bytes(25, "little"), [], "", 0, None, False]
         pipe.set(f"aud:v:{name}", versioned(1, msgspec.msgpack.encode(document)))
@@ -61,8 +62,8 @@ def bench(state: Path, *, count: int = 5, seconds: int = 4) -> dict[str, Any]:
     services = Server(_uvicorn("services_app", services_port), services_port, {}, core="1")
     url = f"http://127.0.0.1:{services_port}"
     values = {
-        "REDIS_URL": valkey.url, "SERVICE_SECRET": known.service, "COOKIE_SECRET": known.cookie, "EDGE_SECRET": known.edge,
-        "KEYS": known.keys(), "SEGMENT_URL": url, "CONTENT_URL": url, "PROMO_URL": url, "PORT": str(port),
+        "REDIS_URL": valkey.url, "SERVICE_SECRET": known.service, **known.rings(), "KEYS": known.keys(),
+        "SEGMENT_URL": url, "CONTENT_URL": url, "PROMO_URL": url, "PORT": str(port),
     }  # fmt: skip
     script = _script(state / "decisions.lua", _fill(valkey.url, known), known.publishable)
     ours = Server([sys.executable, "-m", "gateway"], port, {f"GATEWAY_{k}": v for k, v in values.items()})

@@ -13,12 +13,12 @@ def _known(path: str) -> Any:
     if path == "/v1/definitions":
         refs = ({"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i} for i in range(SEGMENTS))
         return {"version": 1, "empty": "", "segments": [{**ref, "residual": None} for ref in refs], "changes": []}
-    rest = {"websites": [], "groups": False, "boundaries": [], "locales": ["*"]}
+    rest = {"websites": [], "groups": [], "boundaries": [], "locales": ["*"]}
     slots = {
         f"slot{i}": {**rest, "tags": [f"slot:slot{i}"], "segments": [f"s{b}" for b in range(BLOCKS) if b % SLOTS == i]}
         for i in range(SLOTS)
     }
-    return {"version": 1, "slots": slots, "segments": [], "groups": False, "boundaries": [], "changes": []}
+    return {"version": 1, "slots": slots, "rules": [], "changes": []}
 
 
 def _selected(asked: Any) -> Any:

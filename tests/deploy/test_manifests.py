@@ -12,7 +12,7 @@ import pytest
 import yaml
 from chassis.settings import load
 from content_svc.settings import Settings as Content
-from gateway.keys import Keys
+from gateway.domain.signing import Ring
 from gateway.settings import Settings as Gateway
 from promo_svc.settings import Settings as Promo
 from segment_svc.settings import Settings as Segment
@@ -110,5 +110,6 @@ class TestCompose:
             [sys.executable, ROOT / "tools/make_secrets.py", tmp_path / "made"], check=True, capture_output=True
         )
         assert {p.name for p in (tmp_path / "made").iterdir()} == set(COMPOSE["secrets"])
-        keys = Keys((tmp_path / "made" / "api_keys").read_text())
-        assert keys.require((tmp_path / "made" / "edge_key").read_text(), ("edge",)).id == "edge"
+        assert len({p.read_text() for p in (tmp_path / "made").iterdir()}) == len(COMPOSE["secrets"])
+        for name in ("visitor", "context", "edge"):
+            assert Ring((tmp_path / "made" / f"{name}_keys").read_text()).newest == "1"

@@ -141,7 +141,9 @@ class TestPassedOn:
     ) -> None:
         browser = browsers()
         browser.become("guest")
-        assert browser.sees("home.shipping", **{"x-geo-region": "BY", "x-geo-country": "DE"}) == "home.shipping:default"
+        assert (
+            browser.sees("home.shipping", **{"x-fact-region": "BY", "x-front-key": "x" * 43}) == "home.shipping:default"
+        )
         assert browser.sees("home.hero", authorization="Bearer x") == "home.hero:default"
         admin = {"x-api-key": demo.stack.secrets.admin}
         order = {"id": "1", "source": "x", "type": "group_assigned", "subject": "customer:1", "data": {"group": "g"}}

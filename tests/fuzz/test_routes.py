@@ -221,7 +221,17 @@ def odd(draw: st.DrawFn, asks: list[Ask]) -> tuple[Ask, bytes | None]:
     if spot == "query":
         return Ask(ask.method, ask.path, ask.who, {**ask.query, name: word}, ask.headers), body
     name = draw(
-        st.sampled_from([*ask.headers, "cookie", "content-type", "if-none-match", "accept-language", "x-geo-region"])
+        st.sampled_from(
+            [
+                *ask.headers,
+                "cookie",
+                "content-type",
+                "if-none-match",
+                "accept-language",
+                "x-fact-region",
+                "x-edge-proof",
+            ]
+        )
     )
     return Ask(ask.method, ask.path, ask.who, ask.query, {**ask.headers, name: word}), body
 

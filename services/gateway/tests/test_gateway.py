@@ -122,8 +122,6 @@ class TestDoor:
             ("GET", "/v1/context?x=1" + "&a=1" * 60, "publishable", 400),
             ("POST", "/v1/cart?utm_campaign=" + "y" * 3000, "publishable", 414),
             ("GET", "/admin/v1/segments?x=" + "y" * 3000, "admin", 414),
-            ("GET", "/admin/v1/edge/vcl?backend=x:99999", "admin", 422),
-            ("GET", "/admin/v1/edge/vcl?backend=x:0", "admin", 422),
             ("GET", "/admin/v1/segments/%00", "admin", 404),
             ("GET", "/v1/explain?profile=%00&slots=top", "secret", 400),
             ("GET", "/v1/explain?slots=top", "secret", 422),
@@ -159,7 +157,9 @@ class TestDoor:
     @pytest.mark.parametrize(
         "route", ["/v1/decisions?slots=top", "/v1/context", "/v1/events", "/v1/cart", "/v1/explain"]
     )
-    @pytest.mark.parametrize("name", ["cookie", "x-api-key", "authorization", "if-none-match", "x-edge-secret"])
+    @pytest.mark.parametrize(
+        "name", ["cookie", "x-api-key", "authorization", "if-none-match", "x-front-key", "x-edge-proof", "x-edge-key"]
+    )
     def test_bytes_outside_ascii_in_a_header_are_never_our_fault(self, shop: Stack, route: str, name: str) -> None:
         genuine = visitor(shop)["cookie"].encode()
         odd = genuine[:-1] + b"\xe9" if name == "cookie" else b"Bearer \xff\xe9"
@@ -252,18 +252,15 @@ class TestDoor:
 
     def test_what_depends_on_the_request_counts_in_the_cart_too(self, shop: Stack) -> None:
         cart = {"lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}], "slots": ["top"]}
-        for region, total, block in (("BY", 1800, "for-bavaria"), ("HH", 2000, "top:default")):
-            headers = {**visitor(shop), "x-geo-region": region}
+        for region, key, total, block in (
+            ("BY", shop.secrets.front, 1800, "for-bavaria"),
+            ("HH", shop.secrets.front, 2000, "top:default"),
+            ("BY", shop.secrets.front[:-1], 2000, "top:default"),
+        ):
+            headers = {**visitor(shop), "x-fact-region": region, "x-front-key": key}
             found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
             assert sum(line["final"] for line in found["lines"]) == total, found
             assert found["slots"]["top"]["blocks"][0]["key"] == block
-
-    def test_a_port_there_can_be_is_taken_into_the_edges_configuration(self, shop: Stack) -> None:
-        admin = {"x-api-key": shop.secrets.admin}
-        answer = httpx.get(f"{shop.url}/admin/v1/edge/vcl?backend=shop.example:65535", headers=admin)
-        assert '.host = "shop.example"; .port = "65535";' in answer.text
-        answer = httpx.get(f"{shop.url}/admin/v1/edge/vcl?backend=shop.example:65536", headers=admin)
-        assert answer.json()["errors"][0]["pointer"] == "/backend"
 
     def test_a_slot_that_is_nowhere_is_empty_and_changes_nothing_else(self, shop: Stack) -> None:
         me = visitor(shop)
@@ -295,7 +292,7 @@ class TestDegraded:
             "lines": [{"id": "1", "sku": "A", "price": 1000, "quantity": 2}, {"id": "2", "price": 5}],
             "shipping": 490, "currency": "CHF", "slots": ["top"],
         }  # fmt: skip
-        headers = {**visitor(shop), "x-geo-region": "HH"}
+        headers = {**visitor(shop), "x-fact-region": "HH", "x-front-key": shop.secrets.front}
         before = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()
         shop.children["promo_svc"].kill()
         found = httpx.post(f"{shop.url}/v1/cart", json=cart, headers=headers).json()

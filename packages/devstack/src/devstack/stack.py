@@ -63,6 +63,11 @@ class Secrets:
         ids = {"EDGE_ID": "1", "CONTEXT_ID": "1"}
         return {**ids, **{f"{name.upper()}_KEY": getattr(self, name) for name in ("edge", "context", "front", "purge")}}
 
+    def rings(self) -> dict[str, str]:
+        """The gateway's keys per purpose."""
+        rings = {f"{name.upper()}_KEYS": f"1:{getattr(self, name)}" for name in ("visitor", "context", "edge")}
+        return {**rings, "FRONT_KEY": self.front, "PURGE_KEY": self.purge}
+
     def jwks(self) -> str:
         """The key set of customer tokens: one shared secret, for development only."""
         key = base64.urlsafe_b64encode(self.jwt.encode()).decode().rstrip("=")
@@ -120,8 +125,7 @@ class Stack:
         urls = {n: f"http://{LOOPBACK}:{self.ports[f'{n}_svc']}" for n in ("segment", "content", "promo")}
         if service == "gateway":
             values |= {f"{n.upper()}_URL": url for n, url in urls.items()}
-            values |= {f"{n.upper()}_KEYS": f"1:{getattr(known, n)}" for n in ("visitor", "context", "edge")}
-            values |= {"FRONT_KEY": known.front, "PURGE_KEY": known.purge, "KEYS": known.keys()}
+            values |= {**known.rings(), "KEYS": known.keys()}
             values |= {"JWKS": known.jwks(), "JWT_ISSUER": ISSUER}
             values["EDGE_URLS"] = ",".join(self.edges)
         else:

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 from chassis.http import read_json
 from chassis.problems import Problem
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator
 
 from gateway.deps import Deps
 from gateway.domain import dimensions
@@ -36,15 +35,6 @@ def deps_of(request: Request) -> Deps:
 
 DepsDep = Annotated[Deps, Depends(deps_of)]
 KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
-
-
-def _reachable(backend: str) -> str:
-    if not 0 < int(backend.rpartition(":")[2]) < 65_536:
-        raise ValueError("a port is 1 to 65535")
-    return backend
-
-
-Backend = Annotated[str, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}$"), AfterValidator(_reachable)]
 
 
 def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:

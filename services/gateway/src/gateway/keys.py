@@ -1,4 +1,4 @@
-"""API keys: publishable (a browser), secret (a storefront's server), edge (a cache), admin (a person or tool, with a role)."""
+"""API keys: publishable (a browser), secret (a storefront's server), admin (a person or tool, with a role)."""
 
 from __future__ import annotations
 
