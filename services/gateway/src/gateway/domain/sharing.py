@@ -41,9 +41,9 @@ def proof(ring: Ring, *, key_id: str, mask: str, audience: str, signature: str, 
 
 
 def shareable(plan: Plan, seen: Seen, proven: Proof | None) -> bool:
-    """See the module. What no edge can key by is nobody's to share, but for a stranger where only codes are too many."""
-    if proven is None:
+    """See the module. What no edge can key by is nobody's to share; what has too many codes is shared among strangers."""
+    if proven is None or not plan.keyed:
         return False
-    if proven.base:
-        return plan.keyed
-    return plan.mask != OWN and proven.mask == plan.mask and proven.audience == audience(plan.dimensions, seen)
+    if not proven.base and (plan.mask == OWN or proven.mask != plan.mask):
+        return False
+    return proven.audience == audience(plan.dimensions, seen)
