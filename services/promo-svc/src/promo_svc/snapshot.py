@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 from chassis.documents import Document
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
-from promo_svc.domain.cart import Request
+from promo_svc.domain.cart import Budget, Request
 from promo_svc.domain.evaluate import RuleSet, evaluate, messages
 from promo_svc.domain.rule import Rule, coupon_code, rule_of
 
@@ -39,7 +40,7 @@ class Published:
 
     def evaluate(self, asked: Request) -> dict[str, Any]:
         """See `evaluate`."""
-        return evaluate(self.rules, asked, self._report)
+        return evaluate(self.rules, asked, self._report, Budget(thread_time))
 
     def messages(self, asked: Request) -> list[dict[str, Any]]:
         """See `messages`."""
