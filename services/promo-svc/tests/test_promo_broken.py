@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from conditions import operators
 from promo_svc import snapshot
-from promo_svc.domain import cart, probe
 from promo_svc.domain import evaluate as evaluator
+from promo_svc.domain import probe
 from promo_svc.domain.cart import DEAR_S, MOST_LINES, MOST_LISTED, Budget, Dear, Line, Request, Running
 from promo_svc.domain.evaluate import RuleSet
 from promo_svc.domain.probe import heavy, requests, weigh
