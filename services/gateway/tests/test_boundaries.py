@@ -31,7 +31,7 @@ class Shop:
         self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
         common = {"version": 1, "segments": [], "groups": False, "boundaries": [], "changes": []}
         slot = {"segments": [], "groups": False, "boundaries": [ends], "locales": ["*"]}
-        definitions = {"version": 1, "empty": "", "segments": [], "changes": []}
+        definitions = {"version": 1, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
         self.decider.knowledge.swap(definitions, {**common, "slots": {"top": slot}}, common)
 
     async def ask(self, question: Mapping[str, Any]) -> Any:

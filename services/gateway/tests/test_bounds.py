@@ -47,7 +47,7 @@ class Service:
 def publish(knowledge: Knowledge, version: int) -> None:
     slot = {"segments": [], "groups": False, "boundaries": [], "locales": ["*"]}
     targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
-    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
+    definitions = {"version": version, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
     many = {**slot, "locales": ["*", "de", "de-AT", *map(str, range(1000))]}
     knowledge.swap(definitions, {**targeting, "slots": {"top": slot, "side": many}}, targeting)
 

@@ -37,7 +37,7 @@ class Service:
 def publish(knowledge: Knowledge, version: int) -> None:
     slot = {"segments": [], "groups": False, "boundaries": [], "locales": ["*"]}
     targeting = {"version": version, "segments": [], "groups": False, "boundaries": [], "changes": []}
-    definitions = {"version": version, "empty": "", "segments": [], "changes": []}
+    definitions = {"version": version, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
     knowledge.swap(definitions, {**targeting, "slots": {"top": slot}}, targeting)
 
 

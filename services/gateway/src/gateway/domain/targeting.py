@@ -55,11 +55,13 @@ class SegmentRef:
 class Definitions:
     """Segments of one release. `decide` gives the bits (by segment id) of those that need the request.
 
+    `empty`, `empty_customer`: the bits of a visitor, and of a customer, of whom nothing is known.
     `unreadable`: keys of those this version of the gateway cannot read. They are nobody's, and stop no other.
     """
 
     version: int
     empty: int
+    empty_customer: int
     segments: dict[str, SegmentRef]
     late: list[tuple[int, Node]]
     decide: Callable[[Any, int], tuple[int, int | None]]
@@ -77,8 +79,8 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
             refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"])
         except Invalid:
             unreadable.append(s["key"])
-    empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
-    return Definitions(raw["version"], empty, refs, late, compile_set(late), list(raw["changes"]), unreadable)
+    empty, customer = (int.from_bytes(bytes.fromhex(raw["empty"][kind]), "little") for kind in ("visitor", "customer"))
+    return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Part(NamedTuple):
 
 
 async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Audience:
-    """The document of an identity; a stranger, and nobody at all, is an empty profile."""
+    """The document of an identity; a stranger, and nobody at all, is an empty profile, as of a visitor or of a customer."""
     empty = decider.knowledge.definitions.empty
     if identity is None:
         return Audience(empty, GUEST, degraded=False, until=None)
@@ -75,7 +75,8 @@ async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Aud
     except PipeUnavailable:
         return Audience(empty, GUEST, degraded=True, until=None)
     if stored is None:
-        return Audience(empty, GUEST, degraded=False, until=None)
+        unseen = decider.knowledge.definitions.empty_customer if identity.startswith(b"c:") else empty
+        return Audience(unseen, GUEST, degraded=False, until=None)
     try:
         person: Person = targeting.decode(memoryview(stored)[8:])
     except msgspec.DecodeError:
