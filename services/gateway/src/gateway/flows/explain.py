@@ -26,19 +26,22 @@ async def explain(
 ) -> dict[str, Any]:
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
-    `context` is the request to explain: country, region, locale and the like. Raises Problem 422, 503.
+    `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
+    hour...); what it does not say is as in a request that says nothing, now. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
-    now_ms, slots, context = deps.clock.now_ms(), sorted(set(slots)), targeting.brief(context)
+    now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
+    supposed = targeting.request_context({}, context, now_ms=now_ms, zone=deps.decider.zone)
+    supposed |= {name: value for name, value in targeting.brief(context).items() if name in FIELDS and value}
     plan = deps.decider.knowledge.plan(key.website, slots, locale)
     who = await audience(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
-    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, context, now_ms)
+    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": slots, "locale": locale, "explain": True}
-    asked = {name: context[name] for name in FIELDS if context.get(name)}
+    asked = {name: str(value) for name, value in supposed.items() if value not in (None, "")}
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:
         blocks, messages, *reasons = await asyncio.gather(
