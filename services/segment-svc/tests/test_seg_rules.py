@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conditions import Fault, Invalid, LeafType, Vocabulary, from_text, parse, to_json, to_text
 from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, TEXT
+from conditions.patterns import watched
 from contracts.codec import MESSAGES
 from contracts.fields import MOST_LIST
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -208,6 +209,18 @@ class TestTotal:
         assert fault.code == "cannot-run"
         assert fault.detail.startswith("it takes over 50 ms for somebody who did very much")
         assert run_probes(definition({"events": counted})) is None
+
+    def test_what_stands_behind_a_condition_that_nobody_here_meets_is_weighed_too(self) -> None:
+        looks: list[int] = []
+        names = [{"field": "name", "op": "regex", "value": f"x{n}$"} for n in range(10)]
+        dear = {
+            "list": {"name": "cart", "found": True, "where": {"all": [{"field": "sku", "value": "nowhere"}, *names]}}
+        }
+        guarded = {"all": [{"attribute": "tier", "op": "eq", "value": "gold"}, dear]}
+        with watched(lambda: looks.append(1)):
+            fault = run_probes(definition(guarded), own_time=lambda: len(looks) * probes.DEAR_S / (9 * MOST_LIST))
+        assert fault is not None
+        assert fault.detail.startswith("it takes over 50 ms for somebody who did very much")
 
     def test_probes_are_people_of_every_sort(self) -> None:
         found = {sort: who for sort, who, _ in probes._people(SHAPES["last_event"])}
