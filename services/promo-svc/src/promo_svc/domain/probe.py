@@ -82,6 +82,9 @@ def heavy(rule: Rule, count: int, *, salt: int = 0) -> Iterator[tuple[Line, ...]
     literals = "".join(str(params.literal) for params in asked)
     looked_at = Counter(params.name for params in asked if params.name in TEXTUAL or params.name.startswith(ATTRIBUTE))
     everywhere = sorted({*TEXTUAL, *looked_at})
+    if not looked_at:  # whatever stands in a line is the same to the rule
+        yield next(_texts(everywhere, literals, count, salt))
+        return
     for places in (everywhere, *([name] for name, _ in looked_at.most_common(MOST_ALONE))):
         yield from _texts(places, literals, count, salt)
         yield from _lists([place for place in places if place != "sku"], literals, count, salt)

@@ -33,7 +33,7 @@ HUGE = 2**63 - 1
 DEAR_S = 0.05
 MOST_VALUES, MOST_EVENT, MOST_LINES = 100, 16 * 1024, 500  # as contracts bound what a shop makes up itself, and a list
 LINE_TEXT, ORDER_LINES = 70, 10  # bytes, so that a cart is one that is kept; lines of each of very many orders
-OF_OTHERS = ("segment", "listed")  # conditions that look at nothing a person did
+OF_OTHERS = ("segment", "listed", "kind")  # conditions that look at nothing a person did
 REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
 # What the fields of an event hold: numbers, texts.
 ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
@@ -94,7 +94,7 @@ def _apart(definition: Definition, tree: Node) -> Iterator[Definition]:
 def _singly(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A condition with each of the predicates of its filters in turn; as it is without any."""
     [(kind, body)] = condition.items() if len(condition) == 1 else [("", condition)]
-    filters = [name for name in ("where", "has") if isinstance(body, Mapping) and name in body]
+    filters = [name for name in ("where", "has") if isinstance(body, Mapping) and body.get(name) is not None]
     for name in filters:
         found = body[name]
         predicates = (
