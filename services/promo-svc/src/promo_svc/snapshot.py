@@ -17,7 +17,9 @@ from promo_svc.domain.rule import Rule, coupon_code, rule_of
 
 KIND, LIVE = "cart-rule", "live"
 BROKEN = Counter(
-    "promo_rule_broken_total", "Times a rule was left out because it cannot be read or evaluated", ["rule"]
+    "promo_rule_broken_total",
+    "Times a rule was left out because it cannot be read or evaluated, or took too long",
+    ["rule"],
 )
 log = get_logger("promo")
 
