@@ -12,7 +12,12 @@ CONTENT = {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props"
 def _known(path: str) -> Any:
     if path == "/v1/definitions":
         refs = ({"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i} for i in range(SEGMENTS))
-        return {"version": 1, "empty": "", "segments": [{**ref, "residual": None} for ref in refs], "changes": []}
+        return {
+            "version": 1,
+            "empty": {"visitor": "", "customer": ""},
+            "segments": [{**ref, "residual": None} for ref in refs],
+            "changes": [],
+        }
     rest = {"websites": [], "groups": [], "boundaries": [], "locales": ["*"]}
     slots = {
         f"slot{i}": {**rest, "tags": [f"slot:slot{i}"], "segments": [f"s{b}" for b in range(BLOCKS) if b % SLOTS == i]}

@@ -43,29 +43,32 @@ class TestConsumer:
             await until(lambda: b"last" in kept.values)
         assert kept.values == [b"first", b"value-0", b"value-1", b"value-2", b"last"]
 
+    @pytest.mark.parametrize("place", ["key", "value", "header"])
     async def test_a_few_kilobytes_of_many_megabytes_are_handed_on_little_by_little(
-        self, kafka: Kafka, topic: str
+        self, kafka: Kafka, topic: str, place: str
     ) -> None:
+        large = bytes(300_000) if place == "value" else bytes(60_000)
+        each = AT_ONCE * len(large)
         kept, lots = Kept(), []
 
         async def weighed(slices: Sequence[Slice]) -> None:
-            lots.append(sum(len(record.value or b"") for step in slices for record in step.records))
+            lots.append(sum(record.size for step in slices for record in step.records))
 
         kept.before = weighed
         producer = AIOKafkaProducer(
             bootstrap_servers=kafka.bootstrap, compression_type="zstd", max_request_size=1 << 30
         )
         await producer.start()
-        for _ in range(4):
+        for _ in range(MOST_POLLED // each + 2):
             made = producer.create_batch()
-            made._builder = packed(100, bytes(300_000))
+            made._builder = packed(100, large, place)
             made._relative_offset = 100
             made.close()
             await (await producer.send_batch(made, topic, partition=0))
         await producer.stop()
         async with consuming(kafka, topic, kept):
-            await until(lambda: len(kept.values) == 400)
-        assert max(lots) <= MOST_POLLED + AT_ONCE * 300_000 < sum(lots)
+            await until(lambda: len(kept.values) == 100 * (MOST_POLLED // each + 2))
+        assert max(lots) <= MOST_POLLED + each + 100_000 < sum(lots)
 
     async def test_what_retention_took_is_a_halt_until_somebody_chooses(
         self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient

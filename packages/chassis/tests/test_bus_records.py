@@ -40,11 +40,13 @@ async def odd_batch(producer: AIOKafkaProducer, topic: str) -> None:
     await (await producer.send_batch(made, topic, partition=0))
 
 
-def packed(count: int, value: bytes) -> Any:
-    """A builder of as many records of one value, compressed."""
+def packed(count: int, large: bytes, place: str) -> Any:
+    """A builder of as many records, compressed, that are large in one place: the key, the value or a header."""
     builder = _DefaultRecordBatchBuilderPy(2, 4, 0, -1, -1, -1, 1 << 30)
+    record: dict[str, Any] = {"key": None, "value": b"", "headers": []}
+    record[f"{place}s" if place == "header" else place] = [("a", large)] if place == "header" else large
     for n in range(count):
-        builder.append(n, 1000, None, value, [])
+        builder.append(n, 1000, **record)
     return builder
 
 
@@ -117,3 +119,20 @@ class TestRecords:
         for n in range(3):
             builder.append(n, 1000, b"k", bytes(1 << 20), [])
         assert [value for _, _, value, _ in read(bytes(builder.build()))] == [bytes(1 << 20)] * 3
+
+    @pytest.mark.parametrize("codec", range(1, 5))
+    @pytest.mark.parametrize("place", ["key", "header", "name"])
+    def test_nothing_of_a_record_stays_as_large_as_it_unpacks_to(self, codec: int, place: str) -> None:
+        large, small = "\u20ac" * (2 << 20), ("content-type", b"x")
+        key = large.encode() if place == "key" else b"k"
+        headers = [
+            small,
+            (large, b"") if place == "name" else ("a", large.encode() if place == "header" else b""),
+            small,
+        ]
+        builder = _DefaultRecordBatchBuilderPy(2, codec, 0, -1, -1, -1, 1 << 30)
+        for n in range(3):
+            builder.append(n, 1000, key, b"value", headers)
+        found = read(bytes(builder.build()))
+        assert [(record[2], record[3][0], record[3][-1]) for record in found] == [(b"value", small, small)] * 3
+        assert all(len(record[1]) <= bus_records.MOST_KEY and len(str(record[3])) < 1000 for record in found)

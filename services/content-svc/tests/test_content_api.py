@@ -39,6 +39,16 @@ class TestSelection:
         assert found["slots"]["home.hero"]["fallback"] is True
         assert found["explain"]["home.hero"] == [{"block": "vip", "refused": "not-in-segment"}]
 
+    async def test_a_slot_of_another_website_shows_its_default_and_explain_says_why(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        await client.post("/v1/slots", json={**SLOT, "websites": ["elsewhere"]})
+        await client.post("/v1/blocks", json=VIP)
+        for website, refused in (("main", "slot-of-other-website"), ("elsewhere", None)):
+            found = await ask(client, segments=["vip"], website=website, explain=True)
+            assert found["slots"]["home.hero"]["fallback"] is (refused is not None)
+            assert found["explain"]["home.hero"] == [{"block": "vip", "refused": refused}]
+
     async def test_an_unknown_segment_is_nobody(self, client: httpx.AsyncClient) -> None:
         await client.post("/v1/slots", json=SLOT)
         await client.post("/v1/blocks", json={**VIP, "audience": {"all_of": ["never-made"]}})

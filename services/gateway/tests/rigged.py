@@ -24,7 +24,11 @@ def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:
 def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """Definitions, content and promotions of a version, as `Knowledge.swap` takes them."""
     common = {"version": version, "changes": []}
-    return {**common, "empty": "", "segments": []}, {**common, "slots": slots}, {**common, "rules": []}
+    return (
+        {**common, "empty": {"visitor": "", "customer": ""}, "segments": []},
+        {**common, "slots": slots},
+        {**common, "rules": []},
+    )
 
 
 async def stranger_asks(decider: Decider, plan: Plan) -> Answer:

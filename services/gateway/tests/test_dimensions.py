@@ -38,9 +38,8 @@ def planned(empty: int, durable: frozenset[int], late: list[tuple[str, int]], gr
         field = {"context": name, "op": "eq", "value": {"logged_in": True, "hour": 3}.get(name, "DE")}
         tree = {"any": [{"atom": bit}, field]}
         segments.append({"id": 100 + number, "key": f"late{number}", "atom": None, "residual": tree, **common})
-    found = definitions_of(
-        {"version": 1, "empty": empty.to_bytes(8, "little").hex(), "segments": segments, "changes": []}
-    )
+    unseen = dict.fromkeys(("visitor", "customer"), empty.to_bytes(8, "little").hex())
+    found = definitions_of({"version": 1, "empty": unseen, "segments": segments, "changes": []})
     keys = [*(f"s{i}" for i in durable), *(f"late{n}" for n in range(len(late)))]
     slot = {"websites": [], "segments": keys, "groups": sorted(groups), "boundaries": [], "locales": ["*"]}
     return plan(found, {"slots": {"top": slot}}, {"rules": []}, website="main", slots=["top"], locale="*", release=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,14 @@ class TestDoor:
             ):
                 answer = httpx.request(method, f"{shop.url}/admin/v1{path}", headers=headers, content=b"{}")
                 assert 400 <= answer.status_code < 500, answer.text
+
+    @pytest.mark.parametrize("blank", [b" ", b"\t", b" \t "])
+    def test_blanks_around_a_header_say_nothing(self, shop: Stack, blank: bytes) -> None:
+        lines = [b"GET /admin/v1/blocks/nowhere HTTP/1.1", b"host: x", b"connection: close"]
+        lines += [b"x-api-key: " + shop.secrets.admin.encode(), b"if-match:" + blank + b'"1"' + blank, b"", b""]
+        with socket.create_connection(("127.0.0.1", shop.ports["gateway"])) as connection:
+            connection.sendall(b"\r\n".join(lines))
+            assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 404 ")
 
     def test_a_browser_speaks_for_its_own_cookie_and_never_of_orders(self, shop: Stack) -> None:
         me, other = visitor(shop), visitor(shop)

@@ -15,7 +15,7 @@ def segment(number: int, region: str, **more: Any) -> dict[str, Any]:
 
 
 def release(*segments: dict[str, Any]) -> dict[str, Any]:
-    return {"version": 1, "empty": "", "segments": list(segments), "changes": []}
+    return {"version": 1, "empty": {"visitor": "", "customer": ""}, "segments": list(segments), "changes": []}
 
 
 class TestLate:

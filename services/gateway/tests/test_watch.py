@@ -29,7 +29,7 @@ class Shop:
         version = self.versions[service]
         changes = [{"version": v, "tags": [f"{service}:{v}"]} for v in range(1, version + 1)]
         common = {"version": version, "changes": changes, "segments": []}
-        return {**common, "empty": "", "slots": {}, "rules": []}
+        return {**common, "empty": {"visitor": "", "customer": ""}, "slots": {}, "rules": []}
 
     async def get(self, name: str) -> int | None:
         return self.stored.get(name)

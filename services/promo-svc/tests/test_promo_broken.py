@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 from typing import Any
@@ -11,11 +12,13 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from conditions import operators
 from promo_svc import snapshot
 from promo_svc.domain import evaluate as evaluator
 from promo_svc.domain import probe
-from promo_svc.domain.cart import MOST_LINES, MOST_LISTED, Running
-from promo_svc.domain.probe import heavy, requests
+from promo_svc.domain.cart import DEAR_S, MOST_LINES, MOST_LISTED, Budget, Dear, Line, Request, Running
+from promo_svc.domain.evaluate import RuleSet
+from promo_svc.domain.probe import heavy, requests, weigh
 from promo_svc.domain.rule import rule_of
 from promo_svc.domain.vocabulary import CART_FIELDS
 from promo_svc.reading import read_cart
@@ -209,6 +212,7 @@ class TestProbes:
         assert {asked.segments for asked in made} == {frozenset("a"), frozenset("b")}
 
 
+SKU = {"line": "sku", "op": "regex", "value": "x$"}
 PATTERNS = {"all": [{"line": f"attributes.{name}", "op": "regex", "value": "(é|b)+c"} for name in "xy"]}
 
 
@@ -239,6 +243,53 @@ class TestDear:
         assert max(map(sum, lists)) >= 0.9 * MOST_LISTED
         assert len([1 for a, b in zip(first, second, strict=True) if a == b]) == 5, "those of one letter"
 
+    def test_what_stands_behind_a_condition_that_does_not_hold_here_is_weighed_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[int] = []
+        dear = {"any": [{"line": "attributes.a", "op": "on_day", "value": f"2026-01-{i:02}"} for i in range(1, 29)]}
+        rule = rule_of(1, "odd", 1, {**ODD, "filter": {"all": [{"line": "attributes.brand", "value": "nike"}, dear]}})
+        day = operators.day
+
+        def counted(*asked: Any) -> Any:
+            looks.append(1)
+            return day(*asked)
+
+        monkeypatch.setattr(operators, "day", counted)
+        with pytest.raises(Dear):
+            weigh(rule, lambda: len(looks) * DEAR_S / (28 * MOST_LINES))
+
+    @pytest.mark.parametrize(
+        ("rule", "lines"),
+        [
+            ({"filter": SKU}, MOST_LINES),
+            ({"condition": {"products": {"where": SKU}}}, MOST_LINES),
+            ({"condition": {"products": {}}, "filter": {"line": "sku", "op": "missing"}}, MOST_LINES),
+            ({"filter": {"any": [{**SKU, "line": "attributes.a", "value": f"{n}$"} for n in range(48)]}}, 1),
+        ],
+    )
+    def test_a_rule_that_has_had_its_time_for_a_cart_is_left_out_alone_and_named(self, rule: Any, lines: int) -> None:
+        rules = RuleSet.compile(
+            1, [rule_of(1, "dear", 1, {**ODD, **rule}), rule_of(2, "good", 1, {**GOOD, "priority": 1})]
+        )
+        content = tuple(Line(str(i), 100, 1, "s", attributes={"a": ["a" * 200] * 50}) for i in range(lines))
+        calls, told = itertools.count(), list[tuple[str, type]]()
+        # The clock is looked at for every line and every look of a pattern: this is in time for the lines alone.
+        budget = Budget(lambda: next(calls) * DEAR_S / (1.2 * MOST_LINES))
+        asked = Request("main", 1_800_000_000_000, content)
+        found = evaluator.evaluate(rules, asked, lambda r, e: told.append((r.key, type(e))), budget)
+        assert told == [("dear", Dear)]
+        assert [(t["rule"], t["reason"]) for t in found["trace"]] == [("dear", "broken"), ("good", None)]
+        assert found["discount"] == min(700, 100 * lines)
+
+    def test_what_is_published_has_no_more_time_than_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rule = rule_of(1, "odd", 1, {**ODD, "filter": {"line": "price", "op": "gte", "value": 1}})
+        published = snapshot.Published(1, RuleSet.compile(1, [rule]), [])
+        asked = Request("main", 1_800_000_000_000, (Line("a", 100),))
+        assert published.evaluate(asked)["trace"][0]["reason"] is None
+        monkeypatch.setattr(snapshot, "thread_time", itertools.count().__next__)  # a second for every look at it
+        assert published.evaluate(asked)["trace"][0]["reason"] == "broken"
+
     @pytest.mark.servers
     async def test_a_rule_that_takes_long_for_a_cart_is_not_saved_and_says_why(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
@@ -256,9 +307,9 @@ class TestDear:
     ) -> None:
         going, real = threading.Event(), snapshot.evaluate
 
-        def slow(rules: Any, asked: Any, report: Any) -> Any:
+        def slow(rules: Any, asked: Any, *more: Any) -> Any:
             assert len(asked.lines) < MOST_LINES or going.wait(30)
-            return real(rules, asked, report)
+            return real(rules, asked, *more)
 
         monkeypatch.setattr(snapshot, "evaluate", slow)
         lines = [{"id": str(i), "price": 100, "sku": "s" * 30} for i in range(MOST_LINES)]

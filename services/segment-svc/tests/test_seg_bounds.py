@@ -17,7 +17,7 @@ from segment_svc.domain import probes
 from segment_svc.flows import backfill
 
 sys.path.insert(0, str(Path(__file__).parent))
-from seg_log import START, VIEWED, Log, event, make, members
+from seg_log import START, VIEWED, Log, event, make, members, shown
 
 pytestmark = pytest.mark.servers
 
@@ -84,6 +84,22 @@ class TestBounds:
         referring = {"segment": {"op": "in", "keys": ["picked"]}}
         found = (await client.post("/v1/segments/preview", json={"condition": referring})).json()
         assert found["matched"] == len(await members(client, "picked")) == 39
+
+    async def test_who_is_picked_before_any_event_came_is_in_at_once_and_is_the_same_person_later(
+        self, client: httpx.AsyncClient, service: Any, log: Log
+    ) -> None:
+        nobody = {"attribute": "nobody", "op": "eq", "value": "x"}
+        picks = [{"profile": f"c:best{n}", "include": n > 0, "reason": "r"} for n in range(3)]
+        body = {"key": "best", "name": "best", "status": "active", "condition": nobody, "overrides": picks}
+        assert (await client.post("/v1/segments", json=body)).status_code == 201
+        while await backfill.step(service.deps):
+            pass
+        assert await members(client, "best") == {"c:best1", "c:best2"}
+        assert (await shown(service, "c:best1")).bits != (await shown(service, "c:best0")).bits
+        await log.give(event(1, who="customer:best1"))
+        assert await members(client, "best") == {"c:best1", "c:best2"}
+        why = (await client.get("/v1/segments/best/explain", params={"profile": "c:best2"})).json()
+        assert (why["known"], why["why"]["result"]) == (True, True)
 
     async def test_a_few_previews_are_made_at_a_time_and_others_are_told_to_come_again(
         self, client: httpx.AsyncClient, service: Any, crowd: None, monkeypatch: pytest.MonkeyPatch

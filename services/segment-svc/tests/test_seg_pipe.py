@@ -11,10 +11,11 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from chassis import bus
 from chassis.bus import MOST_RECORD, Fenced
 from chassis.bus_places import Slice
 from chassis.clock import ManualClock
-from segment_svc import store
+from segment_svc import store, wire
 from segment_svc.domain import bounds, ruleset
 from segment_svc.domain import profile as people
 from segment_svc.flows import sweep
@@ -96,6 +97,23 @@ class TestRecords:
         assert letter.size <= MOST_RECORD
         assert dict(letter.headers)["dlq-cut"] == b"%d" % records(huge)[0].size
         assert huge.startswith(letter.value or b"-")
+
+    @pytest.mark.parametrize(
+        "large",
+        [
+            {"key": bytes(1 << 20)},
+            {"headers": (("a", bytes(1 << 20)),)},
+            {"headers": (("\u20ac" * 900_000, b""),)},
+            {"headers": tuple((f"\u20ac{n}" * 20, b"") for n in range(20_000))},
+        ],
+    )
+    def test_a_letter_is_one_that_a_broker_takes_whatever_of_a_record_is_large(self, large: Any) -> None:
+        record = records(b"x")[0]._replace(**large)
+        [payload] = wire.dead_letters([wire.Dead(record, "reason", "detail")])
+        [letter] = bus.unpack(payload)
+        headers = sum(len(name.encode()) + len(value or b"") for name, value in letter.headers)
+        assert headers + len(letter.key or b"") + len(letter.value or b"") <= MOST_RECORD
+        assert {"dlq-reason", "dlq-detail", "dlq-offset", "dlq-cut"} <= dict(letter.headers).keys()
 
     async def test_an_event_refused_at_a_bound_of_what_is_kept_is_not_lost(self, service: Any, log: Log) -> None:
         await log.give(*(event(i, at=START - i) for i in range(bounds.LIMIT + 1)))

@@ -87,6 +87,20 @@ class TestFold:
         assert list(person.log[kind].at if events else []) == newest[::-1]
         assert state(people.decode(people.encode(person))) == state(person)
 
+    def test_websites_of_which_nothing_is_kept_are_forgotten_and_the_others_keep_their_names(self) -> None:
+        def named(person: Profile) -> list[str]:
+            return [person.sites[number] for number in person.log["product_view"].sites]
+
+        one, other = (
+            folded([Activity(i, "product_view", i, f"w{i}", b"\x80") for i in span])
+            for span in (range(700), range(700, 1500))
+        )
+        assert named(one) == [f"w{i}" for i in range(500, 700)]
+        people.merge(one, other, NOW)
+        for person in (one, other):
+            assert named(person) == [f"w{i}" for i in range(1300, 1500)]
+            assert len(person.sites) <= bounds.LIMIT + 1
+
     def test_an_order_is_kept_whatever_its_size(self) -> None:
         orders = [Activity(i, "order_placed", i, "main", pack({"x": "y" * bounds.MOST_BYTES})) for i in range(5)]
         assert len(folded(orders).log["order_placed"]) == 5

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from conditions import Fault, Invalid, LeafType, Vocabulary, from_text, parse, to_json, to_text
 from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, TEXT
+from conditions.patterns import watched
 from contracts.codec import MESSAGES
 from contracts.fields import MOST_LIST
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -208,6 +210,20 @@ class TestTotal:
         assert fault.code == "cannot-run"
         assert fault.detail.startswith("it takes over 50 ms for somebody who did very much")
         assert run_probes(definition({"events": counted})) is None
+
+    @pytest.mark.parametrize("applies_to", ["both", "visitors"])
+    def test_what_stands_behind_a_condition_that_nobody_here_meets_is_weighed_too(self, applies_to: str) -> None:
+        looks: list[int] = []
+        names = [{"field": "name", "op": "regex", "value": f"x{n}$"} for n in range(10)]
+        dear = {
+            "list": {"name": "cart", "found": True, "where": {"all": [{"field": "sku", "value": "nowhere"}, *names]}}
+        }
+        guarded = {"all": [{"attribute": "tier", "op": "eq", "value": "gold"}, dear]}
+        asked = msgspec.structs.replace(definition(guarded), applies_to=applies_to)
+        with watched(lambda: looks.append(1)):
+            fault = run_probes(asked, own_time=lambda: len(looks) * probes.DEAR_S / (9 * MOST_LIST))
+        assert fault is not None
+        assert fault.detail.startswith("it takes over 50 ms for somebody who did very much")
 
     def test_probes_are_people_of_every_sort(self) -> None:
         found = {sort: who for sort, who, _ in probes._people(SHAPES["last_event"])}

@@ -51,7 +51,7 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes on the wire, about."""
-        headers = sum(len(name) + len(value or b"") + 8 for name, value in self.headers)
+        headers = sum(len(name.encode(errors="replace")) + len(value or b"") + 8 for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + 64
 
 

@@ -133,7 +133,7 @@ class BatchConsumer:
                 break
             for tp, records in part.items():
                 found.setdefault(tp, []).extend(records)
-                count, size = count + len(records), size + sum(len(r.value or b"") for r in records)
+                count, size = count + len(records), size + sum(map(bus_records.weight, records))
             wait_ms = 0
         return found
 

@@ -27,7 +27,7 @@ OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
 HEADER, LENGTH, ATTRIBUTES = _DefaultRecordBatchPy.HEADER_STRUCT, 1, 5
 CODEC, SNAPPY = _DefaultRecordBatchPy.CODEC_MASK, _DefaultRecordBatchPy.CODEC_SNAPPY
 UNPACK = {1: cramjam.gzip.decompress_into, 3: cramjam.lz4.decompress_into, 4: cramjam.zstd.decompress_into}
-MOST_UNPACKED, MOST_VALUE, USUAL_ROOM = 64 << 20, 512 * 1024, 256 * 1024
+MOST_UNPACKED, MOST_VALUE, MOST_KEY, USUAL_ROOM = 64 << 20, 512 * 1024, 64 * 1024, 256 * 1024
 log = get_logger("bus")
 
 
@@ -78,19 +78,28 @@ class _Batch:
             return
         try:
             for record in inner:
-                yield _cut(record) if inner is not self._inner and len(record.value or b"") > MOST_VALUE else record
+                yield _cut(record) if inner is not self._inner and weight(record) > MOST_VALUE else record
                 count += 1
         except Exception as error:
             log.error("bus_record_unreadable", offset=inner.base_offset + count, error=type(error).__name__)
             yield from islice(_again(data), count, None)
 
 
+def weight(record: Any) -> int:
+    """Bytes that a record holds."""
+    headers = sum(len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
 def _cut(record: Any) -> _DefaultRecordPy:
-    """An unpacked record whose value is larger than any that is of use, and may be than a broker takes: its beginning."""
-    kept = record.value[:MOST_VALUE]
-    return _DefaultRecordPy(
-        record.offset, record.timestamp, record.timestamp_type, record.key, kept, list(record.headers)
-    )
+    """An unpacked record that is larger than any that is of use, and may be than a broker takes: its beginning."""
+    key, value = record.key and record.key[:MOST_KEY], record.value and record.value[:MOST_VALUE]
+    headers, left = [], MOST_KEY
+    for name, found in record.headers:
+        left -= len(name.encode(errors="replace")) + len(found or b"")
+        if left >= 0:
+            headers.append((name, found))
+    return _DefaultRecordPy(record.offset, record.timestamp, record.timestamp_type, key, value, headers)
 
 
 class TooLarge(Exception):

@@ -27,6 +27,7 @@ from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 
 WATCHED = (b"ver:segment", b"ver:content", b"ver:promo")
 KINDS = ("segment", "content", "promo")
+NO_SEGMENTS = {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "changes": []}
 MOST_PLANS, MOST_ANSWERS, MOST_TAGS = 16 << 20, 64 << 20, 4096  # bytes
@@ -47,7 +48,9 @@ class Knowledge:
     """Definitions and targeting, swapped together; plans and finished answers live as long as they do."""
 
     def __init__(self) -> None:
-        self.definitions: Definitions = definitions_of({"version": 0, "empty": "", "segments": [], "changes": []})
+        self.definitions: Definitions = definitions_of(
+            {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
+        )
         self.content, self.promo = NO_CONTENT, NO_PROMO
         self._visible: dict[str, Visible] = {}
         self.loaded = False

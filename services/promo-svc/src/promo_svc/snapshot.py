@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 from chassis.documents import Document
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
-from promo_svc.domain.cart import Request
+from promo_svc.domain.cart import Budget, Request
 from promo_svc.domain.evaluate import RuleSet, evaluate, messages
 from promo_svc.domain.rule import Rule, coupon_code, rule_of
 
 KIND, LIVE = "cart-rule", "live"
 BROKEN = Counter(
-    "promo_rule_broken_total", "Times a rule was left out because it cannot be read or evaluated", ["rule"]
+    "promo_rule_broken_total",
+    "Times a rule was left out because it cannot be read or evaluated, or took too long",
+    ["rule"],
 )
 log = get_logger("promo")
 
@@ -39,7 +42,7 @@ class Published:
 
     def evaluate(self, asked: Request) -> dict[str, Any]:
         """See `evaluate`."""
-        return evaluate(self.rules, asked, self._report)
+        return evaluate(self.rules, asked, self._report, Budget(thread_time))
 
     def messages(self, asked: Request) -> list[dict[str, Any]]:
         """See `messages`."""

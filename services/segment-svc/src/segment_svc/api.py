@@ -303,7 +303,7 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
                 "residual": None if durable else rules.ruleset.residuals[definition.key],
             }
         )
-    empty = store.to_bytes(rules.ruleset.empty_bits).hex()
+    empty = {kind: store.to_bytes(rules.ruleset.empty_bits(kind)).hex() for kind in ("visitor", "customer")}
     return {"version": rules.version, "empty": empty, "segments": segments, "changes": changes}
 
 

@@ -201,6 +201,12 @@ async def look(tx: Tx, identity: str) -> Row | None:
     return None
 
 
+async def known(tx: Tx, keys: Iterable[str]) -> set[str]:
+    """Those of the keys that have a row."""
+    found = await tx.fetch("SELECT profile FROM profile WHERE profile = ANY($1::text[])", list(keys))
+    return {r["profile"] for r in found}
+
+
 def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
     """The row a key belongs to now, following merges; None for a stranger."""
     row = rows.get(key)

@@ -146,9 +146,8 @@ def _letter(dead: Dead) -> Record:
     if letter.size <= MOST_RECORD:
         return letter
     marks = (*marks, ("dlq-cut", b"%d" % record.size))
-    kept = [(name, value) for name, value in record.headers if len(name) + len(value or b"") < MOST_HEADER][
-        :MOST_HEADERS
-    ]
+    sizes = [len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers]
+    kept = [header for header, size in zip(record.headers, sizes, strict=True) if size < MOST_HEADER][:MOST_HEADERS]
     key, value = record.key, letter.value or b""
     return letter._replace(
         key=key if len(key or b"") < MOST_HEADER else None, value=value[: MOST_RECORD // 2], headers=(*kept, *marks)

@@ -84,9 +84,10 @@ def judged(slot: Slot, visitor: Visitor, report: Report) -> list[tuple[Block, st
     A block that raises is refused alone, as `broken`, and `report` is told.
     """
     found: list[tuple[Block, str | None, Any]] = []
+    here = not slot.websites or visitor.website in slot.websites
     for block in slot.blocks:
         try:
-            reason = refusal(block, visitor)
+            reason = refusal(block, visitor) if here else "slot-of-other-website"
             found.append((block, reason, None if reason else localized(block.content, visitor.locale)))
         except Exception as error:
             report("block", block.key, error)
@@ -101,8 +102,7 @@ def shown_at_once(slot: Slot) -> int:
 
 def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     """The blocks of a slot for a visitor, strongest first; its default content when there is none."""
-    here = not slot.websites or visitor.website in slot.websites
-    found = [(b, content) for b, reason, content in judged(slot, visitor, report) if here and reason is None]
+    found = [(b, content) for b, reason, content in judged(slot, visitor, report) if reason is None]
     found = found[: shown_at_once(slot)]
     if not found:
         return {

@@ -60,11 +60,13 @@ class SegmentRef:
 class Definitions:
     """Segments of one release. `decide` gives the bits (by segment id) of those that need the request.
 
+    `empty`, `empty_customer`: the bits of a visitor, and of a customer, of whom nothing is known.
     `unreadable`: keys of those this version of the gateway cannot read. They are nobody's, and stop no other.
     """
 
     version: int
     empty: int
+    empty_customer: int
     segments: dict[str, SegmentRef]
     late: list[tuple[int, Node]]
     decide: Callable[[Any, int], tuple[int, int | None]]
@@ -79,7 +81,7 @@ class Definitions:
 
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     """From the answer of segment-svc GET /v1/definitions."""
-    empty = int.from_bytes(bytes.fromhex(raw["empty"]), "little")
+    empty, customer = (int.from_bytes(bytes.fromhex(raw["empty"][kind]), "little") for kind in ("visitor", "customer"))
     refs, late, unreadable = {}, [], []
     for s in raw["segments"]:
         try:
@@ -92,7 +94,7 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
             refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"], found, by_the_hour)
         except (Invalid, ValueError):
             unreadable.append(s["key"])
-    return Definitions(raw["version"], empty, refs, late, compile_set(late), list(raw["changes"]), unreadable)
+    return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
 def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool]:

@@ -75,7 +75,7 @@ class Part(NamedTuple):
 
 
 async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
-    """The document of an identity; a stranger, and nobody at all, is an empty profile."""
+    """The document of an identity; a stranger, and nobody at all, is an empty profile, as of a visitor or of a customer."""
     stranger = Known(decider.knowledge.definitions.empty)
     if identity is None:
         return stranger
@@ -85,6 +85,8 @@ async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Know
         person: Person | None = None if stored is None else targeting.decode(memoryview(stored)[8:])
     except (PipeUnavailable, msgspec.DecodeError):
         return stranger._replace(logged_in=logged_in, degraded=True)
+    if person is None and logged_in:
+        return Known(decider.knowledge.definitions.empty_customer, logged_in=True)
     if person is None or person.consent & 1:
         return stranger._replace(logged_in=logged_in)
     atoms, until = targeting.bits_at(person, now_ms), targeting.next_flip(person, now_ms)
@@ -109,10 +111,15 @@ async def decide(decider: Decider, plan: Plan, known: Known, seen: Seen, now_ms:
     return with_unknown(await asyncio.shield(flight), plan.unknown)
 
 
+def context_of(decider: Decider, seen: Seen, locale: str, now_ms: int) -> dict[str, Any]:
+    """The fields of a request that conditions ask for."""
+    local = datetime.fromtimestamp(now_ms / 1000, decider.zone)
+    return dimensions.context(seen, locale=locale, hour=local.hour, weekday=local.isoweekday())
+
+
 def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int) -> int:
     """Which of the request-dependent segments hold for a request, by segment id."""
-    local = datetime.fromtimestamp(now_ms / 1000, decider.zone)
-    context = dimensions.context(seen, locale=locale, hour=local.hour, weekday=local.isoweekday())
+    context = context_of(decider, seen, locale, now_ms)
     return targeting.late_bits(decider.knowledge.definitions, refs, seen.atoms, context, now_ms)
 
 

@@ -13,9 +13,10 @@ from conditions.context import FIELDS
 
 from gateway.deps import Deps
 from gateway.domain import targeting
+from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
-from gateway.flows.decide import look_up
-from gateway.hot import MOST_VALUE
+from gateway.flows.decide import context_of, look_up
+from gateway.hot import MOST_VALUE, PARAMETERS
 from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 
@@ -27,21 +28,23 @@ async def explain(
 ) -> dict[str, Any]:
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
-    `context` is the request to explain: country, region, locale and the like. Raises Problem 422, 503.
+    `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
+    hour...); what it does not say is as in a request that says nothing, now. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
     now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
-    context = {name: str(value)[:MOST_VALUE] for name, value in context.items()}
     plan = deps.decider.knowledge.plan(key.website, slots, locale)
     who = await look_up(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
-    supposed = {"logged_in": who.logged_in, **context}
+    page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
+    supposed = context_of(deps.decider, who.seen({}, {k: v for k, v in page.items() if v}), locale, now_ms)
+    supposed |= {name: value[:MOST_VALUE] for name, value in context.items() if name in FIELDS and value}
     late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": slots, "locale": locale, "explain": True}
-    asked = {name: context[name] for name in FIELDS if context.get(name)}
+    asked = {name: str(value) for name, value in supposed.items() if value not in (None, "")}
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:
         blocks, messages, *reasons = await asyncio.gather(

@@ -6,7 +6,7 @@ apiece, and the whole, shipping included, at most MOST_TOTAL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ MOST_DEPTH, MOST_ITEMS, MOST_TEXT, MOST_SHORT = 4, 50, 1000, 200
 MOST_TYPED = 2000  # letters where a coupon is typed: what is no code is an unknown one
 MOST_GROUP = 2000  # what a group in an event may have
 MOST_LISTED = 5000  # every condition of a rule may have to look at each
+DEAR_S = 0.05  # of a thread's own time, for one rule and one cart
 LAST_INSTANT = 253_402_300_799_999
 
 Text = Annotated[str, Meta(max_length=MOST_SHORT)]
@@ -106,6 +107,28 @@ def _listed(value: Any) -> int:
     return len(value) + sum(map(_listed, value)) if isinstance(value, list) else 0
 
 
+class Dear(Exception):
+    """A rule would take longer than it may."""
+
+
+class Budget:
+    """What one rule may take of the time of a processor. `own_time`: seconds of it this thread has had; by default none is."""
+
+    __slots__ = ("_own_time", "_until")
+
+    def __init__(self, own_time: Callable[[], float] = float) -> None:
+        self._own_time, self._until = own_time, DEAR_S
+
+    def begin(self) -> None:
+        """Another rule."""
+        self._until = self._own_time() + DEAR_S
+
+    def check(self) -> None:
+        """Raises Dear once the rule has had its time."""
+        if self._own_time() > self._until:
+            raise Dear
+
+
 @dataclass(slots=True)
 class Running:
     """The cart while rules are applied: what each line and the shipment have been given so far."""
@@ -113,13 +136,20 @@ class Running:
     request: Request
     given: list[int]
     subtotal: int
+    budget: Budget
     stopped: set[int] = field(default_factory=set)
     shipping_given: int = 0
 
     @classmethod
-    def start(cls, request: Request) -> Running:
+    def start(cls, request: Request, budget: Budget) -> Running:
         """Nothing given yet."""
-        return cls(request, [0] * len(request.lines), request.subtotal)
+        return cls(request, [0] * len(request.lines), request.subtotal, budget)
+
+    def lines(self) -> Iterator[tuple[int, Line]]:
+        """The lines, numbered, as long as the rule that looks at them has time. Raises Dear."""
+        for index, line in enumerate(self.request.lines):
+            self.budget.check()
+            yield index, line
 
     def left(self, index: int) -> int:
         """What is left of a line's row total."""

@@ -14,8 +14,9 @@ from fractions import Fraction
 from typing import Any
 
 from conditions import holds
+from conditions.patterns import watched
 
-from promo_svc.domain.cart import Request, Running
+from promo_svc.domain.cart import Budget, Request, Running
 from promo_svc.domain.money import split
 from promo_svc.domain.rule import Rule, coupon_code
 from promo_svc.domain.vocabulary import missing_amount, unmet
@@ -96,15 +97,23 @@ class Outcome:
     missing: int | None = None
 
 
-def evaluate(rules: RuleSet, request: Request, report: Report) -> dict[str, Any]:
+def evaluate(rules: RuleSet, request: Request, report: Report, budget: Budget | None = None) -> dict[str, Any]:
     """Lines, totals, applied rules, hints, and a trace with a reason for every rule that could have applied.
 
-    A rule that raises is left out alone: its reason is `broken`, and `report` is told.
+    A rule that raises, or takes longer than its `budget`, is left out alone: its reason is `broken`, and `report` is told.
     """
-    running, codes = Running.start(request), given_codes(request)
+    budget = budget or Budget()
+    with watched(budget.check):
+        return _evaluated(rules, Running.start(request, budget), report)
+
+
+def _evaluated(rules: RuleSet, running: Running, report: Report) -> dict[str, Any]:
+    request = running.request
+    codes = given_codes(request)
     applied: list[dict[str, Any]] = []
     trace, hints, parts = [_traced(key, version, BROKEN) for key, version in rules.unreadable], [], defaultdict(list)
     for rule in rules.candidates(request, codes):
+        running.budget.begin()
         try:
             found = _outcome(rule, running, codes)
         except Exception as error:
@@ -167,7 +176,7 @@ def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
 def _eligible(rule: Rule, running: Running) -> tuple[list[tuple[int, int]], str]:
     """(line, units) the rule may touch, and the reason when there are none."""
     found, reason = [], "no-line-matches"
-    for index, line in enumerate(running.request.lines):
+    for index, line in running.lines():
         if not line.discountable or (rule.filter and not holds(rule.filter, line, running.request.at_ms)):
             continue
         if index in running.stopped:

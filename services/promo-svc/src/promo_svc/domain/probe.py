@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from promo_svc.domain.cart import (
+    DEAR_S,
     MOST_ITEMS,
     MOST_LINES,
     MOST_LISTED,
@@ -18,12 +19,13 @@ from promo_svc.domain.cart import (
     MOST_QUANTITY,
     MOST_SHORT,
     MOST_TEXT,
+    Dear,
     Line,
     Request,
 )
 from promo_svc.domain.evaluate import RuleSet, evaluate, messages
 from promo_svc.domain.rule import Rule
-from promo_svc.domain.vocabulary import ATTRIBUTE, conditions
+from promo_svc.domain.vocabulary import ATTRIBUTE, LineField, conditions
 
 NOW = 1_800_000_000_000
 MANY = 50
@@ -36,7 +38,6 @@ ATTRIBUTES = {**{f"a{i}": value for i, value in enumerate(ODD)}, "color": "red"}
 FILLED = Line("full", 1999, 3, "SKU-1", ("shoes/running", "sale"), ATTRIBUTES)
 
 
-DEAR_S = 0.05  # of this thread's own time
 HEAVY_LINES = (MOST_LINES // 20, MOST_LINES)  # what is dear already with few is not tried with all
 HEAVY_TEXT = 380  # bytes per line, so that the body of the whole cart is one that is taken
 TEXTUAL, MOST_ALONE = ("sku", "category"), 4  # fields of a line; so many fields are tried with all there can be in them
@@ -44,10 +45,6 @@ TEXTUAL, MOST_ALONE = ("sku", "category"), 4  # fields of a line; so many fields
 
 class Unsound(Exception):
     """The rule cannot be evaluated; the cause is what it met."""
-
-
-class Dear(Exception):
-    """The rule would take longer than DEAR_S for a cart."""
 
 
 def lines() -> Iterator[tuple[Line, ...]]:
@@ -85,6 +82,9 @@ def heavy(rule: Rule, count: int, *, salt: int = 0) -> Iterator[tuple[Line, ...]
     literals = "".join(str(params.literal) for params in asked)
     looked_at = Counter(params.name for params in asked if params.name in TEXTUAL or params.name.startswith(ATTRIBUTE))
     everywhere = sorted({*TEXTUAL, *looked_at})
+    if not looked_at:  # whatever stands in a line is the same to the rule
+        yield next(_texts(everywhere, literals, count, salt))
+        return
     for places in (everywhere, *([name] for name, _ in looked_at.most_common(MOST_ALONE))):
         yield from _texts(places, literals, count, salt)
         yield from _lists([place for place in places if place != "sku"], literals, count, salt)
@@ -123,13 +123,20 @@ def _letters(alphabet: str, length: int, salt: int) -> str:
 
 
 def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
-    """Run a rule on the carts that are the most work; `own_time`: seconds of CPU spent so far. Raises Dear."""
+    """Run a rule on the carts that are the most work, and each of its conditions on lines by itself, for one that does not
+    hold here hides others. `own_time`: seconds of CPU spent so far. Raises Dear."""
     alone = RuleSet.compile(0, [rule])
+    trees = [tree for tree in (rule.condition, rule.filter) if tree is not None]
+    looks = [leaf for tree in trees for leaf in conditions(tree) if isinstance(leaf.type, LineField)]
 
     def spent(content: tuple[Line, ...]) -> float:
         asked, began = _within(rule, content), own_time()
         evaluate(alone, asked, lambda *_: None)
-        return own_time() - began
+        whole, began = own_time() - began, own_time()
+        for leaf in looks:
+            for line in content:
+                leaf.type.test(leaf.params, line, NOW)
+        return max(whole, own_time() - began)
 
     for count in HEAVY_LINES:
         for contents in zip(*(heavy(rule, count, salt=salt) for salt in range(2)), strict=True):

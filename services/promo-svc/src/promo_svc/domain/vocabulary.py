@@ -160,8 +160,7 @@ class Products(LeafType):
     def seen(self, params: Comparison, facts: Running, now: int) -> int:
         """See LeafType."""
         measure, where = MEASURES[params.name], params.where
-        lines = enumerate(facts.request.lines)
-        return sum(measure(facts, i) for i, line in lines if where is None or holds(where, line, now))
+        return sum(measure(facts, i) for i, line in facts.lines() if where is None or holds(where, line, now))
 
     def test(self, params: Comparison, facts: Running, now: int) -> bool:
         """See LeafType."""

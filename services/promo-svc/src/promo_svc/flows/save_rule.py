@@ -19,8 +19,9 @@ from chassis.telemetry import get_logger
 
 from promo_svc import wire
 from promo_svc.deps import Deps
+from promo_svc.domain.cart import DEAR_S, Dear
 from promo_svc.domain.evaluate import RuleSet
-from promo_svc.domain.probe import DEAR_S, Dear, Unsound, prove, weigh
+from promo_svc.domain.probe import Unsound, prove, weigh
 from promo_svc.domain.rule import Rule, check, coupon_code, rule_of
 from promo_svc.snapshot import KIND, is_live
 

@@ -54,6 +54,7 @@ def _column(_: type, stored: bytes) -> Longs:
     return longs(stored)
 
 
+MOST_SITES = 50  # from so many on, names of websites are looked through
 NOTHING = Log.of([])
 NO_PROPS = pack({})
 _encode = msgspec.msgpack.Encoder(enc_hook=array.tobytes).encode
@@ -138,6 +139,7 @@ def _insert(profile: Profile, activity: Activity) -> None:
         if superseded >= 0:
             log.props[superseded] = _without_items(log.props[superseded])
     _bound(profile, kind)
+    _forget_sites(profile)
 
 
 def site(profile: Profile, website: str) -> int:
@@ -145,6 +147,16 @@ def site(profile: Profile, website: str) -> int:
     if website not in profile.sites:
         profile.sites.append(website)
     return profile.sites.index(website)
+
+
+def _forget_sites(profile: Profile) -> None:
+    """Of many websites, those that nothing is kept of any more."""
+    if len(profile.sites) > MOST_SITES:
+        used = sorted({number for log in profile.log.values() for number in log.sites})
+        numbers = {number: new for new, number in enumerate(used)}
+        profile.sites = [profile.sites[number] for number in used]
+        for log in profile.log.values():
+            log.sites[:] = [numbers[number] for number in log.sites]
 
 
 def _without_items(props: bytes) -> bytes:
@@ -221,6 +233,7 @@ def merge(into: Profile, source: Profile, now: int) -> None:
         {a.id_hash: a for a in [*into.pending, *source.pending]}.values(), key=lambda a: (a.at, a.id_hash)
     )
     into.ids = None
+    _forget_sites(into)
     advance(into, now)
 
 

@@ -98,10 +98,9 @@ class RuleSet:
         """Whether membership can be listed: nothing of it depends on the request."""
         return key in self.bits
 
-    @property
-    def empty_bits(self) -> int:
-        """The bits of somebody never seen before."""
-        return self.decide(Facts(people.empty("visitor")), 0)[0]
+    def empty_bits(self, kind: str) -> int:
+        """The bits of a visitor, or of a customer, never seen before."""
+        return self.decide(Facts(people.empty(kind)), 0)[0]
 
     def timeline(
         self, profile: Profile, now: int, *, horizon_ms: int, most: int = 8, key: str = "", known: Timeline | None = None,
