@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 PR_SET_PDEATHSIG = 1
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOPBACK = "127.0.0.1"
 ATTEMPTS = 5
 
@@ -79,6 +81,7 @@ def _followed(death: signal.Signals) -> Callable[[], None]:
 
     def in_child() -> None:
         libc.prctl(PR_SET_PDEATHSIG, death.value)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         if os.getppid() != parent:  # we ended before it could follow
             os._exit(1)
 
@@ -103,12 +106,20 @@ class Child:
         """Start it; does not wait for it to be ready."""
         with self.log.open("ab") as out:
             self.logged = out.tell()
-            # What is inheritable is meant to be: claim.py has one such file.
-            self.popen = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.cwd,
-                env={**os.environ, **self.env}, user=self.user, group=self.user, start_new_session=True,
-                extra_groups=[] if self.user is not None else None, preexec_fn=_followed(self.death), close_fds=False,
-            )  # fmt: skip
+            # Not between the fork and the name: a child that nobody knows of would outlive us.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+            try:
+                self.popen = self._popen(out)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _popen(self, out: BinaryIO) -> subprocess.Popen[bytes]:
+        # What is inheritable is meant to be: claim.py has one such file.
+        return subprocess.Popen(
+            self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.cwd,
+            env={**os.environ, **self.env}, user=self.user, group=self.user, start_new_session=True,
+            extra_groups=[] if self.user is not None else None, preexec_fn=_followed(self.death), close_fds=False,
+        )  # fmt: skip
 
     def wait_ready(self, port: int, answers: Callable[[], bool] = lambda: True, *, seconds: float) -> None:
         """Wait until it listens on `port` itself and `answers`. Raises StartFailed when it ends first or the time is up."""
