@@ -40,9 +40,7 @@ class Knowledge:
     """Definitions and targeting, swapped together; plans and finished answers live as long as they do."""
 
     def __init__(self) -> None:
-        self.definitions: Definitions = definitions_of(
-            {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
-        )
+        self.definitions: Definitions = definitions_of(NO_SEGMENTS)
         self.content, self.promo = NO_CONTENT, NO_PROMO
         self.edge: tuple[SegmentRef, ...] = ()  # what any cached answer can depend on, by id: the edge must know these
         self.loaded = False
