@@ -26,12 +26,15 @@ class Service:
 
     def __init__(self, *versions: int) -> None:
         self.versions, self.asked, self.more = list(versions), 0, dict[str, Any]()
+        self.going: asyncio.Event | None = None  # answers wait for it
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
         self.asked += 1
         version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
         slots = {} if self.more else {"top": {"fallback": False, "blocks": [f"v{version}"]}}
         messages = [] if self.more else [f"v{version}"]
+        if self.going is not None:
+            await self.going.wait()
         return {"version": version, "slots": slots, "messages": messages, "tags": ["t"], **self.more}
 
 
@@ -107,19 +110,12 @@ async def test_what_was_asked_before_a_publish_is_not_shared_after_it() -> None:
 
 
 async def test_nobody_waits_for_an_answer_that_was_begun_before_a_publish() -> None:
-    content, going = Service(KNOWN), asyncio.Event()
-    decider, ask = shop(content, Service(KNOWN)), content.ask
-
-    async def slow(question: Mapping[str, Any]) -> Any:
-        found = await ask(question)
-        await going.wait()
-        return found
-
-    content.ask = slow  # type: ignore[method-assign]
+    content = Service(KNOWN)
+    decider, content.going = shop(content, Service(KNOWN)), (going := asyncio.Event())
     before = asyncio.create_task(get(decider))
     await asyncio.sleep(0)
     publish(decider.knowledge, KNOWN)
-    content.ask = ask  # type: ignore[method-assign]
+    content.going = None
     assert (await get(decider))[1].startswith("public")
     going.set()
     assert (await before)[1] == "private, no-store"

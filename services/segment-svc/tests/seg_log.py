@@ -66,8 +66,8 @@ class Log:
         return [(dict(r.headers)["dlq-reason"], dict(r.headers)["dlq-offset"]) for r in await self.letters()]
 
 
-async def make(client: httpx.AsyncClient, service: Any, key: str, condition: Any = VIEWED) -> None:
-    body = {"key": key, "name": key, "status": "active", "condition": condition}
+async def make(client: httpx.AsyncClient, service: Any, key: str, condition: Any = VIEWED, **more: Any) -> None:
+    body = {"key": key, "name": key, "status": "active", "condition": condition, **more}
     answer = await client.post("/v1/segments", json=body)
     assert answer.status_code == 201, answer.text
     while await backfill.step(service.deps):

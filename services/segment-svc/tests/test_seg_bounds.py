@@ -77,10 +77,7 @@ class TestBounds:
             {"profile": f"v:{who}", "include": include, "reason": "r"}
             for who, include in (("v00", False), ("v01", True))
         ]
-        body = {"key": "picked", "name": "picked", "status": "active", "condition": VIEWED, "overrides": picks}
-        assert (await client.post("/v1/segments", json=body)).status_code == 201
-        while await backfill.step(service.deps):
-            pass
+        await make(client, service, "picked", overrides=picks)
         referring = {"segment": {"op": "in", "keys": ["picked"]}}
         found = (await client.post("/v1/segments/preview", json={"condition": referring})).json()
         assert found["matched"] == len(await members(client, "picked")) == 39
@@ -90,10 +87,7 @@ class TestBounds:
     ) -> None:
         nobody = {"attribute": "nobody", "op": "eq", "value": "x"}
         picks = [{"profile": f"c:best{n}", "include": n > 0, "reason": "r"} for n in range(3)]
-        body = {"key": "best", "name": "best", "status": "active", "condition": nobody, "overrides": picks}
-        assert (await client.post("/v1/segments", json=body)).status_code == 201
-        while await backfill.step(service.deps):
-            pass
+        await make(client, service, "best", nobody, overrides=picks)
         assert await members(client, "best") == {"c:best1", "c:best2"}
         assert (await shown(service, "c:best1")).bits != (await shown(service, "c:best0")).bits
         await log.give(event(1, who="customer:best1"))

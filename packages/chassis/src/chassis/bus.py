@@ -37,6 +37,11 @@ NEVER = {
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
+def header_size(name: str, value: bytes | None) -> int:
+    """Bytes of a header."""
+    return len(name.encode(errors="replace")) + len(value or b"")
+
+
 class Record(NamedTuple):
     """One message. `partition`, `offset` and `timestamp_ms` are -1 until a broker gave them."""
 
@@ -51,7 +56,7 @@ class Record(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes on the wire, about."""
-        headers = sum(len(name.encode(errors="replace")) + len(value or b"") + 8 for name, value in self.headers)
+        headers = sum(header_size(*header) + 8 for header in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + 64
 
 

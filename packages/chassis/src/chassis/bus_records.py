@@ -21,6 +21,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
 
+from chassis.bus import header_size
 from chassis.telemetry import get_logger
 
 OVERHEAD = struct.Struct(">qi")  # base offset and length stand before a batch
@@ -87,18 +88,17 @@ class _Batch:
 
 def weight(record: Any) -> int:
     """Bytes that a record holds."""
-    headers = sum(len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers)
-    return len(record.key or b"") + len(record.value or b"") + headers
+    return len(record.key or b"") + len(record.value or b"") + sum(header_size(*header) for header in record.headers)
 
 
 def _cut(record: Any) -> _DefaultRecordPy:
     """An unpacked record that is larger than any that is of use, and may be than a broker takes: its beginning."""
     key, value = record.key and record.key[:MOST_KEY], record.value and record.value[:MOST_VALUE]
     headers, left = [], MOST_KEY
-    for name, found in record.headers:
-        left -= len(name.encode(errors="replace")) + len(found or b"")
+    for header in record.headers:
+        left -= header_size(*header)
         if left >= 0:
-            headers.append((name, found))
+            headers.append(header)
     return _DefaultRecordPy(record.offset, record.timestamp, record.timestamp_type, key, value, headers)
 
 

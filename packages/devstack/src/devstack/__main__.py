@@ -21,7 +21,7 @@ from contracts import topics
 from devstack import install, kafka, varnish
 from devstack.claim import Claim, Runs
 from devstack.kafka import Kafka
-from devstack.process import Child, StartFailed, bindable, direct
+from devstack.process import ENDS, Child, StartFailed, bindable, direct
 from devstack.servers import Postgres, Valkey
 from devstack.shop.seed import seed
 from devstack.stack import Secrets, Stack
@@ -46,9 +46,8 @@ def interruptible() -> None:
     Set by hand: a shell without job control has its background commands ignore SIGINT. A SIGHUP that is ignored is
     somebody's nohup.
     """
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wanted.append(signal.SIGHUP)
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    wanted = [sig for sig in ENDS if sig is not signal.SIGHUP or not nohup]
 
     def once(*_: object) -> None:
         asked.append(True)

@@ -43,9 +43,8 @@ async def forward(
     body = await request.body()
     if body:
         read_json(body)
-    headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS} | {
-        "x-actor": who.id.encode()
-    }
+    headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS}
+    headers["x-actor"] = who.id.encode()
     url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
     try:
         answer = await deps.merchants.send(

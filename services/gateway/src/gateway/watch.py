@@ -48,9 +48,7 @@ class Knowledge:
     """Definitions and targeting, swapped together; plans and finished answers live as long as they do."""
 
     def __init__(self) -> None:
-        self.definitions: Definitions = definitions_of(
-            {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
-        )
+        self.definitions: Definitions = definitions_of(NO_SEGMENTS)
         self.content, self.promo = NO_CONTENT, NO_PROMO
         self._visible: dict[str, Visible] = {}
         self.loaded = False

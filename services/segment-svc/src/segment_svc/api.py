@@ -250,7 +250,7 @@ async def explain(
     if key not in rules.ruleset.trees:
         detail = f"It is quarantined: {stored.quarantined}" if stored.quarantined else ""
         raise Problem("not-live", 409, "No version of this segment is live", detail=detail)
-    person = row.profile if row else people.empty("customer" if profile.startswith("c:") else "visitor")
+    person = (row or store.unmet(profile)).profile
     context = {name: value for name, value in request.query_params.items() if name in FIELDS}
     why = rules.ruleset.explain(key, person, deps.clock.now_ms(), who=owner, context=context)
     answer = {"segment": key, "profile": owner, "known": row is not None, "why": why, "transitions": past}

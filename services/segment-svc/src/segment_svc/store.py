@@ -68,7 +68,6 @@ UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u
     WHERE i.identity = u.identity AND i.profile <> u.profile"""
 ALIAS = """INSERT INTO identity SELECT u.profile, u.identity, $3 FROM unnest($1::text[], $2::text[]) AS u (profile, identity)
     ON CONFLICT DO NOTHING"""
-
 MOVED, LATER_MS = 2000, 3600 * 1000
 log = get_logger("store")
 
@@ -153,6 +152,11 @@ def _row(record: Any) -> Row:
     )  # fmt: skip
 
 
+def unmet(key: str, website: str = "") -> Row:
+    """The row of a key (v:... or c:...) of which nothing is known yet."""
+    return Row(key, website, people.empty("customer" if key.startswith("c:") else "visitor"), new=True)
+
+
 class Unreadable(Exception):
     """The stored state of a person cannot be read by this version of the service."""
 
@@ -203,8 +207,8 @@ async def look(tx: Tx, identity: str) -> Row | None:
 
 async def known(tx: Tx, keys: Iterable[str]) -> set[str]:
     """Those of the keys that have a row."""
-    found = await tx.fetch("SELECT profile FROM profile WHERE profile = ANY($1::text[])", list(keys))
-    return {r["profile"] for r in found}
+    query = "SELECT profile FROM profile WHERE profile = ANY($1::text[])"
+    return {r["profile"] for r in await tx.fetch(query, list(keys))}
 
 
 def resolve(rows: Mapping[str, Row], key: str) -> Row | None:

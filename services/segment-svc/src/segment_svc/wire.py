@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 from chassis import bus
-from chassis.bus import MOST_RECORD, Headers, Record
+from chassis.bus import MOST_RECORD, Headers, Record, header_size
 from contracts import facts, topics
 from contracts.codec import Codec, Event, plausible
 from contracts.fields import Undecodable
@@ -146,8 +146,7 @@ def _letter(dead: Dead) -> Record:
     if letter.size <= MOST_RECORD:
         return letter
     marks = (*marks, ("dlq-cut", b"%d" % record.size))
-    sizes = [len(name.encode(errors="replace")) + len(value or b"") for name, value in record.headers]
-    kept = [header for header, size in zip(record.headers, sizes, strict=True) if size < MOST_HEADER][:MOST_HEADERS]
+    kept = [header for header in record.headers if header_size(*header) < MOST_HEADER][:MOST_HEADERS]
     key, value = record.key, letter.value or b""
     return letter._replace(
         key=key if len(key or b"") < MOST_HEADER else None, value=value[: MOST_RECORD // 2], headers=(*kept, *marks)

@@ -9,6 +9,7 @@ from hashlib import shake_128
 from typing import Any
 
 import msgspec
+from conditions import Leaf
 
 from promo_svc.domain.cart import (
     DEAR_S,
@@ -77,8 +78,7 @@ def heavy(rule: Rule, count: int, *, salt: int = 0) -> Iterator[tuple[Line, ...]
 
     Another `salt` gives other texts: what was seen before is looked up, not worked on.
     """
-    trees = [tree for tree in (rule.condition, rule.filter) if tree is not None]
-    asked = [leaf.params for tree in trees for leaf in conditions(tree)]
+    asked = [leaf.params for leaf in _leaves(rule)]
     literals = "".join(str(params.literal) for params in asked)
     looked_at = Counter(params.name for params in asked if params.name in TEXTUAL or params.name.startswith(ATTRIBUTE))
     everywhere = sorted({*TEXTUAL, *looked_at})
@@ -88,6 +88,10 @@ def heavy(rule: Rule, count: int, *, salt: int = 0) -> Iterator[tuple[Line, ...]
     for places in (everywhere, *([name] for name, _ in looked_at.most_common(MOST_ALONE))):
         yield from _texts(places, literals, count, salt)
         yield from _lists([place for place in places if place != "sku"], literals, count, salt)
+
+
+def _leaves(rule: Rule) -> list[Leaf]:
+    return [leaf for tree in (rule.condition, rule.filter) if tree is not None for leaf in conditions(tree)]
 
 
 def _texts(places: Sequence[str], literals: str, count: int, salt: int) -> Iterator[tuple[Line, ...]]:
@@ -126,8 +130,7 @@ def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
     """Run a rule on the carts that are the most work, and each of its conditions on lines by itself, for one that does not
     hold here hides others. `own_time`: seconds of CPU spent so far. Raises Dear."""
     alone = RuleSet.compile(0, [rule])
-    trees = [tree for tree in (rule.condition, rule.filter) if tree is not None]
-    looks = [leaf for tree in trees for leaf in conditions(tree) if isinstance(leaf.type, LineField)]
+    looks = [leaf for leaf in _leaves(rule) if isinstance(leaf.type, LineField)]
 
     def spent(content: tuple[Line, ...]) -> float:
         asked, began = _within(rule, content), own_time()

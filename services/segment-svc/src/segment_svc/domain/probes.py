@@ -24,8 +24,10 @@ from segment_svc.domain.activity import Activity, pack
 from segment_svc.domain.bounds import LIMIT, MOST_CUSTOM
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
+from segment_svc.domain.leaves.where import written
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
+from segment_svc.domain.vocabulary import GUARDS
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
 HORIZON_MS = 400 * 24 * HOUR_MS
@@ -33,7 +35,6 @@ HUGE = 2**63 - 1
 DEAR_S = 0.05
 MOST_VALUES, MOST_EVENT, MOST_LINES = 100, 16 * 1024, 500  # as contracts bound what a shop makes up itself, and a list
 LINE_TEXT, ORDER_LINES = 70, 10  # bytes, so that a cart is one that is kept; lines of each of very many orders
-OF_OTHERS = ("segment", "listed", "kind")  # conditions that look at nothing a person did
 REQUEST = Vocabulary([Atom(), Context()])  # what a gateway reads of a request-dependent definition
 # What the fields of an event hold: numbers, texts.
 ORDINARY, EMPTY, HUGE_ONES = (12.5, "a/b"), (0, ""), (HUGE, "\U0001f600\u0301" * 2_000)
@@ -67,7 +68,7 @@ def run_probes(definition: Definition, zone: ZoneInfo = UTC, *, own_time: Callab
         rules = RuleSet.compile([msgspec.structs.replace(definition, atoms=atoms)], zone)
         for residual in rules.residuals.values():
             compile_set([(0, parse(residual, REQUEST))])
-        apart = RuleSet.compile(list(_apart(definition, rules.trees[definition.key])), zone)
+        apart = RuleSet.compile(_apart(definition, rules.trees[definition.key]), zone)
         for sort, person, context in _people(definition.condition):
             who = sort
             if any(min(_spent(weighed, person, own_time) for _ in range(2)) > DEAR_S for weighed in (rules, apart)):
@@ -81,26 +82,22 @@ def run_probes(definition: Definition, zone: ZoneInfo = UTC, *, own_time: Callab
     return None
 
 
-def _apart(definition: Definition, tree: Node) -> Iterator[Definition]:
+def _apart(definition: Definition, tree: Node) -> list[Definition]:
     """Every condition on a person, and every predicate of its filters, as a definition of its own: one that does not hold
     for the people here hides no other."""
-    conditions = [to_json(leaf) for leaf in leaves(tree) if not leaf.type.context and leaf.type.key not in OF_OTHERS]
-    for number, condition in enumerate(single for whole in conditions for single in _singly(whole)):
-        yield msgspec.structs.replace(
-            definition, key=f"part{number}", condition=condition, overrides=(), atoms=(number,)
-        )
+    own = [leaf for leaf in leaves(tree) if not (leaf.type.context or leaf.type.chained or leaf.type.key in GUARDS)]
+    return [
+        msgspec.structs.replace(definition, key=f"part{number}", condition=condition, overrides=(), atoms=(number,))
+        for number, condition in enumerate(single for leaf in own for single in _singly(to_json(leaf)))
+    ]
 
 
 def _singly(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A condition with each of the predicates of its filters in turn; as it is without any."""
-    [(kind, body)] = condition.items() if len(condition) == 1 else [("", condition)]
-    filters = [name for name in ("where", "has") if isinstance(body, Mapping) and body.get(name) is not None]
-    for name in filters:
-        found = body[name]
-        predicates = (
-            next((found[g] for g in ("all", "any") if g in found), [found]) if isinstance(found, Mapping) else found
-        )
-        yield from ({kind: {**body, name: predicate}} for predicate in predicates)
+    bodies = [(key, body) for key, body in condition.items() if isinstance(body, Mapping)]
+    filters = [(key, body, name) for key, body in bodies for name in ("where", "has") if body.get(name) is not None]
+    for key, body, name in filters:
+        yield from ({key: {**body, name: predicate}} for predicate in written(body[name])[1])
     if not filters:
         yield condition
 

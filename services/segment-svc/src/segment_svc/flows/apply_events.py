@@ -6,7 +6,6 @@ transitions, activity, and, through the outbox, audience documents, membership f
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import heapq
 from collections import Counter
@@ -19,7 +18,6 @@ from chassis.bus import Fenced
 from chassis.bus_places import Slice
 from chassis.db import Tx
 from chassis.documents import FACTS
-from chassis.pace import pause_s
 from chassis.telemetry import get_logger
 
 from segment_svc import positions, store, wire
@@ -31,11 +29,10 @@ from segment_svc.domain.activity import Activity
 from segment_svc.domain.facts import Facts
 from segment_svc.domain.ruleset import RuleRaised, Timeline
 from segment_svc.domain.transition import Transition
-from segment_svc.flows.quarantine import guarded
+from segment_svc.flows.quarantine import agreed, guarded
 from segment_svc.store import Row
 from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
-ATTEMPTS = 8
 CHUNK = 250
 MOST_LEGS = 100
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
@@ -82,14 +79,7 @@ async def apply_events(
 
     Raises chassis.bus.Fenced when another consumer already went past one of the steps.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            receipt = await guarded(deps, lambda: _attempt(deps, incoming, steps, dead))
-            break
-        except store.Conflict:
-            if attempt == ATTEMPTS - 1:
-                raise
-            await asyncio.sleep(pause_s(attempt, base_s=0.005, most_s=0.5))
+    receipt = await agreed(deps, lambda: _attempt(deps, incoming, steps, dead))
     deps.relay.wake()
     for outcome, count in receipt.outcomes.items():
         EVENTS.labels(outcome=outcome).inc(count)
@@ -175,8 +165,7 @@ def _fold(touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Recei
         activity = event.activity
         for identity in event.identities:
             if identity not in rows:
-                kind = "customer" if identity.startswith("c:") else "visitor"
-                rows[identity] = Row(identity, activity.website, people.empty(kind), new=True)
+                rows[identity] = store.unmet(identity, activity.website)
         if event.login is not None:
             _merge(touched, event.login, now=now)
         row = rows[event.identities[0]]

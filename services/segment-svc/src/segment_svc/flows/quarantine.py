@@ -6,10 +6,13 @@ segment again ends it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from chassis.db import Tx, passes
+from chassis.pace import pause_s
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 
@@ -21,7 +24,7 @@ from segment_svc.domain.ruleset import RuleRaised
 
 T = TypeVar("T")
 MARK = "UPDATE plan SET cause = $3 WHERE segment_id = $1 AND live = $2 AND cause IS NULL RETURNING version"
-MOST_ROUNDS = 100
+MOST_ROUNDS, ATTEMPTS = 100, 8
 log = get_logger("quarantine")
 
 
@@ -33,6 +36,15 @@ async def guarded(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
         except RuleRaised as raised:
             await quarantine(deps, raised.causes, raised.versions)
     return await work()
+
+
+async def agreed(deps: Deps, work: Callable[[], Awaitable[T]]) -> T:
+    """Guarded work on people others work on too: begun anew while they are faster. Raises Conflict in the end."""
+    for attempt in range(ATTEMPTS - 1):
+        with contextlib.suppress(store.Conflict):
+            return await guarded(deps, work)
+        await asyncio.sleep(pause_s(attempt, base_s=0.005, most_s=0.5))
+    return await guarded(deps, work)
 
 
 async def patient(deps: Deps, work: Callable[[bool], Awaitable[T]]) -> T:

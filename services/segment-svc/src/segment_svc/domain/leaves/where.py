@@ -96,15 +96,20 @@ def _inside(head: str, tests: Sequence[Predicate]) -> Holds:
     return holds
 
 
+def written(raw: Any) -> tuple[str, Any]:
+    """How a filter stands there: all, any or neither, and its predicates, which are a list if it is right."""
+    if not isinstance(raw, Mapping):
+        return "", raw
+    group = next((name for name in ("all", "any") if set(raw) == {name}), "")
+    return group, raw[group] if group else [raw]
+
+
 def where(raw: Any, fields: Fields, pointer: str, fail: Fail) -> Where | None:
     """One predicate {field, op, value}, a list of them, or {"all": [...]} / {"any": [...]}; None for no filter."""
     if raw is None:
         return None
-    every, items, at = True, raw, pointer
-    if isinstance(raw, Mapping):
-        group = next((name for name in ("all", "any") if set(raw) == {name}), None)
-        every, items = group != "any", raw[group] if group else [raw]
-        at = f"{pointer}/{group}" if group else pointer
+    group, items = written(raw)
+    every, at = group != "any", f"{pointer}/{group}" if group else pointer
     if not isinstance(items, list) or not 0 < len(items) <= MOST_PREDICATES:
         fail(pointer, "bad-filter", f"a filter is one predicate or a list of 1 to {MOST_PREDICATES}")
         return None
