@@ -64,7 +64,7 @@ def explained(shop: Stack, profile: str, query: str) -> tuple[set[str], set[str]
 
 
 @pytest.mark.parametrize(
-    ("query", "count"), [("slots=fields", 4), ("slots=fields&path=/sale&utm_source=mail&visit=new", 7)]
+    ("query", "count"), [("slots=fields", 3), ("slots=fields&path=/sale&utm_source=mail&visit=new", 6)]
 )
 def test_it_supposes_of_a_request_what_a_decision_does(shop: Stack, query: str, count: int) -> None:
     found = shown(shop, query)
@@ -74,9 +74,9 @@ def test_it_supposes_of_a_request_what_a_decision_does(shop: Stack, query: str, 
 
 def test_what_is_named_is_supposed(shop: Stack) -> None:
     kept, inside, held = explained(
-        shop, "v:nobody", "slots=fields&device=mobile&landing_page=/sale&hour=0&logged_in=true"
+        shop, "v:nobody", "slots=fields&device=desktop&landing_page=/sale&hour=0&logged_in=true"
     )
-    assert kept == inside == held == {"at-hour", "at-weekday", "at-landing-page"}
+    assert kept == inside == held == {"at-hour", "at-weekday", "at-device", "at-landing-page"}
 
 
 def test_a_customer_who_was_never_seen_is_a_customer(shop: Stack) -> None:

@@ -44,7 +44,7 @@ async def explain(
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": slots, "locale": locale, "explain": True}
-    asked = {name: str(value) for name, value in supposed.items() if value not in (None, "")}
+    asked = {name: value for name, value in supposed.items() if value not in (None, "")}
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:
         blocks, messages, *reasons = await asyncio.gather(
