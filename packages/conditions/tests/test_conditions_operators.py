@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conditions import values
 from conditions.context import Context
-from conditions.kinds import CATEGORY, CODE, FEW, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
+from conditions.kinds import AMOUNT, CATEGORY, CODE, FEW, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
 from conditions.operators import MOST_LITERAL, NEGATIVE, OPERATORS, ORDER, compare, literal_of, matcher
 from conditions.values import MOST_ELEMENTS, MOST_FOLDED, MOST_TEXT, day, fold, instant, missing, number
 from hypothesis import given
@@ -264,7 +264,7 @@ class TestMeaning:
             ("regex", "a\0"),
             ("regex", "\ud800"), ("regex", "(?=a)b"), ("regex", r"(a)\1"), ("regex", "(a{1000}){1000}"),
             ("regex", r"\pL{100}"),
-            ("regex", "("), ("regex", "a{1000}a{1000}"),
+            ("regex", "("), ("regex", "a{1000}a{1000}"), ("gte", 123456789012345678.5), ("in", [1, -(2.0**53)]),
         ],
     )  # fmt: skip
     def test_what_an_operator_cannot_do_is_refused(self, op: str, raw: Any) -> None:
@@ -306,7 +306,8 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("kind", "op", "raw", "pointer"),
         [
-            (NUMBER, "starts_with", "1", "/op"), (NUMBER, "eq", "1", "/value"), (FLAG, "eq", "true", "/value"),
+            (NUMBER, "starts_with", "1", "/op"), (AMOUNT, "exists", None, "/op"),
+            (AMOUNT, "missing", None, "/op"), (NUMBER, "eq", "1", "/value"), (FLAG, "eq", "true", "/value"),
             (FLAG, "in", [True], "/op"),
             (CODE, "eq", 1, "/value/"), (TEXT, "eq", True, "/value"), (CATEGORY, "regex", "a", "/op"),
             (OPEN, "eqq", 1, "/op"),

@@ -17,6 +17,7 @@ import re2
 
 Number: TypeAlias = "int | Decimal"
 MOST_DIGITS = 30
+SAFE = 2**53  # from there on a binary number has no fraction, and not every whole number is one
 MOST_TEXT = 6_000
 MOST_ELEMENTS = 500  # as many as a list in an event may have
 MOST_FOLDED = 1 << 20  # characters of which the fold is kept
@@ -46,6 +47,12 @@ def number(value: Any) -> Number | None:
         return None
     found = Decimal(value)
     return int(found) if found == found.to_integral_value() else found
+
+
+def number_said(value: Any) -> Number | None:
+    """A JSON number as somebody wrote it; None for what is none, and for one so large that its fraction was lost in reading."""
+    lost = type(value) is float and abs(value) >= SAFE
+    return None if lost or type(value) not in (int, float) else number(value)
 
 
 def scaled(value: Any, places: int) -> int:

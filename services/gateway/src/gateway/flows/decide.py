@@ -49,12 +49,16 @@ class Decider:
 
 
 class Audience(NamedTuple):
-    """Who asks, as far as it matters: atoms, group, whether Redis could be asked, and when this changes by itself."""
+    """Who asks, as far as it matters: atoms, group, whether Redis could be asked, and when this changes by itself.
+
+    Without `consent` they count as a stranger, whatever is known.
+    """
 
     atoms: int
     group: str
     degraded: bool
     until: int | None
+    consent: bool = True
 
 
 class Part(NamedTuple):
@@ -82,7 +86,7 @@ async def audience(decider: Decider, identity: bytes | None, now_ms: int) -> Aud
     except msgspec.DecodeError:
         return Audience(empty, GUEST, degraded=True, until=None)
     if person.consent & 1:
-        return Audience(empty, GUEST, degraded=False, until=None)
+        return Audience(empty, GUEST, degraded=False, until=None, consent=False)
     until = targeting.next_flip(person, now_ms)
     return Audience(targeting.bits_at(person, now_ms), person.group or GUEST, degraded=False, until=until)
 
