@@ -179,6 +179,7 @@ class TestTotal:
         assert compare("starts_with", long, "É")
         assert compare("ends_with", long + "!", "É!")
         assert not compare("includes", wide, "y")
+        assert compare("includes", [None] + ["x"] * (MOST_ELEMENTS - 2) + ["y"], "y")
         assert not compare("includes", ["x"] * MOST_ELEMENTS + ["y"], "y")
         assert not compare("eq", 10**5000, "1")
         assert refusals("eq", 10**5000)[1]

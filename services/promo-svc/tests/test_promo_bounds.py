@@ -38,7 +38,7 @@ async def send(client: httpx.AsyncClient, path: str, body: Any) -> tuple[int, li
 LINES_20 = [{"id": str(i), "price": 10**18} for i in range(20)]
 LINES_MANY = [{"id": str(i), "price": 1} for i in range(501)]
 LISTED = [{"id": str(i), "price": 1, "categories": ["a"] * 20, "attributes": {"x": [[1] * 9] * 8}} for i in range(50)]
-FULL = [[1] * 49] * 9 + [[1] * 47]  # one more than these is more than a condition looks at
+FULL = [[1] * 49] * 9 + [[1, None] * 24]  # one more than these is more than a condition looks at
 MORE = {"id": "more", "price": 1, "attributes": {"x": [1]}}
 CARTS = [
     ("/lines/0/quantity", 0, None), ("/lines/0/quantity", -1, None), ("/lines/0/quantity", 2**63, None),

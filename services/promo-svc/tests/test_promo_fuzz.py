@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import httpx
@@ -49,7 +50,7 @@ def paths(body: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def odd_here_and_there(draw: st.DrawFn, sound: st.SearchStrategy[Any], most: int) -> Any:
     """A sound body in which up to `most` places hold something odd; often none."""
-    body = draw(sound)
+    body = deepcopy(draw(sound))  # what a strategy hands out may be its own
     for _ in range(draw(st.integers(-1, most))):
         *way, last = draw(st.sampled_from(paths(body)))
         at = body

@@ -235,3 +235,15 @@ class TestAhead:
         assert (again.flips is known.flips, again.next_at) == (True, NOW + HOUR)
         people.fold(person, Activity(100, "search", NOW + 1, "main", pack({"query": "b"})), NOW)
         assert rules.timeline(person, NOW, horizon_ms=365 * DAY, known=again, touched={"search"}).next_at == NOW + 1
+
+    def test_what_would_come_without_an_event_dated_ahead_is_not_foretold(self) -> None:
+        viewed = {"events": {"type": "product_view", "window": {"last": "P1D"}}}
+        rules = RuleSet.compile([definition(viewed)])
+        viewer = people.empty("visitor")
+        for number, at in enumerate((NOW - 23 * HOUR, NOW + HOUR // 2)):
+            people.fold(viewer, Activity(number, "product_view", at, "main", pack({})), NOW)
+        known = rules.timeline(viewer, NOW, horizon_ms=7 * DAY)
+        assert (known.bits, known.flips, known.next_at) == (1, [], NOW + HOUR // 2)
+        due = people.advance(viewer, NOW + HOUR // 2)
+        seen = rules.timeline(viewer, NOW + HOUR // 2, horizon_ms=7 * DAY, known=known, touched=due)
+        assert seen.flips == [(NOW + DAY + HOUR // 2, 0)]

@@ -74,7 +74,7 @@ def missing(value: Any) -> bool:
 def elements(value: Any) -> Iterable[Any]:
     """What is in a list, lists in it flattened, in order; of anything else, itself. What is missing is left out.
 
-    At most MOST_ELEMENTS are looked at.
+    At most MOST_ELEMENTS are looked at, lists in it and what is missing among them.
     """
     if isinstance(value, list | tuple) and len(value) <= MOST_ELEMENTS and NOT_PLAIN.isdisjoint(map(type, value)):
         return [item for item in value if item != ""]
@@ -83,7 +83,7 @@ def elements(value: Any) -> Iterable[Any]:
 
 def _flattened(value: Any) -> Iterator[Any]:
     waiting = [value]
-    for _ in range(MOST_ELEMENTS):
+    for _ in range(1 + MOST_ELEMENTS):  # the list itself is one
         if not waiting:
             return
         item = waiting.pop()

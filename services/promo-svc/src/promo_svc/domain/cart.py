@@ -83,8 +83,8 @@ def faults(request: Request) -> list[tuple[str, str]]:
         total += line.row
         odd = list(_odd(line.attributes, f"/lines/{i}/attributes", 0))
         lists = {} if odd else {name: _listed(value) for name, value in line.attributes.items()}
-        long = [name for name, count in lists.items() if count >= MOST_ELEMENTS]
-        found += odd + [(f"/lines/{i}/attributes{step(name)}", f"has {MOST_ELEMENTS} values or more") for name in long]
+        long = [name for name, count in lists.items() if count > MOST_ELEMENTS]
+        found += odd + [(f"/lines/{i}/attributes{step(name)}", f"has over {MOST_ELEMENTS} values") for name in long]
         more = len(line.categories) + sum(lists.values())
         if listed <= MOST_LISTED < listed + more:
             found.append((f"/lines/{i}", f"categories and lists of a cart have at most {MOST_LISTED:,} values in all"))

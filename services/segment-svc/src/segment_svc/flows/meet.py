@@ -9,12 +9,11 @@ from segment_svc.flows.quarantine import agreed
 
 UNMET = """SELECT DISTINCT pick->>'profile' AS profile FROM plan p
     JOIN segment_version v USING (segment_id, version), jsonb_array_elements(v.body->'overrides') AS pick
-    WHERE NOT p.live AND p.cause IS NULL
-      AND NOT EXISTS (SELECT 1 FROM profile WHERE profile.profile = pick->>'profile')"""
+    WHERE p.cause IS NULL AND NOT EXISTS (SELECT 1 FROM profile WHERE profile.profile = pick->>'profile')"""
 
 
 async def meet(deps: Deps) -> None:
-    """Make the rows that people named by a shadow plan lack, as the rules see somebody who did nothing."""
+    """Make the rows that people named by a segment lack, as the rules see somebody who did nothing."""
     await agreed(deps, lambda: _attempt(deps))
 
 
