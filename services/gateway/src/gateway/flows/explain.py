@@ -53,6 +53,8 @@ async def explain(
         )
     except httpx.HTTPError:
         raise unavailable() from None
+    if any(answer.is_server_error for answer in reasons):
+        raise unavailable()
     return {
         "profile": profile,
         "consent": who.consent,
