@@ -228,6 +228,27 @@ class TestWhy:
         assert local.ask("GET", path).json()["segments"] == ["bavaria"]
         assert guest.ask("GET", path).json()["segments"] == []
 
+    def test_the_device_is_what_the_browser_says(self, demo: Demo, browsers: Callable[[], Browser]) -> None:
+        phones = {
+            "key": "phones",
+            "name": "On a phone",
+            "condition": {"context": "device", "op": "eq", "value": "mobile"},
+        }
+        words = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "a"}}]}}
+        block = {"key": "for-phones", "title": "a", "status": "live", "slots": ["phones"], "content": words}
+        for kind, body in (
+            ("segments", {**phones, "status": "active"}),
+            ("slots", {"key": "phones", "title": "a", "default": words}),
+            ("blocks", {**block, "audience": {"any_of": ["phones"]}}),
+        ):
+            headers = {"x-api-key": demo.stack.secrets.admin}
+            assert httpx.post(f"{demo.stack.url}/admin/v1/{kind}", json=body, headers=headers).status_code == 201
+        guest, phone = browsers(), {"user-agent": "A Mobile one"}
+        guest.become("guest")
+        until(lambda: guest.sees("phones", **phone) == "for-phones")
+        for headers, shown in ((phone, ["phones"]), ({}, [])):
+            assert guest.ask("GET", "/shop/why?slots=phones", headers=headers).json()["segments"] == shown
+
 
 class TestEdge:
     def test_customers_share_copies_and_a_publish_is_seen_through_them(

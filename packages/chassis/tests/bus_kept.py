@@ -24,9 +24,9 @@ class Kept:
     async def read(self, partitions: Sequence[Name]) -> Mapping[Name, Position]:
         return {name: self.at.setdefault(name, Position(EARLIEST)) for name in partitions}
 
-    async def found(self, partition: Name, old: int, new: int) -> None:
-        if self.at[partition].next_offset == old:
-            self.at[partition] = Position(new)
+    async def found(self, partition: Name, first: int) -> None:
+        if self.at[partition].next_offset == EARLIEST:
+            self.at[partition] = Position(first)
 
     async def halt(self, partition: Name, at: int, cause: str) -> None:
         if self.at[partition].next_offset == at:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conditions import values
 from conditions.context import Context
-from conditions.kinds import CATEGORY, CODE, FEW, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
+from conditions.kinds import AMOUNT, CATEGORY, CODE, FEW, FLAG, NUMBER, OPEN, TEXT, literal_for, matcher_for
 from conditions.operators import MOST_LITERAL, NEGATIVE, OPERATORS, ORDER, compare, literal_of, matcher
 from conditions.values import MOST_ELEMENTS, MOST_FOLDED, MOST_TEXT, day, fold, instant, missing, number
 from hypothesis import given
@@ -179,6 +179,7 @@ class TestTotal:
         assert compare("starts_with", long, "É")
         assert compare("ends_with", long + "!", "É!")
         assert not compare("includes", wide, "y")
+        assert compare("includes", [None] + ["x"] * (MOST_ELEMENTS - 2) + ["y"], "y")
         assert not compare("includes", ["x"] * MOST_ELEMENTS + ["y"], "y")
         assert not compare("eq", 10**5000, "1")
         assert refusals("eq", 10**5000)[1]
@@ -264,7 +265,7 @@ class TestMeaning:
             ("regex", "a\0"),
             ("regex", "\ud800"), ("regex", "(?=a)b"), ("regex", r"(a)\1"), ("regex", "(a{1000}){1000}"),
             ("regex", r"\pL{100}"),
-            ("regex", "("), ("regex", "a{1000}a{1000}"),
+            ("regex", "("), ("regex", "a{1000}a{1000}"), ("gte", 123456789012345678.5), ("in", [1, -(2.0**53)]),
         ],
     )  # fmt: skip
     def test_what_an_operator_cannot_do_is_refused(self, op: str, raw: Any) -> None:
@@ -306,7 +307,8 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("kind", "op", "raw", "pointer"),
         [
-            (NUMBER, "starts_with", "1", "/op"), (NUMBER, "eq", "1", "/value"), (FLAG, "eq", "true", "/value"),
+            (NUMBER, "starts_with", "1", "/op"), (AMOUNT, "exists", None, "/op"),
+            (AMOUNT, "missing", None, "/op"), (NUMBER, "eq", "1", "/value"), (FLAG, "eq", "true", "/value"),
             (FLAG, "in", [True], "/op"),
             (CODE, "eq", 1, "/value/"), (TEXT, "eq", True, "/value"), (CATEGORY, "regex", "a", "/op"),
             (OPEN, "eqq", 1, "/op"),

@@ -79,6 +79,13 @@ def test_what_is_named_is_supposed(shop: Stack) -> None:
     assert kept == inside == held == {"at-hour", "at-weekday", "at-device", "at-landing-page"}
 
 
+def test_who_is_a_customer_is_logged_in(shop: Stack) -> None:
+    headers = {"authorization": f"Bearer {customer_token(shop.secrets.jwt, 'nobody-yet')}"}
+    found = shown(shop, "slots=fields", **headers)
+    assert "at-logged-in" not in found
+    assert explained(shop, "c:nobody-yet", "slots=fields") == (found, found, found)
+
+
 def test_a_customer_who_was_never_seen_is_a_customer(shop: Stack) -> None:
     token = customer_token(shop.secrets.jwt, "nobody-yet")
     for profile, headers, block in (

@@ -38,6 +38,7 @@ async def send(client: httpx.AsyncClient, path: str, body: Any) -> tuple[int, li
 LINES_20 = [{"id": str(i), "price": 10**18} for i in range(20)]
 LINES_MANY = [{"id": str(i), "price": 1} for i in range(501)]
 LISTED = [{"id": str(i), "price": 1, "categories": ["a"] * 20, "attributes": {"x": [[1] * 9] * 8}} for i in range(50)]
+FULL = [[1] * 49] * 9 + [[1, None] * 24]  # one more than these is more than a condition looks at
 MORE = {"id": "more", "price": 1, "attributes": {"x": [1]}}
 CARTS = [
     ("/lines/0/quantity", 0, None), ("/lines/0/quantity", -1, None), ("/lines/0/quantity", 2**63, None),
@@ -53,7 +54,7 @@ CARTS = [
     ("/lines/0/attributes", [], None), ("/lines/0/attributes/x", "é" * 1001, None),
     ("/lines/0/attributes/x", DEEP, "/lines/0/attributes/x/0/0/0/0"), ("/lines/0/attributes/x", list(range(51)), None),
     ("/lines/0/attributes", {str(i): 1 for i in range(51)}, None),
-    ("/lines", [*LISTED, MORE], "/lines/50"),
+    ("/lines", [*LISTED, MORE], "/lines/50"), ("/lines/0/attributes/x", [*FULL, 1, 2], None),
     ("/shipping", -1, None), ("/shipping", "5", None), ("/shipping", 10**12 + 1, None), ("/at_ms", 2**63, None),
     ("/currency", "eur", None), ("/currency", "EURO", None), ("/currency", "EUR\n", None), ("/currency", 978, None),
     ("/coupons", ["A", 5], "/coupons/1"), ("/segments", ["vip", None], "/segments/1"), ("/membership_version", -1, None),
@@ -70,6 +71,11 @@ class TestCart:
     async def test_a_cart_has_as_many_values_in_lists_as_rules_can_look_at(self, client: httpx.AsyncClient) -> None:
         plain = {**MORE, "categories": [], "attributes": {"x": 1, "y": {"z": "text"}}}
         assert await send(client, "/v1/evaluate", {**CART, "lines": [*LISTED, plain]}) == (200, [])
+        listed = {"line": "attributes.x", "op": "includes", "value": 2}
+        made = {**RULE, "status": "live", "condition": {"products": {"where": listed}}}
+        await client.post("/v1/cart-rules", json=made)
+        found = await client.post("/v1/evaluate", json=changed(CART, "/lines/0/attributes/x", [*FULL, 2]))
+        assert found.json()["discount"] > 0
 
     async def test_whatever_is_typed_as_a_coupon_is_an_unknown_one_at_most(self, client: httpx.AsyncClient) -> None:
         for typed in ("x" * 201, "é" * 2000, " ", ""):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import httpx
 import pytest
-from conditions.kinds import NUMBER, OPEN, Kind
+from conditions.kinds import AMOUNT, OPEN, Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from promo_svc.domain.vocabulary import CART_FIELDS, LINE_FIELDS, MEASURES
@@ -49,7 +50,7 @@ def paths(body: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def odd_here_and_there(draw: st.DrawFn, sound: st.SearchStrategy[Any], most: int) -> Any:
     """A sound body in which up to `most` places hold something odd; often none."""
-    body = draw(sound)
+    body = deepcopy(draw(sound))  # what a strategy hands out may be its own
     for _ in range(draw(st.integers(-1, most))):
         *way, last = draw(st.sampled_from(paths(body)))
         at = body
@@ -72,8 +73,8 @@ def leaf(draw: st.DrawFn, key: str, known: dict[str, Kind]) -> dict[str, Any]:
     """A field with an operator and a value that suit it."""
     name = draw(some(known))
     kind = known[name]
-    op = draw(some((*kind.operators, "exists", "missing")))
-    value = NUMBERS if kind is NUMBER else WORDS if kind is not OPEN else WORDS | NUMBERS
+    op = draw(some(kind.operators))
+    value = NUMBERS if kind is AMOUNT else WORDS if kind is not OPEN else WORDS | NUMBERS
     if op in ("exists", "missing"):
         return {key: name, "op": op}
     if op in ("starts_with", "ends_with", "contains", "not_contains", "regex", "on_day", "not_on_day"):
@@ -91,9 +92,9 @@ def tree(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 lines = tree(leaf("line", {**LINE_FIELDS, "attributes.color": OPEN, "attributes.n": OPEN}))
-measured = st.tuples(leaf("measure", dict.fromkeys(MEASURES, NUMBER)), lines | st.none())
+measured = st.tuples(leaf("measure", dict.fromkeys(MEASURES, AMOUNT)), lines | st.none())
 products = measured.map(lambda two: {"products": two[0] if two[1] is None else {**two[0], "where": two[1]}})
-conditions = tree(leaf("cart", dict.fromkeys(CART_FIELDS, NUMBER)) | products)
+conditions = tree(leaf("cart", dict.fromkeys(CART_FIELDS, AMOUNT)) | products)
 counts = st.integers(0, 5)
 percents = st.integers(0, 100) | st.decimals(0, 100, places=3).map(str)
 actions = st.one_of(

@@ -48,7 +48,7 @@ class Log:
         """One poll: the records from where the partition stands, and the step over them."""
         place = (await self.positions.read([(TOPIC, 0)]))[TOPIC, 0].next_offset
         if place == EARLIEST:
-            await self.positions.found((TOPIC, 0), EARLIEST, 0)
+            await self.positions.found((TOPIC, 0), 0)
         found = records(*values, first=max(place, 0))
         return await self.ingest([Slice(TOPIC, 0, max(place, 0), found[-1].offset + 1, found)])
 

@@ -17,7 +17,7 @@ from segment_svc.domain.facts import Facts
 from segment_svc.domain.leaves.where import where
 from segment_svc.domain.ruleset import RuleSet
 
-NOW, DAY = 1_795_000_000_000, 86_400_000
+NOW, HOUR, DAY = 1_795_000_000_000, 3_600_000, 86_400_000
 ZONE = ZoneInfo("Europe/Berlin")
 
 
@@ -217,3 +217,33 @@ class TestPicked:
         for who, bits in (("c:vip-500", 1), ("c:vip-501", 0), ("c:me", 0)):
             assert rules.timeline(people.empty("customer"), NOW, horizon_ms=DAY, key=Name(who)).bits == bits
         assert Name.compared < 100
+
+
+class TestAhead:
+    def test_what_is_dated_ahead_ends_what_is_known_and_costs_nothing_before(self) -> None:
+        where = {"field": "query", "op": "contains", "value": "zzz"}
+        searched = {"events": {"type": "search", "count": {"op": "gte", "value": 1}, "where": where}}
+        rules = RuleSet.compile([Definition(0, "s", 1, "both", (), searched, (), (0,))])
+        person = people.empty("visitor")
+        for number in range(90):
+            ahead = NOW + (number - 49) * HOUR  # 50 that were, 40 to come
+            people.fold(person, Activity(number, "search", ahead, "main", pack({"query": f"zzz{number}"})), NOW)
+        known = rules.timeline(person, NOW, horizon_ms=365 * DAY)
+        assert (known.bits, known.flips, known.next_at, len(person.pending)) == (1, [], NOW + HOUR, 40)
+        people.fold(person, Activity(99, "page_view", NOW, "main", pack({})), NOW)
+        again = rules.timeline(person, NOW, horizon_ms=365 * DAY, known=known, touched={"page_view"})
+        assert (again.flips is known.flips, again.next_at) == (True, NOW + HOUR)
+        people.fold(person, Activity(100, "search", NOW + 1, "main", pack({"query": "b"})), NOW)
+        assert rules.timeline(person, NOW, horizon_ms=365 * DAY, known=again, touched={"search"}).next_at == NOW + 1
+
+    def test_what_would_come_without_an_event_dated_ahead_is_not_foretold(self) -> None:
+        viewed = {"events": {"type": "product_view", "window": {"last": "P1D"}}}
+        rules = RuleSet.compile([definition(viewed)])
+        viewer = people.empty("visitor")
+        for number, at in enumerate((NOW - 23 * HOUR, NOW + HOUR // 2)):
+            people.fold(viewer, Activity(number, "product_view", at, "main", pack({})), NOW)
+        known = rules.timeline(viewer, NOW, horizon_ms=7 * DAY)
+        assert (known.bits, known.flips, known.next_at) == (1, [], NOW + HOUR // 2)
+        due = people.advance(viewer, NOW + HOUR // 2)
+        seen = rules.timeline(viewer, NOW + HOUR // 2, horizon_ms=7 * DAY, known=known, touched=due)
+        assert seen.flips == [(NOW + DAY + HOUR // 2, 0)]

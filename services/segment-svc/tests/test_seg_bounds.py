@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
 
 pytestmark = pytest.mark.servers
+PICK = {"profile": "c:best", "include": True, "reason": "r"}
 
 
 @pytest.fixture
@@ -81,6 +82,29 @@ class TestBounds:
         referring = {"segment": {"op": "in", "keys": ["picked"]}}
         found = (await client.post("/v1/segments/preview", json={"condition": referring})).json()
         assert found["matched"] == len(await members(client, "picked")) == 39
+
+    async def test_a_preview_is_no_segment_whatever_that_is_called(
+        self, client: httpx.AsyncClient, service: Any, crowd: None
+    ) -> None:
+        await make(client, service, "draft")
+        referring = {"segment": {"op": "in", "keys": ["draft"]}}
+        found = (await client.post("/v1/segments/preview", json={"condition": referring})).json()
+        assert found["matched"] == 40
+
+    async def test_who_is_picked_in_what_is_refused_is_nobody_new(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await make(client, service, "taken")
+        unknown = {"segment": {"op": "in", "keys": ["nowhere"]}}
+        for key, condition, status in (("taken", VIEWED, 409), ("new", unknown, 422)):
+            body = {"key": key, "name": key, "status": "active", "condition": condition, "overrides": [PICK]}
+            assert (await client.post("/v1/segments", json=body)).status_code == status
+        drafted = {"key": "later", "name": "later", "status": "draft", "condition": VIEWED, "overrides": [PICK]}
+        assert (await client.post("/v1/segments", json=drafted)).status_code == 201
+        while await backfill.step(service.deps):
+            pass
+        found = (await client.post("/v1/segments/preview", json={"condition": VIEWED})).json()
+        assert found["profiles"] == 0
 
     async def test_who_is_picked_before_any_event_came_is_in_at_once_and_is_the_same_person_later(
         self, client: httpx.AsyncClient, service: Any, log: Log

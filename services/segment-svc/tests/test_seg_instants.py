@@ -278,6 +278,23 @@ class TestAhead:
         assert await sweep.sweep(service.deps) == 1
         assert [at for at, _ in (await shown(service, "v:ann")).flips] == [START + 7 * DAY]
 
+    async def test_who_waits_for_an_event_dated_ahead_is_looked_at_when_it_is_due_and_not_before(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await make(client, service, "week", WEEK)
+        await make(client, service, "twice", {"events": {**VIEWED["events"], "count": {"op": "gte", "value": 2}}})
+        due = START + HOUR // 2
+        await log.give(event(1, at=due), event(2, at=due + 7))
+        found = await shown(service, "v:ann")
+        assert (found.flips, found.covered_until) == ([], due)
+        clock.set(due - 1)
+        assert await sweep.sweep(service.deps) == 0
+        clock.set(due + 3 * HOUR)  # nobody looked in time
+        assert await sweep.sweep(service.deps) == 1
+        assert await moves(client, "week") == [(True, "time", due)]
+        assert await moves(client, "twice") == [(True, "time", due + 7)]
+        assert (await shown(service, "v:ann")).covered_until == due + 7 + 7 * DAY
+
     @pytest.mark.parametrize(("age", "cause"), [(HOUR, "event"), (HOUR + 1, "late_data")])
     async def test_an_event_of_over_an_hour_ago_moves_people_as_late_data(
         self, client: httpx.AsyncClient, service: Any, log: Log, age: int, cause: str

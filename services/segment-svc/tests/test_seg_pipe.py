@@ -201,6 +201,11 @@ class TestPoison:
         assert answer["outcomes"] == {"applied": 2}
         assert [(r["pointer"], r["reason"]) for r in answer["rejected"]] == [("/events/1", "poison")]
 
+    async def test_half_a_character_is_no_json(self, client: httpx.AsyncClient) -> None:
+        body = b'{"events": [{"id": "\\ud800"}]}'
+        answer = await client.post("/v1/events", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:footfall:problem:invalid-request")
+
 
 class TestStored:
     async def test_a_person_whose_state_cannot_be_read_stops_nobody_else(

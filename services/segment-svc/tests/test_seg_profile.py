@@ -257,8 +257,7 @@ class TestRules:
         known = rules.timeline(person, now, horizon_ms=3 * DAY)
         renamed = [Activity(a.id_hash + 1000, a.type, a.at, a.website, a.props) for a in after]
         now += later * DAY
-        due = {a.type for a in person.pending if a.at <= now}
-        people.advance(person, now)
+        due = people.advance(person, now)
         fresh = {a.type for a in renamed if people.fold(person, a, now) == "applied"}
         seen = rules.timeline(person, now, horizon_ms=3 * DAY, known=known, touched=due | fresh)
         whole = RuleSet.compile(definitions).timeline(person, now, horizon_ms=3 * DAY)
@@ -301,12 +300,14 @@ class TestComing:
         person, due = people.empty("customer"), start + 60_000
         placed = Activity(1, "order_placed", due, "main", pack({"order_id": "o1", "grand_total": 20}))
         assert people.fold(person, placed, start) == "pending"
-        known = rules.timeline(person, start, horizon_ms=DAY_MS)
+        waiting = rules.timeline(person, start, horizon_ms=DAY_MS)
+        assert (waiting.flips, waiting.next_at) == ([], due)
+        touched = people.advance(person, due)
+        known = rules.timeline(person, due, horizon_ms=DAY_MS, known=waiting, touched=touched)
         assert known.flips == [(due + hour, 1), (due + 12 * hour, 0)]
-        people.advance(person, due)
         cancelled = pack({"order_id": "o1", "status": "cancelled"})
         people.fold(person, Activity(2, "order_status_changed", due, "main", cancelled), due)
-        touched = {"order_placed", "order_status_changed"}
+        touched = {"order_status_changed"}
         assert rules.timeline(person, due, horizon_ms=DAY_MS, known=known, touched=touched).flips == []
 
 

@@ -18,7 +18,7 @@ from chassis.bus import Record
 from chassis.health import Health
 from chassis.telemetry import HALTED, LAG, LAG_SECONDS
 
-EARLIEST, LATEST = -2, -1  # as Kafka's own protocol writes them
+EARLIEST = -2  # as Kafka's own protocol writes it; what else is chosen is an offset, or records could come between
 LOOK_S, LATE_S = 2.0, 60.0
 GAP = "gap: Kafka no longer has the next record"
 REPLACED = "replaced: the topic is not the one that was read before"
@@ -27,7 +27,7 @@ Name = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The offset to be read next (or EARLIEST, LATEST), and the time of the record before it (epoch ms), if known.
+    """The offset to be read next (or EARLIEST), and the time of the record before it (epoch ms), if known.
 
     `halted`: why nobody may read on, until somebody chose where.
     """
@@ -44,8 +44,8 @@ class Positions(Protocol):
         """The position of each; one never seen is EARLIEST."""
         ...
 
-    async def found(self, partition: Name, old: int, new: int) -> None:
-        """Replace EARLIEST or LATEST by the offset it turned out to be, unless it was changed meanwhile."""
+    async def found(self, partition: Name, first: int) -> None:
+        """Replace EARLIEST by the offset it turned out to be, unless it was changed meanwhile."""
         ...
 
     async def halt(self, partition: Name, at: int, cause: str) -> None:
@@ -144,9 +144,9 @@ class Places:
         if stored.halted is not None:
             self._stand(consumer, tp, stored.halted)
             return
-        if offset in (EARLIEST, LATEST):
-            offset = first if offset == EARLIEST else end
-            await self.positions.found((tp.topic, tp.partition), stored.next_offset, offset)
+        if offset == EARLIEST:
+            offset = first
+            await self.positions.found((tp.topic, tp.partition), offset)
         if offset < first or offset > end:
             await self.halt(consumer, tp, GAP if offset < first else REPLACED, offset)
             return

@@ -96,7 +96,14 @@ async def storable(request: Request) -> None:
         read_json(body)
 
 
-STORABLE = Depends(storable)
+async def readable(request: Request) -> None:
+    """A dependency of routes that hand on what they are given. Raises Problem 400, 422 as `read_json` does, but for NUL."""
+    body = await request.body()
+    if body:
+        read_json(body, nul=True)
+
+
+STORABLE, READABLE = Depends(storable), Depends(readable)
 
 
 def _fault(value: Any, at: tuple[Any, ...], nul: bool, levels: int) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from conditions.kinds import CODE, FLAG, NUMBER, OPEN, TEXT, Kind, literal_for, matcher_for
+from conditions.kinds import AMOUNT, CODE, FLAG, OPEN, TEXT, Kind, literal_for, matcher_for
 from conditions.read import nearest, only, shown, step
 from conditions.tree import Answer, Fail, LeafType
 
@@ -14,7 +14,7 @@ TEXTS = (
     "utm_campaign", "visit",
 )  # fmt: skip
 MOST_NAME, MOST_ATOMS = 200, 1 << 20
-FIELDS: dict[str, Kind] = {**dict.fromkeys(TEXTS, TEXT), "hour": NUMBER, "weekday": NUMBER, "logged_in": FLAG}
+FIELDS: dict[str, Kind] = {**dict.fromkeys(TEXTS, TEXT), "hour": AMOUNT, "weekday": AMOUNT, "logged_in": FLAG}
 
 
 def comparison(

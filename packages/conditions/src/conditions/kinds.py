@@ -11,7 +11,7 @@ from conditions.read import nearest, shown
 from conditions.tree import Fail
 from conditions.values import elements
 
-ONE_OF = ("eq", "ne", "in", "not_in")
+ONE_OF, PRESENCE = ("eq", "ne", "in", "not_in"), ("exists", "missing")
 WORDS = (*ONE_OF, *ORDER, *PARTS, "not_contains", "regex", "includes", "not_includes")
 
 
@@ -28,19 +28,21 @@ class Kind(NamedTuple):
     path: bool = False
 
 
-TEXT = Kind("a text", (*WORDS, "on_day", "not_on_day"), (str,))
-CODE = Kind("a code", WORDS, (str,), exact=True)
-CATEGORY = Kind("a category path", (*ONE_OF, "starts_with", "includes", "not_includes"), (str,), exact=True, path=True)
-NUMBER = Kind("a number", (*NUMERIC, "in", "not_in"), (int, float))
-FLAG = Kind("true or false", ("eq", "ne"), (bool,))
-OPEN = Kind("anything", (*WORDS, "on_day", "not_on_day"))
+TEXT = Kind("a text", (*WORDS, "on_day", "not_on_day", *PRESENCE), (str,))
+CODE = Kind("a code", (*WORDS, *PRESENCE), (str,), exact=True)
+CATEGORY = Kind(
+    "a category path", (*ONE_OF, "starts_with", "includes", "not_includes", *PRESENCE), (str,), exact=True, path=True
+)
+NUMBER = Kind("a number", (*NUMERIC, "in", "not_in", *PRESENCE), (int, float))
+AMOUNT = NUMBER._replace(operators=(*NUMERIC, "in", "not_in"))  # one that is always there
+FLAG = Kind("true or false", ("eq", "ne", *PRESENCE), (bool,))
+OPEN = Kind("anything", (*WORDS, "on_day", "not_on_day", *PRESENCE))
 
 
 def literal_for(kind: Kind, op: Any, raw: Any, fail: Fail) -> Any:
     """As `literal_of`, for a field of a kind: what the field cannot be asked is refused too."""
-    known = (*kind.operators, "exists", "missing")
-    if op not in known:
-        fail("/op", "unknown-operator", f"{shown(op)} does not compare {kind.name}{nearest(op, known)}")
+    if op not in kind.operators:
+        fail("/op", "unknown-operator", f"{shown(op)} does not compare {kind.name}{nearest(op, kind.operators)}")
         return None
     literal = literal_of(op, raw, fail, exact=kind.exact)
     given = literal if isinstance(literal, tuple) else (literal,)
@@ -51,7 +53,7 @@ def literal_for(kind: Kind, op: Any, raw: Any, fail: Fail) -> Any:
 
 def matcher_for(kind: Kind, op: str, literal: Any, zone: tzinfo = UTC) -> Test:
     """As `matcher`, for a field of a kind: a category path holds for what is below it."""
-    if not kind.path or op in ("exists", "missing"):
+    if not kind.path or op in PRESENCE:
         return matcher(op, literal, exact=kind.exact, zone=zone)
     paths = frozenset(x.rstrip("/") for x in (literal if isinstance(literal, tuple) else (literal,)))
     one, positive = _below_few(paths) if len(paths) <= FEW else _below_many(paths), op not in NEGATIVE

@@ -16,19 +16,20 @@ from conditions.tree import Fail
 from conditions.values import (
     MOST_DIGITS,
     MOST_TEXT,
+    SAFE,
     day,
     elements,
     fold,
     instant,
     missing,
     number,
+    number_said,
     storable,
     text,
     written,
 )
 
 MOST_LITERAL, MOST_LITERALS = 500, 1_000  # a literal is so short that no text that had to be cut folds to it
-SAFE = 2**53
 Test = Callable[[Any], bool]
 
 NEGATIVE = {"ne": "eq", "not_in": "in", "not_contains": "contains", "not_includes": "includes", "not_on_day": "on_day"}
@@ -212,7 +213,8 @@ def _other_fault(op: str, raw: Any, exact: bool) -> str:
         return f"{op} compares with a text, a number, true or false"
     if exact:
         return "a code is a text: put it in quotes, so that no leading zero is lost"
-    return f"a number has at most {MOST_DIGITS} digits" if number(raw) is None else ""
+    many = f"a number has at most {MOST_DIGITS} digits, a very large one neither a fraction nor an exponent"
+    return many if number_said(raw) is None else ""
 
 
 def _pattern(raw: Any, fail: Fail, exact: bool) -> str | None:

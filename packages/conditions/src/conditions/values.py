@@ -17,6 +17,7 @@ import re2
 
 Number: TypeAlias = "int | Decimal"
 MOST_DIGITS = 30
+SAFE = 2**53  # from there on a binary number has no fraction, and not every whole number is one
 MOST_TEXT = 6_000
 MOST_ELEMENTS = 500  # as many as a list in an event may have
 MOST_FOLDED = 1 << 20  # characters of which the fold is kept
@@ -48,6 +49,12 @@ def number(value: Any) -> Number | None:
     return int(found) if found == found.to_integral_value() else found
 
 
+def number_said(value: Any) -> Number | None:
+    """A JSON number as somebody wrote it; None for what is none, and for one so large that its fraction was lost in reading."""
+    lost = type(value) is float and abs(value) >= SAFE
+    return None if lost or type(value) not in (int, float) else number(value)
+
+
 def scaled(value: Any, places: int) -> int:
     """The number as a whole count of its `places`-th decimal places, rounded half even; what is no number is 0."""
     found = number(value) or 0
@@ -67,7 +74,7 @@ def missing(value: Any) -> bool:
 def elements(value: Any) -> Iterable[Any]:
     """What is in a list, lists in it flattened, in order; of anything else, itself. What is missing is left out.
 
-    At most MOST_ELEMENTS are looked at.
+    At most MOST_ELEMENTS are looked at, lists in it and what is missing among them.
     """
     if isinstance(value, list | tuple) and len(value) <= MOST_ELEMENTS and NOT_PLAIN.isdisjoint(map(type, value)):
         return [item for item in value if item != ""]
@@ -76,7 +83,7 @@ def elements(value: Any) -> Iterable[Any]:
 
 def _flattened(value: Any) -> Iterator[Any]:
     waiting = [value]
-    for _ in range(MOST_ELEMENTS):
+    for _ in range(1 + MOST_ELEMENTS):  # the list itself is one
         if not waiting:
             return
         item = waiting.pop()

@@ -122,7 +122,8 @@ class Shop:
     async def why(self, request: Request) -> Response:
         """Why this shopper, and nobody else, sees what they see: asked with the key that stays here."""
         who = self._who(request)
-        query = {"slots": request.query_params.get("slots", "")} | ({"region": who.region} if who.region else {})
+        query = {"slots": request.query_params.get("slots", ""), **_said_of(request.headers)}
+        query |= {"region": who.region} if who.region else {}
         found = await self._ask("GET", EXPLAIN, who, cookies=request.cookies, query=query, key=self._settings.secret)
         return Response(found.content, found.status_code, {"cache-control": "no-store"}, media_type=JSON)
 
@@ -205,6 +206,12 @@ def _cookies(answer: httpx.Response) -> dict[str, str]:
 
 def _value(line: str) -> str:
     return line.split(";", 1)[0].split("=", 1)[1]
+
+
+def _said_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a browser says of itself, as the gateway reads it."""
+    language = headers.get("accept-language", "").split(",")[0].split(";")[0].split("-")[0].strip().lower()
+    return {"device": "mobile" if "mobi" in headers.get("user-agent", "").lower() else "desktop", "language": language}
 
 
 def _segments(lines: Mapping[str, str]) -> str:

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import msgspec
 from chassis.bus import Record
-from chassis.bus_places import EARLIEST, LATEST, Slice
+from chassis.bus_places import EARLIEST, Slice
 from chassis.db import Tx
 from chassis.documents import expected_version
-from chassis.http import STORABLE, Actor, IfMatch
+from chassis.http import READABLE, STORABLE, Actor, IfMatch
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 from conditions import Fault
@@ -40,6 +40,7 @@ from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition
 from segment_svc.store import Row
 
 SAMPLE, PREVIEW_S, PREVIEW_WAIT_S = 2000, 1.0, 5.0
+DRAFT = "@draft"  # as no segment can be called
 log = get_logger("api")
 router = APIRouter(prefix="/v1")
 
@@ -133,8 +134,8 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
 
 async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
     rules = await _rules(deps)
-    draft = definitions.as_definition(0, "draft", 0, {**body.model_dump(), "overrides": []})
-    faults = check([*rules.live, draft], "draft", deps.rulebook.zone)
+    draft = definitions.as_definition(0, DRAFT, 0, {**body.model_dump(), "overrides": []})
+    faults = check([*rules.live, draft], DRAFT, deps.rulebook.zone)
     refuse(faults)
     used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
     fresh = itertools.count(used)
@@ -318,17 +319,17 @@ async def list_positions(deps: DepsDep) -> dict[str, Any]:
 async def put_position(
     topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Actor = "unknown"
 ) -> None:
-    """Choose where a halted partition goes on: at the earliest record there is, at the next one to come, or at an offset."""
-    offset = {"earliest": EARLIEST, "latest": LATEST}.get(str(body.from_), body.from_)
+    """Choose where a halted partition goes on: at the earliest record there is, or at an offset."""
+    offset = EARLIEST if body.from_ == "earliest" else body.from_
     async with deps.db.tx() as tx:
-        if not await positions.choose(tx, topic, partition, int(offset)):
+        if not await positions.choose(tx, topic, partition, offset):
             if await positions.known(tx, topic, partition):
                 raise Problem("not-halted", 409, "The partition is not halted: it is being read")
             raise Problem("not-found", 404, "Nobody ever read this partition")
     log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor)
 
 
-@router.post("/events", status_code=202)
+@router.post("/events", status_code=202, dependencies=[READABLE])
 async def post_events(body: Events, deps: DepsDep) -> dict[str, Any]:
     """Apply events without Kafka, by the same flow; what is not applied is named with the reason."""
     batch = uuid.uuid4().hex

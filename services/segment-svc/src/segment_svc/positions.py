@@ -57,12 +57,12 @@ class StoredPositions:
             found = await tx.fetch(READ, topics, numbers)
         return {(r["topic"], r["partition"]): Position(r["next_offset"], r["last_ms"], r["halted"]) for r in found}
 
-    async def found(self, partition: Name, old: int, new: int) -> None:
+    async def found(self, partition: Name, first: int) -> None:
         """See Positions."""
         async with self._db.tx() as tx:
             await tx.execute(
                 "UPDATE position SET next_offset = $4 WHERE topic = $1 AND partition = $2 AND next_offset = $3",
-                *partition, old, new,
+                *partition, EARLIEST, first,
             )  # fmt: skip
 
     async def halt(self, partition: Name, at: int, cause: str) -> None:
@@ -80,7 +80,7 @@ async def read_all(tx: Tx) -> list[dict[str, Any]]:
 
 
 async def choose(tx: Tx, topic: str, partition: int, offset: int) -> bool:
-    """Let a halted partition go on at an offset, at EARLIEST or at LATEST; False for one that is not halted."""
+    """Let a halted partition go on at an offset or at EARLIEST; False for one that is not halted."""
     return await tx.fetchval(CHOOSE, topic, partition, offset) is not None
 
 

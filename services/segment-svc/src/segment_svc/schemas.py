@@ -80,8 +80,8 @@ MOST_OFFSET = 2**53
 def _place(value: object) -> object:
     """Checked here, so that what is wrong with it is said of the field and not of each thing it might have been."""
     number = type(value) is int and 0 <= value < MOST_OFFSET
-    if not number and value not in ("earliest", "latest"):
-        raise ValueError(f"must be earliest, latest or an offset below {MOST_OFFSET}")
+    if not number and value != "earliest":
+        raise ValueError(f"must be earliest or an offset below {MOST_OFFSET}")
     return value
 
 
@@ -91,7 +91,7 @@ class Choice(Strict):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     from_: Annotated[
-        Literal["earliest", "latest"] | Annotated[int, Field(ge=0, lt=MOST_OFFSET)],
+        Literal["earliest"] | Annotated[int, Field(ge=0, lt=MOST_OFFSET)],
         BeforeValidator(_place),
         Field(alias="from"),
     ]

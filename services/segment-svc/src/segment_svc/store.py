@@ -205,12 +205,6 @@ async def look(tx: Tx, identity: str) -> Row | None:
     return None
 
 
-async def known(tx: Tx, keys: Iterable[str]) -> set[str]:
-    """Those of the keys that have a row."""
-    query = "SELECT profile FROM profile WHERE profile = ANY($1::text[])"
-    return {r["profile"] for r in await tx.fetch(query, list(keys))}
-
-
 def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
     """The row a key belongs to now, following merges; None for a stranger."""
     row = rows.get(key)

@@ -52,7 +52,8 @@ class Decider:
 class Known(NamedTuple):
     """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
 
-    `degraded`: Redis could not be asked, or the document not be read.
+    `degraded`: Redis could not be asked, or the document not be read. Without `consent` they count as a stranger, whatever is
+    known.
     """
 
     atoms: int
@@ -60,6 +61,7 @@ class Known(NamedTuple):
     logged_in: bool = False
     degraded: bool = False
     until: int | None = None
+    consent: bool = True
 
     def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
         """With what is known of a request."""
@@ -88,7 +90,7 @@ async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Know
     if person is None and logged_in:
         return Known(decider.knowledge.definitions.empty_customer, logged_in=True)
     if person is None or person.consent & 1:
-        return stranger._replace(logged_in=logged_in)
+        return stranger._replace(logged_in=logged_in, consent=person is None)
     atoms, until = targeting.bits_at(person, now_ms), targeting.next_flip(person, now_ms)
     return Known(atoms, person.group or GUEST, logged_in or person.customer, until=until)
 

@@ -29,7 +29,8 @@ async def explain(
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
-    hour...); what it does not say is as in a request that says nothing, now. Raises Problem 422, 503.
+    hour...); what it does not say is as in a request that says nothing, now. Without `consent` one counts as a stranger: `why` is
+    then what would hold with it. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
@@ -54,8 +55,11 @@ async def explain(
         )
     except httpx.HTTPError:
         raise unavailable() from None
+    if any(answer.is_server_error for answer in reasons):
+        raise unavailable()
     return {
         "profile": profile,
+        "consent": who.consent,
         "group": who.group,
         "segments": inside,
         "next_change_at": who.until,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 from conditions.read import step
+from conditions.values import MOST_ELEMENTS
 from msgspec import Meta
 
 from promo_svc.domain.money import half_up
@@ -81,8 +82,10 @@ def faults(request: Request) -> list[tuple[str, str]]:
             found.append((f"/lines/{i}", f"a cart with its shipping comes to at most {MOST_TOTAL:,} minor units"))
         total += line.row
         odd = list(_odd(line.attributes, f"/lines/{i}/attributes", 0))
-        found += odd
-        more = len(line.categories) + (0 if odd else sum(map(_listed, line.attributes.values())))
+        lists = {} if odd else {name: _listed(value) for name, value in line.attributes.items()}
+        long = [name for name, count in lists.items() if count > MOST_ELEMENTS]
+        found += odd + [(f"/lines/{i}/attributes{step(name)}", f"has over {MOST_ELEMENTS} values") for name in long]
+        more = len(line.categories) + sum(lists.values())
         if listed <= MOST_LISTED < listed + more:
             found.append((f"/lines/{i}", f"categories and lists of a cart have at most {MOST_LISTED:,} values in all"))
         listed += more

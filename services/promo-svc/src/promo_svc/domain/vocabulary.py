@@ -9,8 +9,7 @@ from typing import Any
 
 from conditions import Group, Invalid, Leaf, LeafType, Node, Vocabulary, holds, leaves, parse, to_json
 from conditions.context import comparison, comparison_json
-from conditions.kinds import CATEGORY, CODE, NUMBER, OPEN, Kind, matcher_for
-from conditions.operators import NUMERIC
+from conditions.kinds import AMOUNT, CATEGORY, CODE, OPEN, Kind, matcher_for
 from conditions.read import nearest, only, shown
 from conditions.tree import Fail
 
@@ -19,7 +18,7 @@ from promo_svc.domain.cart import MOST_TOTAL, Line, Running
 MOST_NAME = 100
 ATTRIBUTE = "attributes."
 LINE_FIELDS: dict[str, Kind] = {
-    "sku": CODE, "category": CATEGORY, "price": NUMBER, "quantity": NUMBER, "row_total": NUMBER,
+    "sku": CODE, "category": CATEGORY, "price": AMOUNT, "quantity": AMOUNT, "row_total": AMOUNT,
 }  # fmt: skip
 CART_FIELDS: dict[str, Callable[[Running], int]] = {
     "subtotal": lambda facts: facts.subtotal,
@@ -108,7 +107,7 @@ class CartField(LeafType):
         if not isinstance(raw["cart"], str) or raw["cart"] not in CART_FIELDS:
             fail("/cart", "unknown-field", _unknown(raw["cart"], "a cart", CART_FIELDS))
             return None
-        return _compared(raw, "cart", NUMBER, fail)
+        return _compared(raw, "cart", AMOUNT, fail)
 
     def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""
@@ -147,10 +146,8 @@ class Products(LeafType):
             except Invalid as error:
                 for fault in error.faults:
                     fail(f"/products/where{fault.pointer}", fault.code, fault.detail)
-        compared = {"measure": measure, "op": body.get("op", "gte")}
-        if "value" in body or compared["op"] in NUMERIC:
-            compared["value"] = body.get("value", 1)
-        return _compared(compared, "measure", NUMBER, lambda at, *why: fail(f"/products{at}", *why), where)
+        compared = {"measure": measure, "op": body.get("op", "gte"), "value": body.get("value", 1)}
+        return _compared(compared, "measure", AMOUNT, lambda at, *why: fail(f"/products{at}", *why), where)
 
     def json(self, params: Comparison) -> dict[str, Any]:
         """See LeafType."""

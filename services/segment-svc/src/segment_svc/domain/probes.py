@@ -116,6 +116,9 @@ def _people(condition: Any) -> Iterator[tuple[str, Profile, dict[str, Any]]]:
     for kind, values in (("one of everything", ORDINARY), ("empty values", EMPTY), ("negative values", NEGATIVE),
                          ("huge values", HUGE_ONES)):  # fmt: skip
         yield f"somebody with {kind}", _one_of_everything(*values), _request(values[1])
+    ahead = _one_of_everything(*ORDINARY)
+    _fold(ahead, _all_types(*ORDINARY, NOW + HOUR_MS))
+    yield "somebody with events dated ahead", ahead, {}
     for i, value in enumerate(ANYTHING):
         person = _one_of_everything(*ORDINARY)
         _fold(person, _free_events(names, value, NOW - HOUR_MS))
@@ -190,7 +193,7 @@ def _one_of_everything(number: Any, text: str) -> Profile:
 def _everything(number: Any, text: str) -> bytes:
     person = people.empty("customer")
     _fold(person, _all_types(number, text, NOW - HOUR_MS))
-    _fold(person, _all_types(number, text, NOW + HOUR_MS))  # dated ahead
+    _fold(person, _all_types(number, text, NOW - 2 * HOUR_MS))
     return people.encode(person)
 
 

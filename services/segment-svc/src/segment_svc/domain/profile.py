@@ -131,7 +131,8 @@ def _insert(profile: Profile, activity: Activity) -> None:
     if log is None:
         log = profile.log[kind] = Log(longs(), longs(), [], [])
     if kind in REGISTERS:
-        _assign(profile, activity)
+        for name, value in _assigned(activity).items():
+            _keep(profile, name, [(activity.at, activity.id_hash, value)])
         props = NO_PROPS
     place = log.insert(activity.at, activity.id_hash, site(profile, activity.website), props)
     if kind in WHOLE:
@@ -202,15 +203,13 @@ def _keep(profile: Profile, name: str, assignments: list[tuple[int, int, Any]]) 
         profile.registers[name] = [history[key] for key in sorted(history)][-REGISTER_LIMIT:]
 
 
-def _assign(profile: Profile, activity: Activity) -> None:
-    for name, value in _assigned(activity).items():
-        _keep(profile, name, [(activity.at, activity.id_hash, value)])
-
-
-def advance(profile: Profile, now: int) -> None:
-    """Fold what was dated in the future and is due by `now`."""
+def advance(profile: Profile, now: int) -> set[str]:
+    """Fold what was dated in the future and is due by `now`; answers of which types that was."""
+    due = set()
     while profile.pending and profile.pending[0].at <= now:
+        due.add(profile.pending[0].type)
         _insert(profile, profile.pending.pop(0))
+    return due
 
 
 def merge(into: Profile, source: Profile, now: int) -> None:

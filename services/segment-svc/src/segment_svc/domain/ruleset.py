@@ -35,16 +35,21 @@ UTC = ZoneInfo("UTC")
 
 @dataclass(slots=True)
 class Timeline:
-    """`bits` now, `flips` [(epoch ms, bits)...] to come, complete up to `next_at` (None: for good).
-
-    `reading` is what the bits now were decided from; `awaits`: whether an event dated ahead is part of what comes.
+    """`bits` now, `flips` [(epoch ms, bits)...] to come, complete before `next_at` (None: for good), which is at the latest
+    when an event dated ahead falls due. `reading` is what the bits now were decided from.
     """
 
     bits: int
     flips: list[tuple[int, int]]
     next_at: int | None
     reading: Reading
-    awaits: bool = False
+
+    def holds(self, now: int, due: int | None) -> bool:
+        """Whether what was to come still is, when the next event dated ahead falls due at `due`."""
+        nearest = self.flips[0][0] if self.flips else self.next_at
+        return (nearest is None or nearest > now) and (
+            due is None or (self.next_at is not None and self.next_at <= due)
+        )
 
 
 class RuleRaised(Exception):
@@ -149,27 +154,24 @@ class RuleSet:
         facts = Facts(profile, key)
         if known is None or known.reading.program is not program:
             known, touched = self._blank(program, profile.kind), profile.log
+        due = profile.pending[0].at if profile.pending else None
         first = reading = program.renew(known.reading, facts, now, touched)
-        nearest = known.flips[0][0] if known.flips else known.next_at
         # What was to come still comes, unless it is here, or made of what is new.
-        other = known.awaits or bool(profile.pending) or program.moves(reading, touched)
-        if reading.alike(known.reading) and not other and (nearest is None or nearest > now):
+        if reading.alike(known.reading) and not program.moves(reading, touched) and known.holds(now, due):
             return Timeline(known.bits, known.flips, known.next_at, reading)
         bits = current = program.decide(reading, facts)
-        change = _change(facts, reading)
         flips: list[tuple[int, int]] = []
-        end = now + horizon_ms
+        end = now + horizon_ms if due is None else min(now + horizon_ms, due - 1)
         for _ in range(MOST_EVALUATIONS):
+            change = reading.next_at
             if change is None or change > end or len(flips) == most:
                 break
-            facts, due = _advanced(facts, change)
-            reading = program.renew(reading, facts, change, due)
+            reading = program.renew(reading, facts, change, ())
             after = program.decide(reading, facts)
             if after != current:
                 flips.append((change, after))
                 current = after
-            change = _change(facts, reading)
-        return Timeline(bits, flips, change, first, bool(profile.pending))
+        return Timeline(bits, flips, _earliest(reading.next_at, due), first)
 
     def _blank(self, program: Program, kind: str) -> Timeline:
         """Somebody never seen: the start for every profile of which nothing is known yet."""
@@ -190,20 +192,8 @@ class RuleSet:
         return explain(self.trees[key], facts, now)
 
 
-def _change(facts: Facts, reading: Reading) -> int | None:
-    """When something may change by itself: a leaf, or an event of the future falls due."""
-    change, pending = reading.next_at, facts.profile.pending
-    return pending[0].at if pending and (change is None or pending[0].at < change) else change
-
-
-def _advanced(facts: Facts, now: int) -> tuple[Facts, set[str]]:
-    """The facts at a later instant, and the types of the events that fell due."""
-    due = {activity.type for activity in facts.profile.pending if activity.at <= now}
-    if not due:
-        return facts, due
-    copy = people.decode(people.encode(facts.profile))
-    people.advance(copy, now)
-    return Facts(copy, facts.key), due
+def _earliest(*instants: int | None) -> int | None:
+    return min((at for at in instants if at is not None), default=None)
 
 
 def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> Node:

@@ -34,7 +34,7 @@ from segment_svc.store import Row
 from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
 CHUNK = 250
-MOST_LEGS = 100
+MOST_LEGS = bounds.LIMIT + 100  # an event dated ahead ends one
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
 log = get_logger("apply")
 REFUSED = {
@@ -145,11 +145,14 @@ def _caught_up(row: Row, rules: Rules, now: int) -> list[Transition]:
     """The flips of one row, in legs: a timeline ends after so many evaluations. Flips beyond the last leg count as of now."""
     moves: list[Transition] = []
     since: int | None = row.next_flip_at
+    coming: Timeline | None = None
     for _ in range(MOST_LEGS):
         if since is None or since > now:
             break
-        people.advance(row.profile, since)
-        coming = rules.ruleset.timeline(row.profile, since, horizon_ms=now - since, most=64, key=row.key)
+        due = people.advance(row.profile, since)
+        coming = rules.ruleset.timeline(
+            row.profile, since, horizon_ms=now - since, most=64, key=row.key, known=coming, touched=due
+        )
         for at, bits in [(since, coming.bits), *coming.flips]:
             moves += _moves(row, bits, rules, at=at, cause="time", source=None)
         since = coming.next_at
@@ -314,9 +317,9 @@ def _moves(row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: st
 
 
 def _wake(row: Row, coming: Timeline, rules: Rules, now: int) -> int | None:
-    """When somebody must look again: when an event falls due, at a coming flip, and well before the document stops covering."""
+    """When somebody must look again: at a coming flip, when an event falls due, or well before the document stops covering."""
     moments = [at for at, _ in coming.flips[:1]] + [activity.at for activity in row.profile.pending[:1]]
-    if coming.next_at is not None:
+    if coming.next_at is not None and coming.next_at not in moments:
         moments.append(max(coming.next_at - rules.lead_ms, min(coming.next_at, now + 1)))
     return min(moments, default=None)
 

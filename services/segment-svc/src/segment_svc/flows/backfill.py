@@ -25,6 +25,7 @@ from segment_svc.deps import Deps
 from segment_svc.domain import document
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
+from segment_svc.flows.meet import meet
 from segment_svc.flows.quarantine import guarded, patient
 from segment_svc.flows.sweep import sweep
 from segment_svc.telemetry import BACKFILL
@@ -70,6 +71,7 @@ async def step(deps: Deps) -> bool:
     if job is not None:
         deps.relay.wake()
         if job.complete:
+            await meet(deps)
             while await sweep(deps):  # who fell due meanwhile must not enter after having left
                 deps.health.beat("backfill")
             await guarded(deps, lambda: swap(deps, job.id))

@@ -1,25 +1,24 @@
-"""Called by save_segment. Gives people of whom no event has come a row, so that what is decided of them by hand holds at once."""
+"""Called by backfill. Gives people of whom no event has come a row, so that what is decided by hand holds with the swap."""
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 from segment_svc import store
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import settle
 from segment_svc.flows.quarantine import agreed
 
-
-async def meet(deps: Deps, keys: Collection[str]) -> None:
-    """Make the rows of these people (v:... or c:...) that are missing, as the rules see somebody who did nothing."""
-    if keys:
-        await agreed(deps, lambda: _attempt(deps, keys))
-        deps.relay.wake()
+UNMET = """SELECT DISTINCT pick->>'profile' AS profile FROM plan p
+    JOIN segment_version v USING (segment_id, version), jsonb_array_elements(v.body->'overrides') AS pick
+    WHERE p.cause IS NULL AND NOT EXISTS (SELECT 1 FROM profile WHERE profile.profile = pick->>'profile')"""
 
 
-async def _attempt(deps: Deps, keys: Collection[str]) -> None:
+async def meet(deps: Deps) -> None:
+    """Make the rows that people named by a segment lack, as the rules see somebody who did nothing."""
+    await agreed(deps, lambda: _attempt(deps))
+
+
+async def _attempt(deps: Deps) -> None:
     async with deps.db.tx() as tx:
-        rules = await deps.rulebook.current(tx)
-        known = await store.known(tx, keys)
-        new = [store.unmet(key) for key in keys if key not in known]
+        rules = await deps.rulebook.current(tx)  # which reads every plan that the statement does
+        new = [store.unmet(r["profile"]) for r in await tx.fetch(UNMET)]
         await settle(tx, new, rules, now=deps.clock.now_ms())

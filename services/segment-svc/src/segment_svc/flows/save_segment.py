@@ -24,7 +24,6 @@ from segment_svc.domain.checks import check, needs_request
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.probes import run_probes
 from segment_svc.domain.ruleset import plan_atoms
-from segment_svc.flows.meet import meet
 
 MOST_ATOMS, MOST_OWN_ATOMS, FULL = 4096, 64, -1
 OF_OTHERS = ("unknown-segment", "needs-request", "cycle")  # faults that only the whole set can tell
@@ -49,7 +48,6 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
     if active:  # before anything is locked, and beside the loop: it takes its time
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
-        await meet(deps, {pick["profile"] for pick in change.body["overrides"]})
     async with deps.db.tx() as tx:
         await definitions.publish(tx, [f"segment:{change.key}"], now=now)
         stored = {s.key: s for s in await definitions.read_all(tx)}

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from conditions.operators import NUMERIC
 from conditions.read import nearest, only, shown
 from conditions.tree import Fail
-from conditions.values import MOST_DIGITS, Number, day, instant, number
+from conditions.values import MOST_DIGITS, Number, day, instant, number_said
 
 N = "([0-9]{1,9})"
 DURATION = re.compile(f"P(?:{N}W)?(?:{N}D)?(?:T(?:{N}H)?(?:{N}M)?(?:{N}S)?)?")
@@ -91,7 +91,7 @@ def amount(raw: Any, pointer: str, fail: Fail) -> tuple[str, Number]:
     if op not in NUMERIC:
         fail(f"{pointer}/op", "unknown-operator", f"{shown(op)} does not compare numbers{nearest(op, NUMERIC)}")
         return "gte", 0
-    found = number(value) if type(value) in (int, float) else None
+    found = number_said(value)
     if found is None:
         fail(f"{pointer}/value", "wrong-type", f"a number of at most {MOST_DIGITS} digits is needed")
     return str(op), found or 0

@@ -67,7 +67,7 @@ STATEMENTS = (
         recorded_at bigint NOT NULL
     )""",
     "CREATE INDEX transition_profile ON transition (profile, segment_id, at)",
-    # `next_offset` may be -2 (the earliest there is) or -1 (only what comes from now on). `last_ms`: the time of the record
+    # `next_offset` may be -2 (the earliest there is). `last_ms`: the time of the record
     # before it, by which a topic that was made anew is known. `halted`: why a worker does not go on.
     """CREATE TABLE position (
         topic text NOT NULL,
