@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from devstack.stack import Stack
+from devstack.testing import until
 from devstack.varnish import Varnish
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -17,13 +17,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 def words(text: str) -> dict[str, Any]:
     return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
-
-
-def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class Shopper:

@@ -39,15 +39,24 @@ class TestSelection:
         assert found["slots"]["home.hero"]["fallback"] is True
         assert found["explain"]["home.hero"] == [{"block": "vip", "refused": "not-in-segment"}]
 
-    async def test_a_slot_of_another_website_shows_its_default_and_explain_says_why(
+    async def test_a_slot_of_another_website_shows_nothing_and_explain_says_why(
         self, client: httpx.AsyncClient
     ) -> None:
         await client.post("/v1/slots", json={**SLOT, "websites": ["elsewhere"]})
         await client.post("/v1/blocks", json=VIP)
-        for website, refused in (("main", "slot-of-other-website"), ("elsewhere", None)):
+        for website, refused, shown in (("main", "slot-of-other-website", []), ("elsewhere", None, ["vip"])):
             found = await ask(client, segments=["vip"], website=website, explain=True)
-            assert found["slots"]["home.hero"]["fallback"] is (refused is not None)
+            assert [block["key"] for block in found["slots"]["home.hero"]["blocks"]] == shown
             assert found["explain"]["home.hero"] == [{"block": "vip", "refused": refused}]
+
+    async def test_explain_says_which_of_several_a_slot_has_room_for(self, client: httpx.AsyncClient) -> None:
+        await client.post("/v1/slots", json={**SLOT, "display": "all", "capacity": 2})
+        for key, audience in (("a", {}), ("b", {"any_of": ["vip"]}), ("c", {}), ("d", {})):
+            await client.post("/v1/blocks", json={**VIP, "key": key, "audience": audience})
+        found = await ask(client, explain=True)
+        assert [block["key"] for block in found["slots"]["home.hero"]["blocks"]] == ["a", "c"]
+        refused = {why["block"]: why["refused"] for why in found["explain"]["home.hero"]}
+        assert refused == {"a": None, "b": "not-in-segment", "c": None, "d": "slot-full"}
 
     async def test_an_unknown_segment_is_nobody(self, client: httpx.AsyncClient) -> None:
         await client.post("/v1/slots", json=SLOT)

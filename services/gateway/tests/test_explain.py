@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from devstack.stack import Stack, customer_token
+from devstack.testing import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 FIELDS: dict[str, tuple[str, Any]] = {
@@ -30,6 +31,7 @@ def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Sta
                 publish(admin, name.replace("_", "-"), "fields", condition=condition)
             for kind in ("visitors", "customers"):
                 publish(admin, f"new-{kind}", "new", condition=NO_ORDER, applies_to=kind)
+        until(lambda: shown(stack, "slots=new") == {"at-new-visitors"})  # and so all that was published before
         yield stack
 
 

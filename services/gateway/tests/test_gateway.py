@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ import httpx
 import pytest
 from devstack.servers import Postgres, Valkey
 from devstack.stack import Stack
+from devstack.testing import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 PER_MINUTE = 40
@@ -75,13 +76,6 @@ def publish(admin: httpx.Client) -> None:
     }  # fmt: skip
     answer = admin.post("/cart-rules", json=rule)
     assert answer.status_code == 201, answer.text
-
-
-def until(check: Callable[[], bool], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def visitor(shop: Stack) -> dict[str, str]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
 
 pytestmark = pytest.mark.servers
-HOUR, DAY = 3_600_000, 86_400_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 VIP = {"attribute": "vip", "op": "eq", "value": "yes"}
 HERE = {"all": [{"context": "region", "value": "north"}, VIEWED]}
 Away = Callable[[bool], Awaitable[None]]
@@ -277,6 +277,33 @@ class TestAhead:
         clock.advance(1)
         assert await sweep.sweep(service.deps) == 1
         assert [at for at, _ in (await shown(service, "v:ann")).flips] == [START + 7 * DAY]
+
+    async def test_whoever_has_more_to_come_than_a_document_holds_is_looked_at_when_it_comes_and_not_before(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        day = {**VIEWED["events"], "window": {"last": "P1D"}}
+        for n in range(1, 11):
+            await make(client, service, f"s{n}", {"events": {**day, "count": {"op": "gte", "value": n}}})
+        first = START - DAY + 20 * MINUTE
+        await log.give(*(event(n, at=first + n * MINUTE) for n in range(10)))
+        assert len((await shown(service, "v:ann")).flips) == 8
+        for early in (1, MINUTE, 20 * MINUTE - 1):
+            clock.set(START + early)
+            assert await sweep.sweep(service.deps) == 0
+        clock.advance(1)
+        assert await sweep.sweep(service.deps) == 1
+        assert len((await shown(service, "v:ann")).flips) == 8
+        # A swap waits for who was due when it came to that, however often people are due.
+        due = backfill.sweep
+
+        async def slow(*args: Any, **more: Any) -> int:
+            clock.advance(MINUTE)
+            return await due(*args, **more)
+
+        monkeypatch.setattr(backfill, "sweep", slow)
+        await make(client, service, "other")
+        assert clock.now_ms() <= START + 23 * MINUTE
+        assert await members(client, "other") == {"v:ann"}
 
     async def test_who_waits_for_an_event_dated_ahead_is_looked_at_when_it_is_due_and_not_before(
         self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -143,3 +144,11 @@ def services(postgres: Postgres, kafka: Kafka, state: Path) -> Callable[..., Abs
             yield from _running(Stack(state / name, database, server.url, kafka.bootstrap, extra=extra, **more))
 
     return start
+
+
+def until(check: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait for what happens by itself."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

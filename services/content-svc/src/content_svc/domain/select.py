@@ -78,16 +78,20 @@ def refusal(block: Block, visitor: Visitor) -> str | None:
     return next((slug for slug, fails in tests if fails), None)
 
 
+def is_here(slot: Slot, visitor: Visitor) -> bool:
+    """Whether the website has the slot."""
+    return not slot.websites or visitor.website in slot.websites
+
+
 def judged(slot: Slot, visitor: Visitor, report: Report) -> list[tuple[Block, str | None, Any]]:
     """Per block of a slot, strongest first: why it is refused, or None with the content in the visitor's locale.
 
     A block that raises is refused alone, as `broken`, and `report` is told.
     """
     found: list[tuple[Block, str | None, Any]] = []
-    here = not slot.websites or visitor.website in slot.websites
     for block in slot.blocks:
         try:
-            reason = refusal(block, visitor) if here else "slot-of-other-website"
+            reason = refusal(block, visitor) if is_here(slot, visitor) else "slot-of-other-website"
             found.append((block, reason, None if reason else localized(block.content, visitor.locale)))
         except Exception as error:
             report("block", block.key, error)
@@ -101,9 +105,11 @@ def shown_at_once(slot: Slot) -> int:
 
 
 def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
-    """The blocks of a slot for a visitor, strongest first; its default content when there is none."""
+    """The blocks of a slot for a visitor, strongest first; its default content when there is none, on a website that has it."""
     found = [(b, content) for b, reason, content in judged(slot, visitor, report) if reason is None]
     found = found[: shown_at_once(slot)]
+    if not is_here(slot, visitor):
+        return {"fallback": True, "blocks": []}
     if not found:
         return {
             "fallback": True,
@@ -113,8 +119,11 @@ def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
 
 
 def explain(slot: Slot, visitor: Visitor, report: Report) -> list[dict[str, Any]]:
-    """Per block of a slot: the rule that failed, or None when it qualifies; unreadable ones last."""
-    named = [{"block": b.key, "refused": reason} for b, reason, _ in judged(slot, visitor, report)]
+    """Per block of a slot: the rule that failed, `slot-full` behind as many as it shows, or None; unreadable ones last."""
+    named, room = [], shown_at_once(slot)
+    for block, reason, _ in judged(slot, visitor, report):
+        named.append({"block": block.key, "refused": reason or (None if room > 0 else "slot-full")})
+        room -= reason is None
     return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable]
 
 

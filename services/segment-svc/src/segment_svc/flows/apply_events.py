@@ -317,10 +317,14 @@ def _moves(row: Row, bits: int, rules: Rules, *, at: int, cause: str, source: st
 
 
 def _wake(row: Row, coming: Timeline, rules: Rules, now: int) -> int | None:
-    """When somebody must look again: at a coming flip, when an event falls due, or well before the document stops covering."""
+    """When somebody must look again: at a coming flip, when an event falls due, or well before the document stops covering.
+
+    Never at once: until one of these, whoever looks again sees the same.
+    """
     moments = [at for at, _ in coming.flips[:1]] + [activity.at for activity in row.profile.pending[:1]]
     if coming.next_at is not None and coming.next_at not in moments:
-        moments.append(max(coming.next_at - rules.lead_ms, min(coming.next_at, now + 1)))
+        before = coming.next_at - rules.lead_ms
+        moments.append(before if before > now else coming.next_at)
     return min(moments, default=None)
 
 

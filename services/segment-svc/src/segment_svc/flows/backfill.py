@@ -72,7 +72,8 @@ async def step(deps: Deps) -> bool:
         deps.relay.wake()
         if job.complete:
             await meet(deps)
-            while await sweep(deps):  # who fell due meanwhile must not enter after having left
+            now = deps.clock.now_ms()
+            while await sweep(deps, by=now):  # who fell due meanwhile must not enter after having left
                 deps.health.beat("backfill")
             await guarded(deps, lambda: swap(deps, job.id))
     return job is not None

@@ -20,21 +20,21 @@ BATCH = 256
 IDLE_S = 0.25
 
 
-async def sweep(deps: Deps) -> int:
-    """Settle one batch of due people; answers how many were settled, those left for later not counted."""
-    count = await patient(deps, lambda wary: _sweep(deps, wary))
+async def sweep(deps: Deps, *, by: int | None = None) -> int:
+    """Settle one batch of people due by an instant, by default now; answers how many, those left for later not counted."""
+    count = await patient(deps, lambda wary: _sweep(deps, wary, by))
     if count:
         deps.relay.wake()
     OVERDUE.set(count)
     return count
 
 
-async def _sweep(deps: Deps, wary: bool) -> int:
+async def _sweep(deps: Deps, wary: bool, by: int | None) -> int:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         now = deps.clock.now_ms()
         rows: list[Row] = []
-        if keys := await store.due(tx, now, BATCH):
+        if keys := await store.due(tx, now if by is None else by, BATCH):
             rows = list((await store.load(tx, keys, postponing=now)).values())
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
