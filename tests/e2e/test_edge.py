@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from devstack.stack import Stack
-from devstack.testing import until
+from devstack import varnish as varnish_server
+from devstack.stack import Secrets, Stack
+from devstack.testing import need, until
 from devstack.varnish import Varnish
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -56,12 +58,25 @@ class Shopper:
 
 
 @pytest.fixture(scope="module")
-def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
+def cache(state: Path) -> Iterator[Varnish]:
+    """The edge the gateway knows of."""
+    need(varnish_server.available())
+    home = state / "edge"
+    home.mkdir()
+    server = Varnish(home, Secrets.of(home).edge_keys())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(services: Callable[..., AbstractContextManager[Stack]], cache: Varnish) -> Iterator[Stack]:
     """Services of their own: what others publish changes what the edge has to know, and turns hits into misses.
 
     They may take their time on a busy machine: a late answer is a degraded one, with another life in the cache.
     """
-    with services("edge", extra={"gateway": {"BUDGET_MS": "20000"}}) as stack:
+    with services("edge", edges=(cache.url,), extra={"gateway": {"BUDGET_MS": "20000"}}) as stack:
+        cache.use(stack.address)
         with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
             publish(admin)
         yield stack
@@ -97,9 +112,13 @@ def ids(shop: Stack) -> dict[str, int]:
 
 
 @pytest.fixture
-def edge(shop: Stack, varnish: Callable[[Stack], Varnish]) -> str:
-    """A Varnish of each test's own."""
-    return varnish(shop).url
+def edge(shop: Stack, cache: Varnish) -> str:
+    """The edge once it is trusted, with nothing in it."""
+    stranger = Shopper(shop, cache.url)
+    until(lambda: stranger.see("edge-a.top")[1] == "edge; hit")
+    headers = {"xkey-purge": "all", "x-purge-key": shop.secrets.purge}
+    assert httpx.request("PURGE", cache.url, headers=headers).status_code == 200
+    return cache.url
 
 
 class TestEdge:

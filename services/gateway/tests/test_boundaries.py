@@ -84,7 +84,7 @@ class TestDoor:
         keys = Keys()
         none: Any = None
         door: Any = (none, Shop(START).decider, keys)
-        hot, scope = Hot(*door, rings=RINGS, tokens=none), {"query_string": b"slots=top", "method": "GET"}
+        hot, scope = Hot(*door, rings=RINGS, tokens=none, probes=none), {"query_string": b"slots=top", "method": "GET"}
         hot._plan(scope, b"k")
         for method in ("POST", "DELETE", "PATCH"):
             with pytest.raises(Problem) as refused:

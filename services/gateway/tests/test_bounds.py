@@ -140,7 +140,7 @@ class TestRemembered:
 
     def test_cookies_take_the_same_place_however_long_they_are(self) -> None:
         none: Any = None
-        hot = Hot(none, none, none, rings=RINGS, tokens=none)
+        hot = Hot(none, none, none, rings=RINGS, tokens=none, probes=none)
         name, value = visitor_cookie(RING, bytes(16))
         tracemalloc.start()
         try:
@@ -168,7 +168,7 @@ class TestContext:
         headers = {f"x-fact-{name}".encode(): long.encode() for name in FACTS}
         headers |= {b"referer": long.encode(), b"accept-language": long.encode(), b"x-front-key": front}
         query = "&".join(f"{name}={long}" for name in ("path", "landing_page", "visit", *PAGE, *FACTS))
-        hot = Hot(*sources, rings=RINGS, tokens=sources[0])
+        hot = Hot(*sources, rings=RINGS, tokens=sources[0], probes=sources[0])
         facts, page = hot.request({"query_string": query.encode()}, headers)
         assert facts == (dict.fromkeys(FACTS, long[:MOST_VALUE]) if front == b"front" else {})
         assert page == dict.fromkeys(PAGE, long[:MOST_VALUE])

@@ -132,7 +132,7 @@ def test_queries_of_old_releases_keep_no_plans_of_theirs() -> None:
     known, keys = decider.knowledge, Keys()
     none: Any = None
     door: Any = (none, decider, keys)
-    hot, refs = Hot(*door, rings=RINGS, tokens=none), []
+    hot, refs = Hot(*door, rings=RINGS, tokens=none, probes=none), []
     for version in range(3, 9):
         publish(known, version)
         refs.append(weakref.ref(known.plans))

@@ -21,6 +21,7 @@ from gateway.deps import Deps
 from gateway.domain.answer import encode
 from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
+from gateway.flows.probe import Probes
 from gateway.hot import Hot, Rings
 from gateway.kept import Kept
 from gateway.keys import Keys
@@ -71,7 +72,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     rings = Rings(
         Ring(settings.visitor_keys), Ring(settings.context_keys), Ring(settings.edge_keys), settings.front_key.encode()
     )
-    hot = Hot(guarded, decider, keys, rings=rings, tokens=tokens)
+    probes = Probes(settings.edge_urls, (rings.edge, rings.visitor, rings.context), clock, health)
+    hot = Hot(guarded, decider, keys, rings=rings, tokens=tokens, probes=probes)
     app.state.deps = Deps(
         settings,
         clock,
@@ -87,7 +89,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         encode,
     )
     try:
-        yield Service(NAME, hot, settings.host, settings.port, [Loop("pipe", pipe.run), Loop("watch", watcher.run)])
+        loops = [Loop("pipe", pipe.run), Loop("watch", watcher.run), Loop("probe", probes.run)]
+        yield Service(NAME, hot, settings.host, settings.port, loops)
     finally:
         if producer is not None:
             await producer.stop()

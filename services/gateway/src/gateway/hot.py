@@ -11,12 +11,14 @@ from urllib.parse import parse_qsl, unquote
 
 from chassis.problems import Problem
 
+from gateway.domain import probing
 from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.sharing import Proof, proof, shareable
 from gateway.domain.signing import Ring
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows.decide import Decider, decide, look_up, respond
+from gateway.flows.probe import Probes
 from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
@@ -74,8 +76,11 @@ class Hot:
     Of a cookie only a digest is remembered: whoever sends it chooses how long it is.
     """
 
-    def __init__(self, app: Any, decider: Decider, keys: Keys, *, rings: Rings, tokens: CustomerTokens) -> None:
+    def __init__(
+        self, app: Any, decider: Decider, keys: Keys, *, rings: Rings, tokens: CustomerTokens, probes: Probes
+    ) -> None:
         self._app, self._decider, self._keys, self._tokens, self.rings = app, decider, keys, tokens, rings
+        self._probes = probes
         self._identities: dict[bytes, bytes | None] = {}
         self._plans: Kept[tuple[bytes, bytes], Plan] = Kept(MOST_PLANS)
 
@@ -88,6 +93,9 @@ class Hot:
             await self._app(scope, receive, send)
             return
         headers = headers_of(scope)
+        if probing.MARK in scope["query_string"]:
+            await self._probed(scope, receive, send, headers)
+            return
         try:
             plan = self._plan(scope, headers.get(b"x-api-key", b""))
             proven = self._proof(scope, headers)
@@ -100,7 +108,23 @@ class Hot:
         known = await look_up(self._decider, identity, now_ms)
         seen = known.seen({}, {}) if stranger or not plan.late else known.seen(*self.request(scope, headers))
         answer = await decide(self._decider, plan, known, seen, now_ms)
-        await respond(send, answer, share=shareable(plan, seen, proven), etag=headers.get(b"if-none-match", b""))
+        share = shareable(plan, seen, proven) and proven is not None and self._probes.trusts(proven.key_id)
+        await respond(send, answer, share=share, etag=headers.get(b"if-none-match", b""))
+
+    async def _probed(self, scope: Any, receive: Any, send: Any, headers: Mapping[bytes, bytes]) -> None:
+        """The page by which an edge is tried: by the same law, but before the edge is trusted."""
+        name, proven = _fields(scope["query_string"]).get("slots", ""), self._proof(scope, headers)
+        if not probing.genuine(self.rings.edge, name):
+            await Problem("invalid-request", 400, "The request is not valid").response()(scope, receive, send)
+            return
+        stranger = proven is not None and proven.base
+        identity = b"" if stranger else self._identity(headers) or b""
+        asker = probing.who(self.rings.visitor, name, identity.decode().removeprefix("v:"))
+        facts = {} if stranger else self.request(scope, headers)[0]
+        share = shareable(probing.plan(name), probing.seen(asker, facts), proven)
+        now_ms = self._decider.clock.now_ms()
+        answer = probing.page(name, asker, facts, proven.key_id if proven else "", now_ms=now_ms)
+        await respond(send, answer, share=share, etag=b"")
 
     def request(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
         """(facts, page): what is trusted of a request, and what the page says of itself.

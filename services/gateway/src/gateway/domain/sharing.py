@@ -17,10 +17,11 @@ FORM, BASE = "mask1", "base"
 
 
 class Proof(NamedTuple):
-    """What an edge says that it keys by: a mask and the values in it; for the base, BASE and nothing."""
+    """What an edge says that it keys by: a mask and the values in it; for the base, BASE and nothing. `key_id`: its key."""
 
     mask: str
     audience: str
+    key_id: str
 
     @property
     def base(self) -> bool:
@@ -37,7 +38,7 @@ def proof(ring: Ring, *, key_id: str, mask: str, audience: str, signature: str, 
     """The proof of a request, when it is genuine."""
     if not ring.genuine(key_id, said(mask, audience, key, url), signature) or (mask == BASE and audience):
         return None
-    return Proof(mask, audience)
+    return Proof(mask, audience, key_id)
 
 
 def shareable(plan: Plan, seen: Seen, proven: Proof | None) -> bool:

@@ -1,0 +1,85 @@
+"""Called by the gateway's clock, and when an edge proves with a key that is new: asks every edge as several people, of whom
+some pretend, and lets those share that tell them apart.
+
+A hit never comes here, so what an edge does with the copies it has is seen from outside only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as random
+from collections.abc import Sequence
+
+import httpx
+from chassis.clock import Clock
+from chassis.health import Health
+from chassis.service import repeat
+
+from gateway.domain import probing
+from gateway.domain.signing import Ring
+from gateway.telemetry import PROBES
+
+LOOK_S, AGAIN_S, ANSWER_S = 30.0, 1.0, 2.0
+
+
+class Unsafe(Exception):
+    """An edge gives somebody what is for others. `key_id`: what it proves with."""
+
+    def __init__(self, cause: str, key_id: str) -> None:
+        super().__init__(cause)
+        self.key_id = key_id
+
+
+class Probes:
+    """Which keys of edges are trusted: those of which an edge passed, and none failed, when they were asked last."""
+
+    def __init__(self, edges: Sequence[str], rings: tuple[Ring, Ring, Ring], clock: Clock, health: Health) -> None:
+        """`rings`: of edges, visitors and contexts."""
+        self._edges, self._rings, self._clock, self._health = edges, rings, clock, health
+        self._trusted: frozenset[str] = frozenset()
+        self._met: set[str] = set()
+        self._new = asyncio.Event()
+
+    def trusts(self, key_id: str) -> bool:
+        """Whether an edge that proves with this key may keep what is for others too."""
+        if key_id not in self._met:
+            self._met.add(key_id)
+            self._new.set()
+        return key_id in self._trusted
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask again and again, until `stop` is set."""
+        await repeat(self.look, stop, name="probe", idle_s=LOOK_S, health=self._health, wake=self._new)
+
+    async def look(self) -> bool:
+        """Ask every edge once; True when one did not answer, and is to be asked again soon."""
+        found = await asyncio.gather(*map(self._ask, self._edges), return_exceptions=True)
+        for number, said in enumerate(found):
+            result = "passed" if isinstance(said, str) else "unsafe" if isinstance(said, Unsafe) else "silent"
+            PROBES.labels(result=result).inc()
+            cause = {"unsafe": f"may not share: it {said}", "silent": f"may not share: {type(said).__name__}"}
+            self._health.set(f"edge {number}", cause.get(result))
+        unsafe = {said.key_id for said in found if isinstance(said, Unsafe)}
+        self._trusted = frozenset(said for said in found if isinstance(said, str) and said) - unsafe
+        silent = any(isinstance(said, Exception) and not isinstance(said, Unsafe) for said in found)
+        if silent:
+            await asyncio.sleep(AGAIN_S)
+        return silent
+
+    async def _ask(self, edge: str) -> str:
+        """The id of the key an edge proves with. Raises Unsafe, httpx.HTTPError, ValueError."""
+        ring, visitors, contexts = self._rings
+        key_id = ""
+        async with httpx.AsyncClient(base_url=edge, timeout=ANSWER_S) as client:
+            for order in probing.ORDERS:
+                name = probing.question(ring, random.token_bytes(8))
+                now_s = self._clock.now_ms() // 1000
+                steps = probing.steps(visitors, contexts, name, random.token_bytes(16), now_s=now_s)
+                for who in order:
+                    answer = await client.get(f"/v1/decisions?slots={name}", headers=steps[who].headers)
+                    said = answer.raise_for_status().json()
+                    wrong = probing.fault(steps[who], said)
+                    key_id = key_id or str(said.get("edge", ""))
+                    if wrong is not None:
+                        raise Unsafe(f"{wrong} ({who})", key_id)
+        return key_id

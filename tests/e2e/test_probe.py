@@ -1,0 +1,90 @@
+"""An edge that holds the keys and is configured wrong is found from outside, and may not share any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+from chassis.clock import SystemClock
+from chassis.health import Health
+from devstack.stack import Stack
+from devstack.varnish import VCL, Varnish
+from gateway.domain.signing import Ring
+from gateway.flows.probe import Probes
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+FORGOTTEN = "".join(
+    f"    unset req.http.X-Edge-{name};\n" for name in ("Step", "Codes", "Mask", "Aud", "Key", "Proof", "Url")
+)
+WRONG = {
+    "keys by the mask without the values": ("        hash_data(req.http.X-Edge-Aud);\n", ""),
+    "keys by the address alone": ('if (req.http.X-Edge-Step == "aud") {\n        hash_data', 'if (false) {\n        hash_data'),
+    "believes whoever says where he is": ("        unset req.http.X-Fact-Country;\n", ""),
+    "believes codes that nobody signed": (FORGOTTEN, ""),
+    "takes a context for whoever brings it": (
+        '        if (std.time(regsub(req.http.X-Edge-Mask, "^[^|]*[|]([0-9]{10}).*$", "\\1"), now - 1s) > now\n            && ((',
+        '        if (true || ((',
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
+    with services("probe") as stack:
+        yield stack
+
+
+def probes(shop: Stack, *edges: str) -> tuple[Probes, Health]:
+    rings, health = shop.secrets.rings(), Health()
+    edge, visitor, context = (Ring(rings[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT"))
+    return Probes(edges, (edge, visitor, context), SystemClock(), health), health
+
+
+def test_an_edge_that_keys_as_it_proves_is_trusted(shop: Stack, varnish: Callable[[Stack], Varnish]) -> None:
+    asked, health = probes(shop, varnish(shop).url)
+    assert not asked.trusts("1")
+    assert asyncio.run(asked.look()) is False
+    assert (asked.trusts("1"), asked.trusts("2"), health.troubles()) == (True, False, {})
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_an_edge_that_does_not_is_found(
+    shop: Stack, varnish: Callable[[Stack], Varnish], tmp_path: Path, how: str
+) -> None:
+    good, bad = varnish(shop), varnish(shop)
+    asked, health = probes(shop, good.url, bad.url)
+    asyncio.run(asked.look())
+    assert asked.trusts("1")
+    text, (old, new) = VCL.read_text(), WRONG[how]
+    assert old in text
+    (tmp_path / "wrong.vcl").write_text(text.replace(old, new))
+    bad.use(shop.address, tmp_path / "wrong.vcl")
+    asyncio.run(asked.look())
+    assert not asked.trusts("1")
+    assert "may not share: it shows" in (cause := health.troubles()["edge 1"]) or "it believes" in cause
+
+
+def test_one_that_does_not_answer_or_proves_nothing_is_not_trusted(
+    shop: Stack, varnish: Callable[[Stack], Varnish]
+) -> None:
+    away, foreign = varnish(shop), shop.url
+    away.stop()
+    asked, health = probes(shop, away.url, foreign)
+    assert asyncio.run(asked.look()) is True
+    assert not asked.trusts("1")
+    assert list(health.troubles()) == ["edge 0"]
+
+
+def test_without_a_probe_nothing_is_shared_and_no_page_of_it_is_anybodys(
+    shop: Stack, varnish: Callable[[Stack], Varnish]
+) -> None:
+    edge, key = varnish(shop).url, {"x-api-key": shop.secrets.publishable}
+    for _ in range(3):
+        answer = httpx.get(f"{edge}/v1/decisions?slots=a", headers=key)
+        assert (answer.status_code, answer.headers["cache-status"]) == (200, "edge; fwd=bypass")
+    for name in ("~", "~1.0123456789abcdef." + "0" * 43, "~1.x.y"):
+        assert httpx.get(f"{edge}/v1/decisions?slots={name}", headers=key).status_code == 400
