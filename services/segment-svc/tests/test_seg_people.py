@@ -13,13 +13,15 @@ import pytest
 from chassis.bus_places import Slice
 from chassis.clock import ManualClock
 from segment_svc import definitions, store
-from segment_svc.flows import sweep
+from segment_svc.flows import backfill, sweep
 from segment_svc.flows.ingest import Ingest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, records, shown
 
 pytestmark = pytest.mark.servers
+DAY = 86_400_000
+WEEK = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ class TestLocks:
         await log.give(event(1))
         paths = ["/v1/profiles/v:ann", "/v1/segments/viewers/explain?profile=v:ann", "/v1/definitions", "/v1/segments"]
         async with service.deps.db.tx() as tx:
-            await definitions.lock(tx)
+            await definitions.alone(tx, service.deps.clock)
             await store.load(tx, ["v:ann"])
             async with asyncio.timeout(5):
                 answers = [await client.get(path) for path in paths]
@@ -91,7 +93,7 @@ class TestLocks:
         busy = [asyncio.ensure_future(batches()) for _ in range(8)]
         await asyncio.sleep(0.1)
         async with service.deps.db.tx() as tx:
-            await definitions.publish(tx, [], now=START)
+            await definitions.alone(tx, service.deps.clock)
         over.set()
         await asyncio.gather(*busy)
         assert rounds[0] < 400, "the batches had to end first"
@@ -99,7 +101,7 @@ class TestLocks:
     async def test_a_change_of_definitions_waits_for_the_batches_that_work_by_the_old_ones(self, service: Any) -> None:
         async def change() -> None:
             async with service.deps.db.tx() as tx:
-                await definitions.publish(tx, [], now=START)
+                await definitions.alone(tx, service.deps.clock)
 
         async with service.deps.db.tx() as tx:
             await service.deps.rulebook.current(tx)
@@ -149,3 +151,96 @@ class TestLocks:
             stats = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
             assert await tx.fetchval(stats) == 0
             assert await tx.fetchval("SELECT count(DISTINCT identity) = count(*) FROM identity")
+
+
+class TestNow:
+    @pytest.mark.parametrize("how", ["live", "backfill", "sweep"])
+    async def test_who_waited_for_a_row_works_at_no_instant_before_what_was_done_to_it(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, how: str
+    ) -> None:
+        """Somebody works on ann for a moment while the other one enters; both are then in the batch that waited for ann."""
+        await make(client, service, "week", WEEK)
+        due = [event(n, at=START - 7 * DAY + 500, who=f"visitor:{who}") for n, who in enumerate(("ann", "zed"))]
+        await log.give(*due, event(2, "page_view"), event(3, "page_view", who="visitor:zed"))
+        body = {"key": "other", "name": "other", "status": "active", "condition": VIEWED}
+        clock.advance(400)
+        if how == "backfill":
+            assert (await client.post("/v1/segments", json=body)).status_code == 201
+        if how == "sweep":
+            clock.advance(100)
+        async with service.deps.db.tx() as tx:
+            await tx.fetch("SELECT 1 FROM profile WHERE profile = 'v:ann' FOR UPDATE")
+            more = [
+                event(n, "page_view", at=clock.now_ms(), who=f"visitor:{who}") for n, who in ((10, "ann"), (11, "zed"))
+            ]
+            waiting = asyncio.create_task(
+                client.post("/v1/events", json={"events": more}) if how == "live"
+                else backfill.step(service.deps) if how == "backfill" else sweep.sweep(service.deps)
+            )  # fmt: skip
+            await asyncio.sleep(0.3)
+            clock.advance(150)
+            viewed = {"events": [event(20, at=clock.now_ms(), who="visitor:zed")]}
+            assert (await client.post("/v1/events", json=viewed)).status_code == 202
+        await waiting
+        while await backfill.step(service.deps):
+            pass
+        clock.advance(1000)
+        while await sweep.sweep(service.deps):
+            pass
+        assert await members(client, "week") == {"v:zed"}
+        assert (await shown(service, "v:zed")).covered_until == START + (650 if how == "sweep" else 550) + 7 * DAY
+
+    @pytest.mark.parametrize("how", ["live", "backfill"])
+    async def test_who_left_meanwhile_is_not_let_in_again_at_an_instant_before(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, how: str
+    ) -> None:
+        await make(client, service, "week", WEEK)
+        await log.give(event(1, at=START - 7 * DAY + 500, who="visitor:zed"), event(2, "page_view"))
+        clock.advance(400)
+        body = {"key": "other", "name": "other", "status": "active", "condition": VIEWED}
+        if how == "backfill":
+            assert (await client.post("/v1/segments", json=body)).status_code == 201
+        async with service.deps.db.tx() as tx:
+            await tx.fetch("SELECT 1 FROM profile WHERE profile = 'v:ann' FOR UPDATE")
+            more = [
+                event(n, "page_view", at=clock.now_ms(), who=f"visitor:{who}") for n, who in ((10, "ann"), (11, "zed"))
+            ]
+            waiting = asyncio.create_task(
+                client.post("/v1/events", json={"events": more}) if how == "live" else backfill.step(service.deps)
+            )  # fmt: skip
+            await asyncio.sleep(0.3)
+            clock.advance(150)
+            assert await sweep.sweep(service.deps) == 1
+        await waiting
+        why = (await client.get("/v1/segments/week/explain", params={"profile": "v:zed"})).json()
+        assert [(t["entered"], t["at"]) for t in why["transitions"]] == [(False, START + 500), (True, START)]
+
+    async def test_what_a_clock_ahead_of_ours_took_in_is_done(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock
+    ) -> None:
+        await make(client, service, "week", WEEK)
+        clock.advance(200)
+        await log.give(event(1, at=START + 200))
+        clock.set(START + 100)
+        await log.give(event(2, "page_view", at=START + 100))
+        assert await members(client, "week") == {"v:ann"}
+
+    async def test_who_falls_due_while_a_swap_waits_does_not_enter_after_having_left(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await log.give(event(1))
+        body = {"key": "week", "name": "week", "status": "active", "condition": WEEK}
+        assert (await client.post("/v1/segments", json=body)).status_code == 201
+        clock.set(START + 7 * DAY - 1)
+        swap = backfill.swap
+
+        async def late(*args: Any) -> None:
+            clock.advance(1000)
+            await swap(*args)
+
+        monkeypatch.setattr(backfill, "swap", late)
+        while await backfill.step(service.deps):
+            pass
+        assert await members(client, "week") == set()
+        why = (await client.get("/v1/segments/week/explain", params={"profile": "v:ann"})).json()
+        assert why["transitions"] == []

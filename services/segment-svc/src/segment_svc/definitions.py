@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from chassis import outbox
+from chassis.clock import Clock
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
 
@@ -173,14 +174,17 @@ async def read_plans(tx: Tx) -> list[dict[str, Any]]:
     return [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
 
 
-async def lock(tx: Tx) -> None:
-    """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change."""
+async def alone(tx: Tx, clock: Clock) -> int:
+    """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change.
+
+    Answers now (epoch ms), which is not before what those did.
+    """
     await tx.execute(ALONE)
+    return clock.now_ms()
 
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
-    """Start a new release and tell readers through the outbox. Waits for the batches that work by the old one."""
-    await lock(tx)
+    """Start a new release and tell readers through the outbox, for who is `alone`."""
     version: int = await tx.fetchval("UPDATE release_head SET version = version + 1 RETURNING version")
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
     await outbox.add(tx, RELEASE, b"%d" % version)

@@ -202,7 +202,7 @@ def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> No
     if definition.applies_to != "both":
         kind = "visitor" if definition.applies_to == "visitors" else "customer"
         node = Group(True, True, (Leaf(GUARDS["kind"], kind), node))
-    for include in (False, True):
+    for include in (True, False):  # whoever is picked both ways is out
         picked = Picked(tuple((key, until) for key, listed, until in definition.overrides if listed == include))
         if picked.pairs:
             leaf = Leaf(GUARDS["listed"], picked)

@@ -27,7 +27,7 @@ from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.meet import meet
 from segment_svc.flows.quarantine import guarded, patient
-from segment_svc.flows.sweep import sweep
+from segment_svc.flows.sweep import settle_due, sweep
 from segment_svc.telemetry import BACKFILL
 
 PAGE, MOST_BYTES = (
@@ -93,10 +93,11 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         job = await tx.fetchrow(CLAIM)
         if job is None:
             return None
-        now = deps.clock.now_ms()
         keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
         if keys:
-            rows = [r for r in (await store.load(tx, keys, postponing=now)).values() if r.merged_into is None]
+            found = await store.load(tx, keys, postponing=deps.clock.now_ms())
+            now = deps.clock.now_ms()  # not before: whoever held a row may have worked at a later instant
+            rows = [r for r in found.values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
@@ -109,13 +110,14 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
 
 async def swap(deps: Deps, job_id: int) -> None:
     """Let the shadow plans serve; members of the old definition that no longer match leave with cause `definition`."""
-    now = deps.clock.now_ms()
     async with deps.db.tx() as tx:
-        await definitions.lock(tx)
+        now = await definitions.alone(tx, deps.clock)
         job = await tx.fetchrow("SELECT * FROM backfill WHERE id = $1 AND status = 'running' FOR UPDATE", job_id)
         if job is None:  # replaced by a newer change meanwhile
             return
         rules = await deps.rulebook.current(tx)
+        while await settle_due(tx, rules, deps.clock, by=now, wary=True):
+            pass  # who fell due since the sweep: what their bits say is over
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
         await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
         await _carry(tx, shadows, rules)

@@ -62,9 +62,8 @@ async def quarantine(deps: Deps, causes: Mapping[str, str], versions: Mapping[st
 
     A rule that is at another version by now than the one that was tried (see RuleRaised) stays: it was mended meanwhile.
     """
-    now = deps.clock.now_ms()
     async with deps.db.tx() as tx:
-        await definitions.lock(tx)
+        now = await definitions.alone(tx, deps.clock)
         plans = {
             name: (plan, condition) for name, plan, condition in definitions.named(await definitions.read_plans(tx))
         }

@@ -44,11 +44,12 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
 
     Raises Problem 404 not-found, 409 segment-exists or segment-in-use, 412 stale-version, 422 rule-invalid.
     """
-    now, zone = deps.clock.now_ms(), deps.rulebook.zone
+    zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
     if active:  # before anything is locked, and beside the loop: it takes its time
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
+        now = await definitions.alone(tx, deps.clock)
         await definitions.publish(tx, [f"segment:{change.key}"], now=now)
         stored = {s.key: s for s in await definitions.read_all(tx)}
         old = stored.get(change.key)
@@ -171,8 +172,8 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
 async def delete_segment(deps: Deps, key: str, *, expected: int) -> None:
     """Delete a segment nobody uses. Raises Problem 404, 412, 409 segment-in-use with the list of its users."""
     used_by = await deps.users.of(key)
-    now = deps.clock.now_ms()
     async with deps.db.tx() as tx:
+        now = await definitions.alone(tx, deps.clock)
         await definitions.publish(tx, [f"segment:{key}"], now=now)
         stored = await definitions.read_all(tx)
         old = next((s for s in stored if s.key == key), None)

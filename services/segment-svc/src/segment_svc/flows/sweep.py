@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
+from chassis.clock import Clock
+from chassis.db import Tx
 from chassis.service import repeat
 
 from segment_svc import store
+from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import patient
-from segment_svc.store import Row
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -32,13 +34,18 @@ async def sweep(deps: Deps, *, by: int | None = None) -> int:
 async def _sweep(deps: Deps, wary: bool, by: int | None) -> int:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
-        now = deps.clock.now_ms()
-        rows: list[Row] = []
-        if keys := await store.due(tx, now if by is None else by, BATCH):
-            rows = list((await store.load(tx, keys, postponing=now)).values())
-            rows = await sound(tx, rows, rules, now=now) if wary else rows
-            moves = catch_up(rows, rules, now)
-            await settle(tx, rows, rules, now=now, moves=moves)
+        return await settle_due(tx, rules, deps.clock, by=deps.clock.now_ms() if by is None else by, wary=wary)
+
+
+async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool) -> int:
+    """Settle one batch of people due by an instant, in a transaction; answers how many. `wary`: but those that cannot be."""
+    keys = await store.due(tx, by, BATCH)
+    if not keys:
+        return 0
+    rows = list((await store.load(tx, keys, postponing=clock.now_ms())).values())
+    now = clock.now_ms()  # not before: whoever held a row may have worked at a later instant
+    rows = await sound(tx, rows, rules, now=now) if wary else rows
+    await settle(tx, rows, rules, now=now, moves=catch_up(rows, rules, now))
     return len(rows)
 
 
