@@ -45,18 +45,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     knowledge, health = Knowledge(), Health()
     watcher = Watcher(knowledge, news, redis, (settings.edge_urls, settings.purge_key), health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
-    decider = Decider(
-        knowledge,
-        pipe,
-        Coalescer(upstreams, CONTENT, "/v1/select-many"),
-        Coalescer(upstreams, PROMO, "/v1/messages-many"),
-        clock,
-        ZoneInfo(settings.time_zone),
-        settings.budget_ms / 1000,
-        settings.share_s,
-        {},
-        Kept(MOST_LAST_GOOD),
-    )
+    decider = _decider(settings, knowledge, pipe, upstreams, clock)
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
@@ -69,10 +58,9 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.include_router(api.router)
     app.include_router(admin.router)
     guarded = Limits(app, service=NAME)
-    rings = Rings(
-        Ring(settings.visitor_keys), Ring(settings.context_keys), Ring(settings.edge_keys), settings.front_key.encode()
-    )
-    probes = Probes(settings.edge_urls, (rings.edge, rings.visitor, rings.context), clock, health)
+    visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
+    rings = Rings(visitors, contexts, edges, settings.front_key.encode())
+    probes = Probes(settings.edge_urls, (edges, visitors, contexts), clock, health)
     hot = Hot(guarded, decider, keys, rings=rings, tokens=tokens, probes=probes)
     app.state.deps = Deps(
         settings,
@@ -89,7 +77,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         encode,
     )
     try:
-        loops = [Loop("pipe", pipe.run), Loop("watch", watcher.run), Loop("probe", probes.run)]
+        loops = [Loop(name, one.run) for name, one in (("pipe", pipe), ("watch", watcher), ("probe", probes))]
         yield Service(NAME, hot, settings.host, settings.port, loops)
     finally:
         if producer is not None:
@@ -97,3 +85,18 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         for opened in (upstreams, merchants, news):
             await opened.aclose()
         await redis.aclose()
+
+
+def _decider(settings: Settings, knowledge: Knowledge, pipe: Pipe, upstreams: Upstreams, clock: Clock) -> Decider:
+    return Decider(
+        knowledge,
+        pipe,
+        Coalescer(upstreams, CONTENT, "/v1/select-many"),
+        Coalescer(upstreams, PROMO, "/v1/messages-many"),
+        clock,
+        ZoneInfo(settings.time_zone),
+        settings.budget_ms / 1000,
+        settings.share_s,
+        {},
+        Kept(MOST_LAST_GOOD),
+    )
