@@ -67,7 +67,7 @@ class TestLaw:
     @given(plans, people, people)
     def test_who_shares_a_copy_differs_in_nothing_that_matters(self, made: Any, one: Seen, other: Seen) -> None:
         for who, another in ((one, other), (other, one)):
-            proven = Proof(made.mask, dimensions.audience(made.dimensions, who))
+            proven = Proof(made.mask, dimensions.audience(made.dimensions, who), "1")
             if shareable(made, who, proven) and shareable(made, another, proven):
                 mine, others = matters(made, who), matters(made, another)
                 named = {d.name for d in made.groups}
@@ -77,7 +77,7 @@ class TestLaw:
 
     @given(empties, shapes, people)
     def test_the_base_is_shared_only_as_a_stranger_sees_it(self, empty: int, shape: Any, who: Seen) -> None:
-        base, made, stranger = Proof(BASE, ""), planned(empty, *shape), Seen(empty)
+        base, made, stranger = Proof(BASE, "", "1"), planned(empty, *shape), Seen(empty)
         if shareable(made, who, base):
             assert matters(made, who)[:3] == matters(made, stranger)[:3]
         assert shareable(made, stranger, base) == all(d.name not in PAGE for d in made.dimensions)
@@ -89,9 +89,9 @@ class TestLaw:
         assert not shareable(made, who, None)
         right = (made.mask, dimensions.audience(made.dimensions, who))
         if mask != BASE and (mask, values) != right:
-            assert not shareable(made, who, Proof(mask, values))
+            assert not shareable(made, who, Proof(mask, values, "1"))
         if made.mask == OWN:
-            assert not shareable(made, who, Proof(*right))
+            assert not shareable(made, who, Proof(*right, "1"))
 
 
 def _is(code: str, group: str) -> bool:
@@ -114,8 +114,8 @@ class TestRows:
     def test_what_has_too_many_codes_is_shared_among_strangers_alone(self) -> None:
         made = planned(0, frozenset(range(SEGMENTS)), [], frozenset())
         assert made.mask == OWN
-        assert shareable(made, Seen(0), Proof(BASE, ""))
-        assert not shareable(made, Seen(1), Proof(OWN, dimensions.audience(made.dimensions, Seen(1))))
+        assert shareable(made, Seen(0), Proof(BASE, "", "1"))
+        assert not shareable(made, Seen(1), Proof(OWN, dimensions.audience(made.dimensions, Seen(1)), "1"))
 
     def test_groups_that_differ_have_codes_that_differ_and_are_safe_in_a_mask(self) -> None:
         codes = {name: dimensions.group(name).name for name in GROUPS}
@@ -130,7 +130,7 @@ class TestProof:
         for key_id, secret in (("2", SECRET), ("1", OLD)):
             text = said(right["mask"], right["audience"], right["key"], right["url"]).encode()
             made = urlsafe_b64encode(hmac.digest(secret.encode(), text, "sha256")).decode().rstrip("=")
-            assert proof(ring, key_id=key_id, signature=made, **right) == Proof(".s1.", "s1.")
+            assert proof(ring, key_id=key_id, signature=made, **right) == Proof(".s1.", "s1.", key_id)
             for name, value in right.items():
                 assert proof(ring, key_id=key_id, signature=made, **{**right, name: value + "x"}) is None
             for other in ("3", "", "1" if key_id == "2" else "2"):

@@ -79,7 +79,7 @@ class Probes:
                     answer = await client.get(f"/v1/decisions?slots={name}", headers=steps[who].headers)
                     said = answer.raise_for_status().json()
                     wrong = probing.fault(steps[who], said)
-                    key_id = key_id or str(said.get("edge", ""))
+                    key_id = key_id or (str(said.get("edge", "")) if isinstance(said, dict) else "")
                     if wrong is not None:
                         raise Unsafe(f"{wrong} ({who})", key_id)
         return key_id
