@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conditions.kinds import AMOUNT, CODE, FLAG, OPEN, TEXT, Kind, literal_for, matcher_for
+from conditions.operators import PRESENCE
 from conditions.read import nearest, only, shown, step
 from conditions.tree import Answer, Fail, LeafType
 
@@ -32,11 +33,7 @@ def comparison_json(key: str, params: tuple[str, str, Any]) -> dict[str, Any]:
     """The storage form of a comparison."""
     name, op, literal = params
     body = {key: name, "op": op}
-    return (
-        body
-        if op in ("exists", "missing")
-        else {**body, "value": list(literal) if isinstance(literal, tuple) else literal}
-    )
+    return body if op in PRESENCE else {**body, "value": list(literal) if isinstance(literal, tuple) else literal}
 
 
 def asked(context: Mapping[str, Any], name: str) -> Any:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
-from conditions.operators import NEGATIVE, NUMERIC, ORDER, PARTS, Test, literal_of, matcher
+from conditions.operators import NEGATIVE, NUMERIC, ORDER, PARTS, PRESENCE, Test, literal_of, matcher
 from conditions.read import nearest, shown
 from conditions.tree import Fail
 from conditions.values import elements
 
-ONE_OF, PRESENCE = ("eq", "ne", "in", "not_in"), ("exists", "missing")
+ONE_OF = ("eq", "ne", "in", "not_in")
 WORDS = (*ONE_OF, *ORDER, *PARTS, "not_contains", "regex", "includes", "not_includes")
 
 
@@ -33,8 +33,8 @@ CODE = Kind("a code", (*WORDS, *PRESENCE), (str,), exact=True)
 CATEGORY = Kind(
     "a category path", (*ONE_OF, "starts_with", "includes", "not_includes", *PRESENCE), (str,), exact=True, path=True
 )
-NUMBER = Kind("a number", (*NUMERIC, "in", "not_in", *PRESENCE), (int, float))
-AMOUNT = NUMBER._replace(operators=(*NUMERIC, "in", "not_in"))  # one that is always there
+AMOUNT = Kind("a number", (*NUMERIC, "in", "not_in"), (int, float))  # one that is always there
+NUMBER = AMOUNT._replace(operators=(*AMOUNT.operators, *PRESENCE))
 FLAG = Kind("true or false", ("eq", "ne", *PRESENCE), (bool,))
 OPEN = Kind("anything", (*WORDS, "on_day", "not_on_day", *PRESENCE))
 

@@ -32,6 +32,7 @@ from conditions.values import (
 MOST_LITERAL, MOST_LITERALS = 500, 1_000  # a literal is so short that no text that had to be cut folds to it
 Test = Callable[[Any], bool]
 
+PRESENCE = ("exists", "missing")
 NEGATIVE = {"ne": "eq", "not_in": "in", "not_contains": "contains", "not_includes": "includes", "not_on_day": "on_day"}
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge,
@@ -171,7 +172,7 @@ def _part(op: str, literal: str, exact: bool) -> Test:
 
 def literal_of(op: str, raw: Any, fail: Fail, *, exact: bool = False) -> Any:
     """The literal an operator can work with, or None after `fail`: a number, a text, a flag, a tuple of them, or none."""
-    if op in ("exists", "missing"):
+    if op in PRESENCE:
         if raw is not None:
             fail("/value", "unknown-field", f"{op} has no value")
         return None

@@ -106,10 +106,10 @@ def shown_at_once(slot: Slot) -> int:
 
 def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     """The blocks of a slot for a visitor, strongest first; its default content when there is none, on a website that has it."""
-    found = [(b, content) for b, reason, content in judged(slot, visitor, report) if reason is None]
-    found = found[: shown_at_once(slot)]
     if not is_here(slot, visitor):
         return {"fallback": True, "blocks": []}
+    found = [(b, content) for b, reason, content in judged(slot, visitor, report) if reason is None]
+    found = found[: shown_at_once(slot)]
     if not found:
         return {
             "fallback": True,
