@@ -81,6 +81,17 @@ def test_what_is_named_is_supposed(shop: Stack) -> None:
     assert kept == inside == held == {"at-hour", "at-weekday", "at-landing-page"}
 
 
+@pytest.mark.parametrize("said", ["", "0", "1", "2", "false", "true", "yes"])
+def test_a_login_is_read_as_a_decision_reads_it(shop: Stack, said: str) -> None:
+    query = f"slots=fields&logged_in={said}"
+    found = shown(shop, query)
+    assert ("at-logged-in" not in found) == (said in ("1", "true"))
+    assert explained(shop, "v:nobody", query) == (found, found, found)
+    token = customer_token(shop.secrets.jwt, "nobody-yet")
+    mine = shown(shop, query, authorization=f"Bearer {token}")
+    assert explained(shop, "c:nobody-yet", query) == (mine, mine, mine)
+
+
 def test_who_is_a_customer_is_logged_in(shop: Stack) -> None:
     headers = {"authorization": f"Bearer {customer_token(shop.secrets.jwt, 'nobody-yet')}"}
     found = shown(shop, "slots=fields", **headers)

@@ -222,6 +222,6 @@ def request_context(
         "hour": local.hour,
         "weekday": local.isoweekday(),
         "visit": query.get("visit"),
-        "logged_in": "true" if query.get("logged_in") else "false",
+        "logged_in": "true" if query.get("logged_in") in ("1", "true") else "false",
     }
     return {**found, **{k: query.get(k) for k in ("utm_source", "utm_medium", "utm_campaign")}}

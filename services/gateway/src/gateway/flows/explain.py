@@ -27,15 +27,16 @@ async def explain(
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
-    hour...); what it does not say is as in a request that says nothing, now. Without `consent` one counts as a stranger: `why` is
-    then what would hold with it. Raises Problem 422, 503.
+    hour...); what it does not say is as in a request that says nothing, now, and a customer is logged in. Without `consent` one
+    counts as a stranger: `why` is then what would hold with it. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
     now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
-    supposed = targeting.request_context({}, context, now_ms=now_ms, zone=deps.decider.zone)
-    supposed["logged_in"] = "true" if profile.startswith("c:") else "false"
-    supposed |= {name: value for name, value in targeting.brief(context).items() if name in FIELDS and value}
+    query = {**context, "logged_in": "1"} if profile.startswith("c:") else context
+    supposed = targeting.request_context({}, query, now_ms=now_ms, zone=deps.decider.zone)
+    named = targeting.brief(context).items()
+    supposed |= {name: value for name, value in named if name in FIELDS and name != "logged_in" and value}
     plan = deps.decider.knowledge.plan(key.website, slots, locale)
     who = await audience(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
