@@ -44,6 +44,9 @@ class TestKubernetes:
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
         assert pod["automountServiceAccountToken"] is False
+        assert (
+            pod["enableServiceLinks"] is False
+        )  # its variables have our prefixes, and settings take none they do not know
         for container in pod["containers"]:
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"]

@@ -76,9 +76,21 @@ def test_it_supposes_of_a_request_what_a_decision_does(shop: Stack, query: str, 
 
 def test_what_is_named_is_supposed(shop: Stack) -> None:
     kept, inside, held = explained(
-        shop, "v:nobody", "slots=fields&device=desktop&landing_page=/sale&hour=0&logged_in=true"
+        shop, "v:nobody", "slots=fields&device=desktop&landing_page=/sale&hour=0"
     )
-    assert kept == inside == held == {"at-hour", "at-weekday", "at-device", "at-landing-page"}
+    assert kept == inside == held == {"at-hour", "at-weekday", "at-device", "at-logged-in", "at-landing-page"}
+
+
+@pytest.mark.parametrize("said", ["", "1", "true", "false"])
+def test_nobody_says_of_themselves_that_they_are_logged_in(shop: Stack, said: str) -> None:
+    query = f"slots=fields&logged_in={said}"
+    found = shown(shop, query)
+    assert "at-logged-in" in found
+    assert explained(shop, "v:nobody", query) == (found, found, found)
+    token = customer_token(shop.secrets.jwt, "nobody-yet")
+    mine = shown(shop, query, authorization=f"Bearer {token}")
+    assert "at-logged-in" not in mine
+    assert explained(shop, "c:nobody-yet", query) == (mine, mine, mine)
 
 
 def test_who_is_a_customer_is_logged_in(shop: Stack) -> None:

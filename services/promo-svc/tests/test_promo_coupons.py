@@ -103,6 +103,10 @@ class TestHolds:
 
 
 class TestKeys:
+    async def test_a_code_in_other_letters_is_the_same_request(self, client: httpx.AsyncClient) -> None:
+        await make(client)
+        assert await reserve(client, "k", "ten", "c") == await reserve(client, "k", "TEN", "c")
+
     async def test_what_only_reads_alike_is_another_request(self, client: httpx.AsyncClient) -> None:
         await make(client)
         assert (await reserve(client, "k", "TEN", "B c"))[0] == 201

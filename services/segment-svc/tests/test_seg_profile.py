@@ -18,8 +18,7 @@ from segment_svc.domain.facts import Facts
 from segment_svc.domain.profile import Profile
 from segment_svc.domain.ruleset import RuleSet
 
-NOW, DAY = 1_000_000, 1_000
-HOUR = 3_600_000
+NOW, DAY, HOUR = 1_000_000, 1_000, 3_600_000
 DAY_MS = 24 * HOUR
 
 
@@ -192,6 +191,12 @@ class TestFold:
         people.merge(person, folded([activity(900 + i, "product_view", i) for i in range(10)]), NOW)
         assert {people.fold(person, view, NOW) for view in views[:100]} == {"too_old"}
         assert bounds.LIMIT + person.dropped["product_view"][0] == len(views) + 10
+
+    def test_an_event_that_came_with_two_times_counts_once_after_a_merge(self) -> None:
+        for ahead in (0, 9):
+            one = folded([activity(1, "product_view", NOW + ahead)])
+            people.merge(one, folded([activity(1, "product_view", NOW + 9 - ahead)]), NOW + 10)
+            assert len(one.log["product_view"]) == 1
 
     def test_only_so_many_events_wait_for_their_time(self) -> None:
         person = people.empty("visitor")

@@ -29,8 +29,8 @@ async def explain(
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
-    hour...); what it does not say is as in a request that says nothing, now. Without `consent` one counts as a stranger: `why` is
-    then what would hold with it. Raises Problem 422, 503.
+    hour...); what it does not say is as in a request that says nothing, now; a customer is logged in, nobody else. Without `consent` one
+    counts as a stranger: `why` is then what would hold with it. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
@@ -40,7 +40,8 @@ async def explain(
     refs = (*plan.durable, *plan.late)
     page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
     supposed = context_of(deps.decider, who.seen({}, {k: v for k, v in page.items() if v}), locale, now_ms)
-    supposed |= {name: value[:MOST_VALUE] for name, value in context.items() if name in FIELDS and value}
+    named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
+    supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
     late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}

@@ -14,6 +14,7 @@ from typing import Any
 from chassis.problems import Problem
 
 from promo_svc.deps import Deps
+from promo_svc.domain.rule import coupon_code
 
 HOLD_MS = 15 * 60 * 1000
 LOCK = "SELECT 1 FROM coupon_use WHERE rule_id = $1 FOR UPDATE"
@@ -46,7 +47,7 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
     """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 422 idempotency-key-reused."""
     now = deps.clock.now_ms()
     rule = deps.snapshot.value.coupon(wish.coupon, now)
-    request = json.dumps([wish.coupon, wish.customer])
+    request = json.dumps([coupon_code(wish.coupon) or wish.coupon, wish.customer])
     async with deps.db.tx() as tx:
         found = await tx.fetchrow(BY_KEY, wish.idempotency_key)
         if found is not None:

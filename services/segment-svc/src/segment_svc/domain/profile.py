@@ -228,10 +228,11 @@ def merge(into: Profile, source: Profile, now: int) -> None:
         into.dropped[kind] = (mine_count + count, max(mine_horizon, horizon))
     for name, history in source.registers.items():
         _keep(into, name, history)
-    into.pending = sorted(
-        {a.id_hash: a for a in [*into.pending, *source.pending]}.values(), key=lambda a: (a.at, a.id_hash)
-    )
-    into.ids = None
+    waiting = [*into.pending, *source.pending]
+    into.pending, into.ids = [], None
+    done = _ids(into)
+    found = {a.id_hash: a for a in waiting if a.id_hash not in done}
+    into.pending, into.ids = sorted(found.values(), key=lambda a: (a.at, a.id_hash)), None
     _forget_sites(into)
     advance(into, now)
 

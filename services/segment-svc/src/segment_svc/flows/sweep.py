@@ -23,7 +23,7 @@ IDLE_S = 0.25
 
 
 async def sweep(deps: Deps, *, by: int | None = None) -> int:
-    """Settle one batch of people due by an instant, by default now; answers how many, those left for later not counted."""
+    """Settle one batch of people due by an instant, by default now; answers how many were due, none when all is done."""
     count = await patient(deps, lambda wary: _sweep(deps, wary, by))
     if count:
         deps.relay.wake()
@@ -38,7 +38,7 @@ async def _sweep(deps: Deps, wary: bool, by: int | None) -> int:
 
 
 async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool) -> int:
-    """Settle one batch of people due by an instant, in a transaction; answers how many. `wary`: but those that cannot be."""
+    """Settle one batch of people due by an instant; answers how many were. `wary`: who cannot be is left for later."""
     keys = await store.due(tx, by, BATCH)
     if not keys:
         return 0
@@ -46,7 +46,7 @@ async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool)
     now = clock.now_ms()  # not before: whoever held a row may have worked at a later instant
     rows = await sound(tx, rows, rules, now=now) if wary else rows
     await settle(tx, rows, rules, now=now, moves=catch_up(rows, rules, now))
-    return len(rows)
+    return len(keys)
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
