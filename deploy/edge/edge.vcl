@@ -231,6 +231,7 @@ sub vcl_miss {
 }
 
 sub vcl_backend_fetch {
+    set bereq.http.X-Edge-At = std.time2real(now, 0.0);
     unset bereq.http.X-Edge-Codes;
     unset bereq.http.X-Edge-Proof;
     set bereq.http.X-Front-Key = std.getenv("FRONT_KEY");
@@ -264,6 +265,11 @@ sub vcl_backend_response {
         set beresp.uncacheable = true;
         set beresp.ttl = 0s;
         if (beresp.status == 200 && bereq.http.X-Edge-Mask == "base") { set beresp.ttl = 5s; }  # nobody's to share, for a moment
+        return (deliver);
+    }
+    if (now - std.time(bereq.http.X-Edge-At, now - 1h) > 0.75s) {  # of before what was purged meanwhile, perhaps
+        set beresp.uncacheable = true;
+        set beresp.ttl = 0s;
         return (deliver);
     }
     set beresp.grace = 0s;

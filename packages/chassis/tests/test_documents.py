@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from chassis import documents
 from chassis.db import Database, Tx
-from chassis.documents import DOCUMENTS_DDL, Document, Edit, Snapshot, publishing
+from chassis.documents import DOCUMENTS_DDL, Document, Edit
 from chassis.health import Health
 from chassis.outbox import OUTBOX_DDL, Relay
 from chassis.problems import Problem
+from chassis.snapshot import Snapshot, publishing
 
 pytestmark = pytest.mark.servers
 Bodies = dict[str, Any]

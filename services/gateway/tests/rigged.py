@@ -7,8 +7,7 @@ from typing import Any
 
 from gateway.domain.answer import Answer
 from gateway.domain.signing import Ring
-from gateway.domain.targeting import Plan
-from gateway.flows.decide import Decider, decide, look_up
+from gateway.flows.decide import Decider, decided, look_up
 from gateway.hot import Rings
 
 RING = Ring("1:" + "s" * 32)
@@ -23,7 +22,7 @@ def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:
 
 def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """Definitions, content and promotions of a version, as `Knowledge.swap` takes them."""
-    common = {"version": version, "changes": []}
+    common: dict[str, Any] = {"version": version, "changes": []}
     return (
         {**common, "empty": {"visitor": "", "customer": ""}, "segments": []},
         {**common, "slots": slots},
@@ -31,8 +30,10 @@ def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]
     )
 
 
-async def stranger_asks(decider: Decider, plan: Plan) -> Answer:
+async def stranger_asks(decider: Decider, *slots: str, locale: str = "*") -> Answer:
     """The answer for a stranger of whom nothing else is known."""
     now_ms = decider.clock.now_ms()
     known = await look_up(decider, None, now_ms)
-    return await decide(decider, plan, known, known.seen({}, {}), now_ms)
+    seen, plan_of = known.seen({}, {}), lambda release: release.plan("main", sorted(slots), locale)
+    *_, answer = await decided(decider, plan_of, lambda _: seen, known, now_ms)
+    return answer

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from chassis.clock import ManualClock
 from chassis.problems import Problem
+from gateway.domain.kept import Kept
 from gateway.flows import decide as flow
 from gateway.flows.cart import _asked
 from gateway.flows.decide import Decider
 from gateway.hot import Hot
-from gateway.kept import Kept
-from gateway.watch import Knowledge
+from gateway.knowledge import Knowledge
 from rigged import RINGS, release, slot, stranger_asks
 
 START, MINUTE = 1_800_000_000_000, 60_000
@@ -29,7 +29,7 @@ class Shop:
         self.ends, self.away, self.clock = ends, False, ManualClock(START)
         none: Any = None
         promo: Any = self
-        self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
+        self.decider = Decider(Knowledge(), none, promo, promo, self.clock, ZoneInfo("UTC"), 5.0, 60, Kept(1 << 20))
         self.decider.knowledge.swap(*release(1, top=slot(boundaries=[ends])))
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
@@ -42,7 +42,7 @@ class Shop:
 
     async def see(self) -> tuple[list[str], int, bool]:
         """(blocks, for how many seconds a cache may show them in all, whether that is degraded)."""
-        answer = await stranger_asks(self.decider, self.decider.knowledge.plan("main", ["top"], "*"))
+        answer = await stranger_asks(self.decider, "top")
         body, cache = flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
         fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
         return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body

@@ -15,11 +15,11 @@ import uvicorn
 from chassis.clock import SystemClock
 from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, visitor_cookie
+from gateway.domain.kept import Kept
 from gateway.flows.decide import Decider
 from gateway.hot import MOST_VALUE, Hot
-from gateway.kept import Kept
+from gateway.knowledge import Knowledge
 from gateway.upstreams import MOST_IDLE_S, Coalescer
-from gateway.watch import Knowledge
 from hypothesis import given
 from hypothesis import strategies as st
 from rigged import RING, RINGS, release, slot, stranger_asks
@@ -54,11 +54,11 @@ def service() -> Service:
 @pytest.fixture
 def decider(service: Service) -> Decider:
     ask: Any = service
-    return Decider(Knowledge(), ask, ask, ask, SystemClock(), ZoneInfo("UTC"), 5.0, 60, {}, Kept(1 << 20))
+    return Decider(Knowledge(), ask, ask, ask, SystemClock(), ZoneInfo("UTC"), 5.0, 60, Kept(1 << 20))
 
 
 async def shown(decider: Decider, *slots: str, locale: str = "*") -> dict[str, Any]:
-    answer = await stranger_asks(decider, decider.knowledge.plan("main", sorted(slots), locale))
+    answer = await stranger_asks(decider, *slots, locale=locale)
     assert dict(answer.shared)[b"content-length"] == b"%d" % len(answer.body)
     return dict(httpx.Response(200, content=answer.body).json())
 
@@ -89,12 +89,12 @@ class TestRemembered:
     ) -> None:
         publish(decider.knowledge, 1)
         plain, known = await shown(decider, "top"), decider.knowledge
-        before = (known.plans.size, known.answers.size, decider.last_good.size)
+        before = (known.release.plans.size, known.release.answers.size, decider.last_good.size)
         for n in range(50):
             found = await shown(decider, "top", f"x{n}")
             assert found["slots"] == {**plain["slots"], f"x{n}": {"fallback": True, "blocks": []}}
             assert "degraded" not in found
-        assert (known.plans.size, known.answers.size, decider.last_good.size) == before
+        assert (known.release.plans.size, known.release.answers.size, decider.last_good.size) == before
         assert service.slots == {"top": 1}
         found = await shown(decider, "x")
         assert (found["slots"], found.get("degraded")) == ({"x": {"fallback": True, "blocks": []}}, None)
@@ -105,11 +105,11 @@ class TestRemembered:
         publish(decider.knowledge, 1)
         known = decider.knowledge
         await shown(decider, "top", "side")
-        before = (known.plans.size, known.answers.size, decider.last_good.size)
+        before = (known.release.plans.size, known.release.answers.size, decider.last_good.size)
         for n in range(1000, 1500):
             await shown(decider, "top", "side", locale=f"q{n}")
-        assert (known.plans.size, known.answers.size, decider.last_good.size) == before
-        plan = known.plan
+        assert (known.release.plans.size, known.release.answers.size, decider.last_good.size) == before
+        plan = known.release.plan
         for asked, found in (("de-AT", "de-AT"), ("de-CH", "de"), ("de", "de"), ("fr-FR", "*"), ("", "*"), ("*", "*")):
             assert plan("main", ["side", "top"], asked).locale == found
             assert plan("main", ["top"], asked).locale == "*"

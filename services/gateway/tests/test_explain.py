@@ -75,9 +75,7 @@ def test_it_supposes_of_a_request_what_a_decision_does(shop: Stack, query: str, 
 
 
 def test_what_is_named_is_supposed(shop: Stack) -> None:
-    kept, inside, held = explained(
-        shop, "v:nobody", "slots=fields&device=desktop&landing_page=/sale&hour=0"
-    )
+    kept, inside, held = explained(shop, "v:nobody", "slots=fields&device=desktop&landing_page=/sale&hour=0")
     assert kept == inside == held == {"at-hour", "at-weekday", "at-device", "at-logged-in", "at-landing-page"}
 
 

@@ -1,54 +1,47 @@
-"""Whose word counts for what is known: that of who answers, not that of Redis."""
+"""Whose word counts for what is known: that of who answers, not that of Redis; and when it counts for certain."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
 from chassis.health import Health
-from gateway import watch
+from gateway.flows import watch
+from gateway.flows.watch import Watcher
+from gateway.knowledge import SURE_S, Knowledge
 from gateway.upstreams import CONTENT, PROMO, SEGMENT
-from gateway.watch import Knowledge, Watcher
-
-EDGE = "http://edge"
 
 
 class Shop:
-    """Three services, a Redis and an edge, all as they are told to be."""
+    """Three services, as they are told to be; `needs` are the segments without which content is not to be followed."""
 
     def __init__(self) -> None:
         self.versions = {SEGMENT: 1, CONTENT: 5, PROMO: 1}
-        self.asked = 0
-        self.stored: dict[str, int] = {}
-        self.purged: list[set[str]] = []
+        self.needs, self.asked, self.told = 0, 0, list[tuple[int, int]]()
+        self.heads = dict[str, int]()  # what they say of their heads, if not the version
 
     async def json(self, service: str, method: str, path: str) -> dict[str, Any]:
-        self.asked += 1
         version = self.versions[service]
-        changes = [{"version": v, "tags": [f"{service}:{v}"]} for v in range(1, version + 1)]
+        if path == "/v1/head":
+            return {"version": self.heads.get(service, version)}
+        self.asked += 1
+        changes = [
+            {"version": version, "tags": [f"{service}:{version}"], "needs": self.needs if service == CONTENT else 0}
+        ]
         common = {"version": version, "changes": changes, "segments": []}
         return {**common, "empty": {"visitor": "", "customer": ""}, "slots": {}, "rules": []}
 
-    async def get(self, name: str) -> int | None:
-        return self.stored.get(name)
-
-    async def set(self, name: str, version: int) -> None:
-        self.stored[name] = version
-
-    def take(self, request: httpx.Request) -> httpx.Response:
-        self.purged.append(set(request.headers["xkey-purge"].split()))
-        return httpx.Response(200)
+    def changed(self, kind: int, said: Mapping[str, Any]) -> None:
+        self.told.append((kind, said["version"]))
 
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
-    made, client = Shop(), httpx.AsyncClient
-    transport = httpx.MockTransport(made.take)
-    monkeypatch.setattr(watch.httpx, "AsyncClient", lambda **more: client(transport=transport, **more))
     monkeypatch.setattr(watch, "RETRY_S", 0.0)
-    return made
+    return Shop()
 
 
 @pytest.fixture
@@ -58,11 +51,20 @@ def knowledge() -> Knowledge:
 
 @pytest.fixture
 def watcher(shop: Shop, knowledge: Knowledge) -> Watcher:
-    return Watcher(knowledge, shop, shop, ((EDGE,), "s"), Health())  # type: ignore[arg-type]
+    upstreams: Any = shop
+    return Watcher(knowledge, upstreams, shop.changed, Health())
 
 
 def told(segment: int, content: int, promo: int) -> list[bytes | None]:
     return [b"%d" % version if version else None for version in (segment, content, promo)]
+
+
+async def asked(knowledge: Knowledge, *versions: int, ago_s: float = 0.0) -> float:
+    """Every service said this of its head so long ago; answers now."""
+    now_s = asyncio.get_running_loop().time()
+    for kind, version in enumerate(versions):
+        knowledge.hear(kind, version, now_s - ago_s)
+    return now_s
 
 
 class TestLag:
@@ -71,27 +73,28 @@ class TestLag:
     ) -> None:
         watcher.seen(told(1, 5, 1))
         assert await watcher.look() is False
-        shop.purged.clear()
+        assert shop.told == [(0, 1), (1, 5), (2, 1)]
+        shop.told.clear()
         watcher.seen(told(1, 6, 1))
         for _ in range(3):
             assert await watcher.look() is True
-            assert (knowledge.content["version"], shop.purged) == (5, [])
+            assert (knowledge.release.versions, shop.told) == ((1, 5, 1), [])
         shop.versions[CONTENT] = 6
         assert await watcher.look() is False
-        assert (knowledge.content["version"], shop.purged) == (6, [{f"{CONTENT}:6"}])
-        asked = shop.asked
+        assert (knowledge.release.versions, shop.told) == ((1, 6, 1), [(1, 6)])
+        before = shop.asked
         watcher.seen(told(1, 6, 1))
         assert await watcher.look() is False
-        assert shop.asked == asked
+        assert shop.asked == before
 
     async def test_while_one_lags_nothing_that_was_made_is_thrown_away(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
         watcher.seen(told(1, 6, 1))
         await watcher.look()
-        answers = knowledge.answers
+        release = knowledge.release
         await watcher.look()
-        assert knowledge.answers is answers
+        assert knowledge.release is release
 
     async def test_an_older_copy_does_not_bring_back_what_was_replaced(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
@@ -99,41 +102,107 @@ class TestLag:
         watcher.seen(told(1, 5, 1))
         await watcher.look()
         shop.versions.update({CONTENT: 4, PROMO: 2})
-        watcher.seen(told(1, 5, 2))
+        watcher.seen(told(1, 6, 2))
         await watcher.look()
-        assert (knowledge.content["version"], knowledge.promo["version"]) == (5, 2)
+        assert knowledge.release.versions == (1, 5, 2)
 
     async def test_a_database_and_redis_that_went_back_together_are_believed(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
         watcher.seen(told(1, 5, 1))
+        await asked(knowledge, 1, 5, 1)
         await watcher.look()
         shop.versions[CONTENT] = 3
         watcher.seen(told(1, 3, 1))
         assert await watcher.look() is False
-        assert knowledge.content["version"] == 3
+        assert knowledge.release.versions == (1, 5, 1), "its own head is still what it was"
+        await asked(knowledge, 1, 3, 1)
+        assert await watcher.look() is False
+        assert knowledge.release.versions == (1, 3, 1)
 
     @pytest.mark.parametrize("versions", [told(0, 0, 0), told(1, 4, 1)])
-    async def test_a_redis_that_lost_the_versions_is_looked_into_once(
-        self, shop: Shop, watcher: Watcher, versions: list[bytes | None]
+    async def test_a_redis_that_lost_the_versions_brings_nothing_back(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher, versions: list[bytes | None]
     ) -> None:
         watcher.seen(told(1, 5, 1))
         await watcher.look()
+        now_s = await asked(knowledge, 1, 5, 1)
+        watcher.seen(versions)
         before = shop.asked
-        for _ in range(3):
-            watcher.seen(versions)
-            assert await watcher.look() is False
-        assert shop.asked == before + 3, "each of the three services, once"
+        assert await watcher.look() is False
+        assert (knowledge.release.versions, knowledge.is_newest(now_s), shop.asked) == ((1, 5, 1), True, before)
 
-    async def test_a_service_that_answered_from_a_newer_version_is_looked_into_before_redis_says_so(
+    async def test_what_a_service_says_of_its_head_is_followed_before_redis_says_so(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
         watcher.seen(told(1, 5, 1))
         await watcher.look()
         shop.versions[CONTENT] = 6
-        knowledge.outdated.set()
+        stop = asyncio.Event()
+        asking = asyncio.create_task(watcher.heads(stop))
+        async with asyncio.timeout(5):
+            await knowledge.outdated.wait()
+        stop.set()
+        await asking
+        assert await watcher.look() is False
+        assert (knowledge.release.versions, knowledge.outdated.is_set()) == ((1, 6, 1), False)
+
+    async def test_content_waits_for_the_segments_it_names_and_keeps_no_other_waiting(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
         await watcher.look()
-        assert (knowledge.content["version"], knowledge.outdated.is_set()) == (6, False)
+        shop.versions.update({CONTENT: 6, PROMO: 2})
+        shop.needs = 2
+        watcher.seen(told(1, 6, 2))
+        assert await watcher.look() is True
+        assert knowledge.release.versions == (1, 5, 2)
+        shop.versions[SEGMENT] = 2
+        watcher.seen(told(2, 6, 2))
+        assert await watcher.look() is False
+        assert knowledge.release.versions == (2, 6, 2)
+
+
+class TestCertain:
+    async def test_nothing_is_the_newest_before_it_is_loaded(self, knowledge: Knowledge) -> None:
+        assert not knowledge.is_newest(await asked(knowledge, 0, 0, 0))
+
+    @pytest.mark.parametrize("ago_s", [0.0, SURE_S * 0.9, SURE_S])
+    async def test_it_is_while_every_head_was_asked_for_a_moment_ago(
+        self, knowledge: Knowledge, watcher: Watcher, ago_s: float
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        assert knowledge.is_newest(await asked(knowledge, 1, 5, 1, ago_s=ago_s)) is (ago_s < SURE_S)
+
+    @pytest.mark.parametrize("kind", range(3))
+    async def test_one_service_that_is_silent_is_enough_for_doubt(
+        self, knowledge: Knowledge, watcher: Watcher, kind: int
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        now_s = await asked(knowledge, 1, 5, 1, ago_s=SURE_S)
+        for other in {0, 1, 2} - {kind}:
+            knowledge.hear(other, (1, 5, 1)[other], now_s)
+        assert not knowledge.is_newest(now_s)
+        knowledge.hear(kind, (1, 5, 1)[kind], now_s)
+        assert knowledge.is_newest(now_s)
+
+    @pytest.mark.parametrize("who", ["redis", "service"])
+    async def test_who_speaks_of_something_newer_is_believed_at_once(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher, who: str
+    ) -> None:
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        now_s = await asked(knowledge, 1, 5, 1)
+        if who == "redis":
+            watcher.seen(told(1, 6, 1))
+        else:
+            knowledge.hear(1, 6, now_s)
+        assert not knowledge.is_newest(now_s)
+        shop.versions[CONTENT] = 6
+        await watcher.look()
+        assert knowledge.is_newest(now_s)
 
 
 class TestApart:
@@ -144,57 +213,23 @@ class TestApart:
         monkeypatch.setattr(watch, "PATIENCE_S", 0.05)
         watcher.seen(told(1, 5, 1))
         await watcher.look()
-        shop.purged.clear()
-        asked = shop.json
+        answers = shop.json
 
         async def away(service: str, method: str, path: str) -> dict[str, Any]:
             if service == SEGMENT and how == "refuses":
                 raise httpx.ConnectError("away")
             if service == SEGMENT:
                 await asyncio.sleep(30)
-            return await asked(service, method, path)
+            return await answers(service, method, path)
 
         monkeypatch.setattr(shop, "json", away)
         shop.versions[CONTENT] = 6
-        watcher.seen(told(1, 6, 1))
+        watcher.seen(told(2, 6, 1))
         with pytest.raises((httpx.ConnectError, TimeoutError)):
             await watcher.look()
-        watcher.seen(told(1, 6, 1))
+        assert (knowledge.release.versions, shop.told[-1]) == ((1, 6, 1), (1, 6))
         assert not knowledge.outdated.is_set(), "nothing new: nobody is woken out of a pause"
-        assert knowledge.content["version"] == 6
-        assert {f"{CONTENT}:6"} in shop.purged
-        monkeypatch.setattr(shop, "json", asked)
+        monkeypatch.setattr(shop, "json", answers)
         shop.versions[SEGMENT] = 2
         assert await watcher.look() is False
-        assert knowledge.definitions.version == 2
-
-    async def test_more_tags_than_a_line_holds_are_all_of_them_and_one_kind_keeps_no_other_from_its_purge(
-        self, shop: Shop, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        watcher.seen(told(1, 5, 1))
-        await watcher.look()
-        shop.purged.clear()
-        asked, taken = shop.json, shop.get
-
-        async def tagged(service: str, method: str, path: str) -> dict[str, Any]:
-            said = await asked(service, method, path)
-            many = [f"slot:{'x' * 45}{n}" for n in range(200)]
-            return {
-                **said,
-                "changes": [{**c, "tags": many if service == CONTENT else c["tags"]} for c in said["changes"]],
-            }
-
-        async def lost(name: str) -> int | None:
-            if name.endswith("segment"):
-                raise OSError
-            return await taken(name)
-
-        monkeypatch.setattr(shop, "json", tagged)
-        monkeypatch.setattr(shop, "get", lost)
-        shop.versions.update({SEGMENT: 2, CONTENT: 6, PROMO: 2})
-        watcher.seen(told(2, 6, 2))
-        await watcher.look()
-        assert shop.purged == [{"all"}, {f"{PROMO}:2"}]
-        monkeypatch.setattr(shop, "get", taken)
-        await watcher.look()
-        assert shop.purged[2:] == [{f"{SEGMENT}:2"}]
+        assert knowledge.release.versions == (2, 6, 1)

@@ -1,28 +1,23 @@
 """Versioned JSON documents that somebody publishes: optimistic concurrency, history, and a version of the whole.
 
 Every change raises the head, remembers the tags it touched, and tells others through the outbox. Readers keep a
-Snapshot: everything, compiled once per head and swapped whole.
+Snapshot (snapshot.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from chassis import outbox
-from chassis.db import Database, Tx
-from chassis.health import Health
+from chassis.db import Tx
 from chassis.problems import Problem
-from chassis.service import repeat
 
 RELEASE, FACTS = "release", "facts"
 VERSION = re.compile(r'"?([0-9]{1,9})"?')
-POLL_S = 0.25
 DOCUMENTS_DDL = (
     """CREATE TABLE document (
         id serial PRIMARY KEY, kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL,
@@ -34,10 +29,11 @@ DOCUMENTS_DDL = (
     )""",
     "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
     "INSERT INTO head (version) VALUES (1)",
-    "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
+    """CREATE TABLE release (
+        version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL, needs bigint NOT NULL, hard boolean NOT NULL
+    )""",
 )
 LAST = "SELECT coalesce(max(version), 0) FROM document_version WHERE kind = $1 AND key = $2"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A wanted state. `expected` is the version the editor saw, None for a new document; `body` None deletes."""
+    """A wanted state. `expected` is the version the editor saw, None for a new document; `body` None deletes.
+
+    `needs`: the version of the segment definitions without which readers are not to follow. `soft`: what was so until now may be
+    shown once more while it is fetched anew.
+    """
 
     kind: str
     key: str
@@ -65,6 +65,8 @@ class Edit:
     expected: int | None
     actor: str
     tags: Sequence[str] = ()
+    needs: int = 0
+    soft: bool = False
 
 
 def expected_version(if_match: str | None) -> int:
@@ -131,7 +133,9 @@ async def apply(
         "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7)",
         edit.kind, edit.key, number, body, edit.actor, now, edit.body is None,
     )  # fmt: skip
-    await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(edit.tags), now)
+    await tx.execute(
+        "INSERT INTO release VALUES ($1, $2, $3, $4, $5)", version, list(edit.tags), now, edit.needs, not edit.soft
+    )
     await outbox.add(tx, RELEASE, b"%d" % version)
     await outbox.add(tx, FACTS, *fact(version, edit.tags, now))
     return None if edit.body is None else await read(tx, edit.kind, edit.key)
@@ -146,54 +150,18 @@ def _expect(edit: Edit, found: Any) -> None:
         raise Problem("stale-version", 412, "It was changed meanwhile", detail=f"It is at version {found['version']}")
 
 
-class Snapshot(Generic[T]):
-    """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole, for newer ones only."""
-
-    def __init__(
-        self, db: Database, build: Callable[[int, list[Document], list[dict[str, Any]]], T], health: Health
-    ) -> None:
-        self._db, self._build, self._health = db, build, health
-        self._version = -1
-        self._value: T | None = None
-
-    @property
-    def value(self) -> T:
-        """The newest snapshot. Raises Problem 503 before the first one."""
-        if self._value is None:
-            raise Problem("starting", 503, "The service is starting")
-        return self._value
-
-    async def refresh(self) -> None:
-        """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
-        async with self._db.tx() as tx:
-            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            version = await tx.fetchval("SELECT version FROM head")
-            if version <= self._version:
-                return
-            documents = await read_all(tx)
-            rows = await tx.fetch("SELECT version, tags FROM release ORDER BY version DESC LIMIT 200")
-        changes = [{"version": r["version"], "tags": list(r["tags"])} for r in reversed(rows)]
-        if version > self._version:
-            self._value, self._version = self._build(version, documents, changes), version
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Follow the head; while the database is away, the last snapshot serves."""
-
-        async def work() -> bool:
-            await self.refresh()
-            return False
-
-        await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)
+async def head(tx: Tx) -> int:
+    """The version of everything published."""
+    version: int = await tx.fetchval("SELECT version FROM head")
+    return version
 
 
-@asynccontextmanager
-async def publishing(db: Database, snapshot: Snapshot[Any], relay: outbox.Relay) -> AsyncIterator[Tx]:
-    """A transaction beside which nobody publishes: what is read in it stays true until it commits.
+async def alone(tx: Tx) -> None:
+    """Beside this transaction nobody publishes: what is read in it stays true until it commits."""
+    await tx.execute("SELECT 1 FROM head FOR UPDATE")
 
-    Then this process serves what was published, and the relay is told.
-    """
-    async with db.tx() as tx:
-        await tx.execute("SELECT 1 FROM head FOR UPDATE")
-        yield tx
-    await snapshot.refresh()
-    relay.wake()
+
+async def changes(tx: Tx, most: int = 200) -> list[dict[str, Any]]:
+    """{version, tags, needs, hard} of the latest versions, oldest first."""
+    rows = await tx.fetch("SELECT version, tags, needs, hard FROM release ORDER BY version DESC LIMIT $1", most)
+    return [dict(r) for r in reversed(rows)]

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastapi import FastAPI
+from redis.exceptions import RedisError
 
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer, pack, unpack
 from chassis.cache import open_redis
 from chassis.db import PASSING, Database
-from chassis.documents import FACTS, RELEASE, Document, Snapshot
+from chassis.documents import FACTS, RELEASE, Document
 from chassis.health import Health
 from chassis.http import service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
+from chassis.snapshot import Snapshot
 
 T = TypeVar("T")
+SEGMENT_VERSION = "ver:segment"
+# What was published late must not hide what came after it, whichever of two relays is slower.
+RAISE = """local old = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) > old then redis.call('SET', KEYS[1], ARGV[1]) end"""
 
 
 class Addresses(Protocol):
@@ -43,6 +49,14 @@ class Publisher(Generic[T]):
     snapshot: Snapshot[T]
     tokens: ServiceTokens
     app: FastAPI
+    redis: Any
+
+    async def segment_version(self) -> int:
+        """The version of the segment definitions that readers must have for what is saved now; 0 while nobody says."""
+        try:
+            return int(await self.redis.get(SEGMENT_VERSION) or 0)
+        except RedisError:
+            return 0
 
 
 def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) -> dict[str, Handler]:
@@ -51,7 +65,7 @@ def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) ->
     async def release(payloads: Sequence[bytes]) -> list[Refusal]:
         versions, refused = readable(payloads, lambda payload: [int(payload)])
         if versions:
-            await redis.set(version_key, max(versions))
+            await redis.eval(RAISE, 1, version_key, max(versions))
         return refused
 
     async def facts(payloads: Sequence[bytes]) -> list[Refusal]:
@@ -80,7 +94,7 @@ async def publisher(
     try:
         await snapshot.refresh()
         yield Publisher(
-            db, Relay(db, handlers(redis, producer, version_key=version_key), health), snapshot, tokens, app
+            db, Relay(db, handlers(redis, producer, version_key=version_key), health), snapshot, tokens, app, redis
         )
     finally:
         if producer is not None:

@@ -126,8 +126,13 @@ async def delete_slot(key: str, deps: DepsDep, if_match: IfMatch = None, actor: 
 
 @router.post("/select")
 async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
-    """Which blocks for this visitor, per slot; unknown slots are left out."""
-    published = deps.snapshot.value
+    """Which blocks for this visitor, per slot; unknown slots are left out.
+
+    Asked for a version that is not here yet, or no more, it says which one is, and nothing else.
+    """
+    published = deps.snapshot.at(body.version)
+    if published is None:
+        return _nothing(deps)
     slots = [published.slots[key] for key in body.slots if key in published.slots]
     visitor = Visitor(body.website, frozenset(body.segments), body.group, body.locale, body.at_ms)
     coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
@@ -150,9 +155,12 @@ async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
     try:
         asked = Selection.model_validate(ask)
     except ValidationError as error:
-        nothing = {"version": deps.snapshot.value.version, "slots": {}, "tags": tags_of(()), "next_change_at": None}
-        return {**nothing, "refused": faults(error.errors())}
+        return {**_nothing(deps), "refused": faults(error.errors())}
     return await post_select(asked, deps)
+
+
+def _nothing(deps: Deps) -> dict[str, Any]:
+    return {"version": deps.snapshot.value.version, "slots": {}, "tags": tags_of(()), "next_change_at": None}
 
 
 @router.get("/targeting")
@@ -171,6 +179,13 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
         for s in published.slots.values()
     }
     return {"version": published.version, "slots": slots, "changes": published.changes}
+
+
+@router.get("/head")
+async def get_head(deps: DepsDep) -> dict[str, int]:
+    """The version of everything published, as the database says now, whatever this process serves."""
+    async with deps.db.tx() as tx:
+        return {"version": await documents.head(tx)}
 
 
 @router.get("/usage")

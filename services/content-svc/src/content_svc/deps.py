@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from chassis.clock import Clock
 from chassis.db import Database
-from chassis.documents import Snapshot
 from chassis.outbox import Relay
+from chassis.snapshot import Snapshot
 
 from content_svc.snapshot import Published
 
@@ -20,3 +21,4 @@ class Deps:
     clock: Clock
     relay: Relay
     snapshot: Snapshot[Published]
+    segment_version: Callable[[], Awaitable[int]]

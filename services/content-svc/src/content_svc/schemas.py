@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import Instant, Zone
+from chassis.schemas import Instant, Version, Zone
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -217,6 +217,7 @@ class Selection(Strict):
     group: Text = "guest"
     locale: Name = "*"
     at_ms: Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
+    version: Version = None
     explain: Annotated[bool, Field(strict=True)] = False
 
 

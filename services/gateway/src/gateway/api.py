@@ -77,7 +77,7 @@ async def get_context(
     now_ms = deps.clock.now_ms()
     who_key = None if logout or not consent else identity(request, deps) or (f"v:{name}" if name else None)
     known = await look_up(deps.decider, who_key.encode() if who_key else None, now_ms)
-    visible, seen = deps.decider.knowledge.visible(key.website), known.seen({}, {})
+    visible, seen = deps.decider.knowledge.release.visible(key.website), known.seen({}, {})
     steered = any(d.name in visible.steering and d.read(seen) for d in visible.codes)
     expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
     expires_s = min(expires_ms, known.until or expires_ms) // 1000

@@ -19,17 +19,19 @@ from contracts.codec import Codec
 from gateway import admin, api
 from gateway.deps import Deps
 from gateway.domain.answer import encode
+from gateway.domain.kept import Kept
 from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.probe import Probes
+from gateway.flows.purge import Purger
+from gateway.flows.watch import WATCHED, Watcher
 from gateway.hot import Hot, Rings
-from gateway.kept import Kept
 from gateway.keys import Keys
+from gateway.knowledge import Knowledge
 from gateway.limits import Limiter
 from gateway.settings import Settings
 from gateway.tokens import CustomerTokens
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
-from gateway.watch import WATCHED, Knowledge, Watcher
 
 NAME = "gateway"
 
@@ -43,7 +45,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     # Whoever keeps connections busy keeps them from their own kind only: merchants, shoppers, and news of what is published.
     upstreams, merchants, news = (Upstreams(urls, ServiceTokens(settings.service_secret, NAME)) for _ in range(3))
     knowledge, health = Knowledge(), Health()
-    watcher = Watcher(knowledge, news, redis, (settings.edge_urls, settings.purge_key), health)
+    purger = Purger(settings.edge_urls, settings.purge_key, redis, health)
+    watcher = Watcher(knowledge, news, purger.changed, health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     keys = Keys(settings.keys)
@@ -77,7 +80,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         encode,
     )
     try:
-        loops = [Loop(name, one.run) for name, one in (("pipe", pipe), ("watch", watcher), ("probe", probes))]
+        loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
+        loops += [Loop("purge", purger.run), Loop("probe", probes.run)]
         yield Service(NAME, hot, settings.host, settings.port, loops)
     finally:
         if producer is not None:
@@ -97,6 +101,5 @@ def _decider(settings: Settings, knowledge: Knowledge, pipe: Pipe, upstreams: Up
         ZoneInfo(settings.time_zone),
         settings.budget_ms / 1000,
         settings.share_s,
-        {},
         Kept(MOST_LAST_GOOD),
     )

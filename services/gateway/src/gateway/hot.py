@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from urllib.parse import parse_qsl, unquote
 from chassis.problems import Problem
 
 from gateway.domain import probing
-from gateway.domain.dimensions import FACTS, PAGE
+from gateway.domain.dimensions import FACTS, PAGE, Seen
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
+from gateway.domain.kept import Kept
+from gateway.domain.release import Release
 from gateway.domain.sharing import Proof, proof, shareable
 from gateway.domain.signing import Ring
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
-from gateway.flows.decide import Decider, decide, look_up, respond
+from gateway.flows.decide import Decider, decided, look_up, respond
 from gateway.flows.probe import Probes
-from gateway.kept import Kept
 from gateway.keys import Keys
 from gateway.tokens import CustomerTokens
 
@@ -96,8 +98,9 @@ class Hot:
         if probing.MARK in scope["query_string"]:
             await self._probed(scope, receive, send, headers)
             return
+        key = headers.get(b"x-api-key", b"")
         try:
-            plan = self._plan(scope, headers.get(b"x-api-key", b""))
+            self._plan(scope, self._decider.knowledge.release, key)
             proven = self._proof(scope, headers)
             stranger = proven is not None and proven.base
             identity = None if stranger else self._identity(headers)
@@ -106,10 +109,21 @@ class Hot:
             return
         now_ms = self._decider.clock.now_ms()
         known = await look_up(self._decider, identity, now_ms)
-        seen = known.seen({}, {}) if stranger or not plan.late else known.seen(*self.request(scope, headers))
-        answer = await decide(self._decider, plan, known, seen, now_ms)
-        share = shareable(plan, seen, proven) and proven is not None and self._probes.trusts(proven.key_id)
+
+        def seen_of(plan: Plan) -> Seen:
+            return known.seen({}, {}) if stranger or not plan.late else known.seen(*self.request(scope, headers))
+
+        release, plan, seen, answer = await decided(
+            self._decider, lambda release: self._plan(scope, release, key), seen_of, known, now_ms
+        )
+        share = proven is not None and shareable(plan, seen, proven) and self._may_share(release, proven)
         await respond(send, answer, share=share, etag=headers.get(b"if-none-match", b""))
+
+    def _may_share(self, release: Release, proven: Proof) -> bool:
+        """Whether an edge may keep an answer: when it is trusted, and this is the newest there is, for certain."""
+        known = self._decider.knowledge
+        newest = release is known.release and known.is_newest(asyncio.get_running_loop().time())
+        return self._probes.trusts(proven.key_id) and newest
 
     async def _probed(self, scope: Any, receive: Any, send: Any, headers: Mapping[bytes, bytes]) -> None:
         """The page by which an edge is tried: by the same law, but before the edge is trusted."""
@@ -152,25 +166,25 @@ class Hot:
             self.rings.edge, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url
         )
 
-    def _plan(self, scope: Any, key: bytes) -> Plan:
+    def _plan(self, scope: Any, release: Release, key: bytes) -> Plan:
         if scope["method"] not in ("GET", "HEAD"):
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": "GET, HEAD"})
         query = scope["query_string"]
         found = self._plans.get((query, key))
-        if found is not None and found.release == self._decider.knowledge.release:
+        if found is not None and found.release == release.number:
             return found
-        plan = self._read(scope, query, key)
+        plan = self._read(release, query, key)
         self._plans.put((query, key), plan, len(query) + len(key) + plan.size)
         return plan
 
-    def _read(self, scope: Any, query: bytes, key: bytes) -> Plan:
+    def _read(self, release: Release, query: bytes, key: bytes) -> Plan:
         who = self._keys.require(key.decode("latin-1"), ("publishable", "secret"))
         asked = _fields(query)
         slots = [s for s in asked.get("slots", "").split(",") if s]
         if not slots or not are_slots(slots):
             errors = [{"pointer": "/slots", "detail": SLOTS}]
             raise Problem("invalid-request", 400, "The request is not valid", errors=errors)
-        return self._decider.knowledge.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:MOST_LOCALE])
+        return release.plan(who.website, sorted(set(slots)), asked.get("locale", "*")[:MOST_LOCALE])
 
     def _identity(self, headers: Mapping[bytes, bytes]) -> bytes | None:
         bearer, cookie = headers.get(b"authorization"), headers.get(b"cookie")

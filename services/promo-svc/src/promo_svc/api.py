@@ -99,8 +99,13 @@ async def post_evaluate(request: Request, deps: DepsDep) -> Response:
 
 @router.post("/messages")
 async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
-    """Labels of the rules without coupon that are for this visitor, and until when that is true."""
-    published = deps.snapshot.value
+    """Labels of the rules without coupon that are for this visitor, and until when that is true.
+
+    Asked for a version that is not here yet, or no more, it says which one is, and nothing else.
+    """
+    published = deps.snapshot.at(body.version)
+    if published is None:
+        return _nothing(deps)
     asked = cart.Request(body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments))
     bounds = [b for r in published.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
     return {
@@ -121,9 +126,12 @@ async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
     try:
         asked = MessagesRequest.model_validate(ask)
     except ValidationError as error:
-        nothing = {"version": deps.snapshot.value.version, "messages": [], "tags": ["promo"], "next_change_at": None}
-        return {**nothing, "refused": faults(error.errors())}
+        return {**_nothing(deps), "refused": faults(error.errors())}
     return await post_messages(asked, deps)
+
+
+def _nothing(deps: Deps) -> dict[str, Any]:
+    return {"version": deps.snapshot.value.version, "messages": [], "tags": ["promo"], "next_change_at": None}
 
 
 @router.get("/targeting")
@@ -141,6 +149,13 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
         if not r.coupon
     ]
     return {"version": published.version, "rules": rules, "changes": published.changes}
+
+
+@router.get("/head")
+async def get_head(deps: DepsDep) -> dict[str, int]:
+    """The version of everything published, as the database says now, whatever this process serves."""
+    async with deps.db.tx() as tx:
+        return {"version": await documents.head(tx)}
 
 
 @router.get("/usage")

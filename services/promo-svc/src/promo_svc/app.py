@@ -23,7 +23,9 @@ NAME = "promo-svc"
 async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
     """The API, the relay of its facts, and the snapshot that follows the published version."""
     async with publisher(settings, NAME, schema=SCHEMA, version_key="ver:promo", build=build_snapshot) as opened:
-        opened.app.state.deps = Deps(opened.db, clock or SystemClock(), opened.relay, opened.snapshot)
+        opened.app.state.deps = Deps(
+            opened.db, clock or SystemClock(), opened.relay, opened.snapshot, opened.segment_version
+        )
         opened.app.include_router(api.router, dependencies=[require_service(opened.tokens, NAME)])
         loops = [Loop("relay", opened.relay.run), Loop("snapshot", opened.snapshot.run)]
         yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, loops)

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import Instant, Zone
+from chassis.schemas import Instant, Version, Zone
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -153,6 +153,7 @@ class MessagesRequest(Strict):
     segments: list[Text] = []
     group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
     at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
+    version: Version = None
 
 
 class ManyMessages(Strict):

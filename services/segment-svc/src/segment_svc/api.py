@@ -291,21 +291,27 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
     rules = await _rules(deps)
     async with deps.db.tx() as tx:
         changes = await reads.releases(tx, 200)
-    segments = []
-    for definition in rules.live:
-        durable = rules.ruleset.is_durable(definition.key)
-        segments.append(
-            {
-                "id": definition.id,
-                "key": definition.key,
-                "websites": list(definition.websites),
-                "applies_to": definition.applies_to,
-                "atom": definition.atoms[0] if durable else None,
-                "residual": None if durable else rules.ruleset.residuals[definition.key],
-            }
-        )
+    durable = rules.ruleset.is_durable
+    segments = [
+        {
+            "id": d.id,
+            "key": d.key,
+            "websites": list(d.websites),
+            "applies_to": d.applies_to,
+            "atom": d.atoms[0] if durable(d.key) else None,
+            "residual": None if durable(d.key) else rules.ruleset.residuals[d.key],
+        }
+        for d in rules.live
+    ]
     empty = {kind: store.to_bytes(rules.ruleset.empty_bits(kind)).hex() for kind in ("visitor", "customer")}
     return {"version": rules.version, "empty": empty, "segments": segments, "changes": changes}
+
+
+@router.get("/head")
+async def get_head(deps: DepsDep) -> dict[str, int]:
+    """The version of the newest release, as the database says now, whatever this process serves."""
+    async with deps.db.tx() as tx:
+        return {"version": await definitions.head(tx)}
 
 
 @router.get("/positions")

@@ -16,7 +16,7 @@ from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
-from chassis.publishing import handlers
+from chassis.publishing import SEGMENT_VERSION, handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
@@ -85,7 +85,7 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
         await writer.put_many(documents)
         return refused
 
-    return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key="ver:segment")}
+    return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key=SEGMENT_VERSION)}
 
 
 @asynccontextmanager

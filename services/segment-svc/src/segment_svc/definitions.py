@@ -158,7 +158,7 @@ class RuleBook:
 
     async def latest(self, tx: Tx) -> Rules:
         """The rules of the newest release, for who only reads. Raises RuleRaised."""
-        version = await tx.fetchval(HEAD)
+        version = await head(tx)
         if self._rules is None or self._rules.version != version:
             plans = await read_plans(tx)
             QUARANTINED.clear()
@@ -167,6 +167,12 @@ class RuleBook:
                     QUARANTINED.labels(segment=plan["key"]).set(1)
             self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings)
         return self._rules
+
+
+async def head(tx: Tx) -> int:
+    """The version of the newest release."""
+    version: int = await tx.fetchval(HEAD)
+    return version
 
 
 async def read_plans(tx: Tx) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from chassis import documents
 from chassis.db import Tx
-from chassis.documents import Document, Edit, publishing
+from chassis.documents import Document, Edit
 from chassis.problems import Problem
+from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
 
 from content_svc import wire
@@ -22,11 +23,14 @@ from content_svc.domain.select import Slot
 from content_svc.domain.size import MOST_BYTES, blocks_bytes, default_bytes
 from content_svc.snapshot import BLOCK, SLOT, filled, is_live, places
 
+WORDS = {BLOCK: {"title", "content"}, SLOT: {"title", "default"}}  # what changes without anything ending
 log = get_logger("content")
 
 
 async def save_content(deps: Deps, edit: Edit) -> Document | None:
     """Save (or delete) a document. Raises Problem 409 exists or slot-in-use, 404, 412, 422 content-invalid with pointers."""
+    if edit.body is not None:
+        edit = replace(edit, needs=await deps.segment_version())
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         saved = await _apply(deps, tx, edit)
         if saved is not None:
@@ -45,8 +49,17 @@ async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
     touched = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
     tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in touched)})
-    edit = replace(edit, tags=tags)
+    edit = replace(edit, tags=tags, soft=await _is_edit(tx, edit))
     return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+
+
+async def _is_edit(tx: Tx, edit: Edit) -> bool:
+    """Whether other words are shown to the same people at the same time."""
+    old = next((d.body for d in await documents.read_all(tx, edit.kind) if d.key == edit.key), None)
+    if edit.body is None or not isinstance(old, dict):
+        return False
+    names = (old.keys() | edit.body.keys()) - WORDS[edit.kind]
+    return all(name in old and old[name] == edit.body.get(name) for name in names)
 
 
 def _run(saved: Document) -> None:

@@ -23,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished body. `until` (epoch ms) is when it must be made anew.
+    """A finished body. `until` (epoch ms) is when it must be made anew. A `stopgap` stands for what could not be had.
 
     Headers go out as they are: `shared` to an edge that proved that it keys by the mask, else `private`.
     """
@@ -33,6 +33,7 @@ class Answer:
     shared: Headers
     private: Headers
     until: int
+    stopgap: bool = False
 
     @property
     def size(self) -> int:

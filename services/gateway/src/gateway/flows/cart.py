@@ -14,7 +14,7 @@ from conditions.read import step
 from gateway.deps import Deps
 from gateway.domain import cart, targeting
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
-from gateway.flows.decide import decide, late_bits, look_up
+from gateway.flows.decide import decided, late_bits, look_up
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
 
@@ -39,9 +39,10 @@ async def price_cart(
     slots, locale = _asked(body)
     now_ms = deps.clock.now_ms()
     who = await look_up(deps.decider, identity.encode() if identity else None, now_ms)
-    definitions = deps.decider.knowledge.definitions
+    release = deps.decider.knowledge.release
+    definitions = release.definitions
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
-    late = late_bits(deps.decider, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
+    late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
     segments = [r.key for r in targeting.members(refs, who.atoms, late)]
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
@@ -52,9 +53,9 @@ async def price_cart(
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:
-        plan = deps.decider.knowledge.plan(key.website, sorted(set(slots)), locale)
-        decided = await decide(deps.decider, plan, who, who.seen(facts, page), now_ms)
-        said = _decode(decided.body)
+        plan_of, seen = (lambda r: r.plan(key.website, sorted(set(slots)), locale)), who.seen(facts, page)
+        *_, answer = await decided(deps.decider, plan_of, lambda _: seen, who, now_ms)
+        said = _decode(answer.body)
         found["slots"] = said["slots"]
         degraded += [part for part in said.get("degraded", ()) if part not in degraded]
     return {"degraded": degraded, **found} if degraded else found

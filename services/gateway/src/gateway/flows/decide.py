@@ -21,11 +21,12 @@ from chassis.pipe import Pipe, PipeUnavailable
 from gateway.domain import dimensions, targeting
 from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
+from gateway.domain.kept import Kept
+from gateway.domain.release import Release
 from gateway.domain.targeting import Person, Plan, SegmentRef
-from gateway.kept import Kept
+from gateway.knowledge import Knowledge
 from gateway.telemetry import DECISIONS, DEGRADED
 from gateway.upstreams import CONTENT, PROMO, Coalescer
-from gateway.watch import Knowledge
 
 MOST_LAST_GOOD = 32 << 20  # bytes
 AGAIN_S = 0.05  # until a replica that is a moment behind is asked once more
@@ -45,7 +46,6 @@ class Decider:
     zone: ZoneInfo
     budget_s: float
     share_s: int
-    flights: dict[Any, asyncio.Task[Answer]]
     last_good: Kept[Any, bytes]
 
 
@@ -69,16 +69,17 @@ class Known(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a service contributes: whether it is less than it should be, and whether others may have it too."""
+    """What a service contributes, whether it is less than it should be, and whether it has left the release behind."""
 
     said: Mapping[str, Any]
     degraded: bool = False
-    shared: bool = True
+    gone: bool = False
 
 
 async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
     """The document of an identity; a stranger, and nobody at all, is an empty profile, as of a visitor or of a customer."""
-    stranger = Known(decider.knowledge.definitions.empty)
+    definitions = decider.knowledge.release.definitions
+    stranger = Known(definitions.empty)
     if identity is None:
         return stranger
     logged_in = identity.startswith(b"c:")
@@ -88,27 +89,44 @@ async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Know
     except (PipeUnavailable, msgspec.DecodeError):
         return stranger._replace(logged_in=logged_in, degraded=True)
     if person is None and logged_in:
-        return Known(decider.knowledge.definitions.empty_customer, logged_in=True)
+        return Known(definitions.empty_customer, logged_in=True)
     if person is None or person.consent & 1:
         return stranger._replace(logged_in=logged_in, consent=person is None)
     atoms, until = targeting.bits_at(person, now_ms), targeting.next_flip(person, now_ms)
     return Known(atoms, person.group or GUEST, logged_in or person.customer, until=until)
 
 
-async def decide(decider: Decider, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
-    """The answer for one request. Always one, whatever is down."""
-    late = late_bits(decider, plan.late, seen, plan.locale, now_ms) if plan.late else 0
+async def decided(
+    decider: Decider, plan_of: Callable[[Release], Plan], seen_of: Callable[[Plan], Seen], known: Known, now_ms: int
+) -> tuple[Release, Plan, Seen, Answer]:
+    """The answer for one request, by which release, with its plan and what that sees of the request. Raises what they raise.
+
+    When a service has left the release behind, it is made by the next one.
+    """
+    release = decider.knowledge.release
+    plan = plan_of(release)
+    answer = await decide(decider, release, plan, known, seen := seen_of(plan), now_ms)
+    if answer.stopgap and await decider.knowledge.newer_than(release, decider.budget_s):
+        release = decider.knowledge.release
+        plan = plan_of(release)
+        answer = await decide(decider, release, plan, known, seen := seen_of(plan), now_ms)
+    return release, plan, seen, answer
+
+
+async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
+    """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
+    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else 0
     groups = tuple([d.read(seen) for d in plan.groups])
-    key = (plan.release, plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
-    answer = decider.knowledge.answers.get(key)
+    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
+    answer = release.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
         return with_unknown(answer, plan.unknown)
-    flight = decider.flights.get(key)
+    flight = release.flights.get(key)
     if flight is None:
-        flight = asyncio.ensure_future(_make(decider, plan, known, late=late, key=key))
-        decider.flights[key] = flight
-        flight.add_done_callback(lambda _: decider.flights.pop(key, None))
+        flight = asyncio.ensure_future(_make(decider, release, plan, known, late=late, key=key))
+        release.flights[key] = flight
+        flight.add_done_callback(lambda _: release.flights.pop(key, None))
     _miss.inc()
     return with_unknown(await asyncio.shield(flight), plan.unknown)
 
@@ -119,70 +137,68 @@ def context_of(decider: Decider, seen: Seen, locale: str, now_ms: int) -> dict[s
     return dimensions.context(seen, locale=locale, hour=local.hour, weekday=local.isoweekday())
 
 
-def late_bits(decider: Decider, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int) -> int:
+def late_bits(
+    decider: Decider, release: Release, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int
+) -> int:
     """Which of the request-dependent segments hold for a request, by segment id."""
     context = context_of(decider, seen, locale, now_ms)
-    return targeting.late_bits(decider.knowledge.definitions, refs, seen.atoms, context, now_ms)
+    return targeting.late_bits(release.definitions, refs, seen.atoms, context, now_ms)
 
 
-async def _make(decider: Decider, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
+async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    now_ms, known = decider.clock.now_ms(), decider.knowledge
+    now_ms, loaded = decider.clock.now_ms(), decider.knowledge.loaded
     segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
     common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
-        content = group.create_task(_part(decider, CONTENT, known.content["version"], asked)) if plan.slots else None
-        promo = group.create_task(_part(decider, PROMO, known.promo["version"], common))
+        content = group.create_task(_part(decider, release, CONTENT, asked)) if plan.slots else None
+        promo = group.create_task(_part(decider, release, PROMO, common))
     parts = (Part(NOTHING) if content is None else content.result(), promo.result())
     blocks, messages = parts[0].said, parts[1].said
-    if parts[0].degraded or not decider.knowledge.loaded:  # which slots there are is not known before
+    if parts[0].degraded or not loaded:  # which slots there are is not known before
         degraded.append("content")
-        blocks = blocks if decider.knowledge.loaded else NOTHING
+        blocks = blocks if loaded else NOTHING
     if parts[1].degraded:
         degraded.append("promotions")
     for part in degraded:
         DEGRADED.labels(part=part).inc()
     tags = [*blocks["tags"], *messages["tags"]]
     merged = merge(plan, blocks, messages, degraded=degraded)
-    # Not of a version that is not known, and not if anything was published meanwhile.
-    shared = plan.release == decider.knowledge.release and all(part.shared for part in parts)
     answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
-    if shared:
-        decider.knowledge.answers.put(key, answer, answer.size)
-        return answer
-    return replace(answer, shared=answer.private)
+    if any(part.gone for part in parts):
+        return replace(answer, stopgap=True)
+    release.answers.put(key, answer, answer.size)
+    return answer
 
 
-async def _part(decider: Decider, service: str, known: int, asked: Mapping[str, Any]) -> Part:
-    """What a service says now, else what it said last, else nothing. `known` is the version it is known to be at.
+async def _part(decider: Decider, release: Release, service: str, asked: Mapping[str, Any]) -> Part:
+    """What a service says of the release, else what it said last of the same version, else nothing.
 
-    A replica that is behind is asked once more. What is of another version all the same is for this request only: what
-    is known now says neither whom else it is for, nor when it changes. What was said last counts for the same question at the
-    same version: what was published since may be switched off, or for others now.
+    A replica that is behind is asked once more. What is of another version counts for nothing: what is known says neither whom
+    it is for, nor when it changes.
     """
-    kept = (service, known, encode({**asked, "at_ms": 0}))
-    ask = (decider.content if service == CONTENT else decider.promo).ask
-    found = None
+    kind, ask = (1, decider.content.ask) if service == CONTENT else (2, decider.promo.ask)
+    version, asked_s = release.versions[kind], asyncio.get_running_loop().time()
+    kept = (service, version, encode({**asked, "at_ms": 0}))
+    question = {**asked, "version": version or None}
     try:
         async with asyncio.timeout(decider.budget_s):
-            found = await ask(asked)
-            if found["version"] < known:
+            found = await ask(question)
+            if found["version"] != version:  # another replica may have it
                 await asyncio.sleep(AGAIN_S)
-                found = await ask(asked)
+                found = await ask(question)
+        if found["version"] > version > 0:
+            decider.knowledge.hear(kind, found["version"], asked_s)
+            return Part(NOTHING, degraded=True, gone=True)
+        if found["version"] != version or "refused" in found:
+            raise ValueError
     except (httpx.HTTPError, TimeoutError, ValueError):
         last = decider.last_good.get(kept)
         if last is not None and not _over(said := decode(last), asked["at_ms"]):
             return Part(said, degraded=True)
-        if found is None:
-            return Part(NOTHING, degraded=True)
-    if found["version"] > known:
-        decider.knowledge.outdated.set()
-    if "refused" in found:
         return Part(NOTHING, degraded=True)
-    if found["version"] != known:
-        return Part(found, shared=False)
     said = encode(found)
     decider.last_good.put(kept, said, len(said) + 1000)
     return Part(found)

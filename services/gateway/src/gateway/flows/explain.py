@@ -29,20 +29,21 @@ async def explain(
     """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
-    hour...); what it does not say is as in a request that says nothing, now; a customer is logged in, nobody else. Without `consent` one
-    counts as a stranger: `why` is then what would hold with it. Raises Problem 422, 503.
+    hour...); what it does not say is as in a request that says nothing, now; a customer is logged in, nobody else. Without
+    `consent` one counts as a stranger: `why` is then what would hold with it. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
     now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
-    plan = deps.decider.knowledge.plan(key.website, slots, locale)
+    release = deps.decider.knowledge.release
+    plan = release.plan(key.website, slots, locale)
     who = await look_up(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
     page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
     supposed = context_of(deps.decider, who.seen({}, {k: v for k, v in page.items() if v}), locale, now_ms)
     named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
-    late = targeting.late_bits(deps.decider.knowledge.definitions, plan.late, who.atoms, supposed, now_ms)
+    late = targeting.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
     selected = {**common, "slots": slots, "locale": locale, "explain": True}

@@ -13,8 +13,9 @@ from typing import Any
 
 from chassis import documents
 from chassis.db import Tx
-from chassis.documents import Document, Edit, publishing
+from chassis.documents import Document, Edit
 from chassis.problems import Problem
+from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
 
 from promo_svc import wire
@@ -31,8 +32,9 @@ log = get_logger("promo")
 async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: str) -> Document:
     """Save a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
     verify(body)
+    edit = Edit(KIND, key, body, expected, actor, needs=await deps.segment_version())
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
-        saved = await _apply(deps, tx, Edit(KIND, key, body, expected, actor))
+        saved = await _apply(deps, tx, edit)
         assert saved is not None
         if is_live(saved) and saved.body["coupon"]:
             own_code(saved, await documents.read_all(tx, KIND))

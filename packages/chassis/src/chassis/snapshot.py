@@ -1,0 +1,98 @@
+"""Everything a service has published, compiled once per version, and the versions before it for who still asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from chassis import documents
+from chassis.db import Database, Tx
+from chassis.documents import Document
+from chassis.health import Health
+from chassis.outbox import Relay
+from chassis.problems import Problem
+from chassis.service import repeat
+
+POLL_S = 0.25
+KEPT, KEPT_S = 8, 60.0  # versions that are kept, and for how long, whichever is more
+T = TypeVar("T")
+
+
+class Past(NamedTuple, Generic[T]):
+    """A version that another one came after, at a moment of the monotonic clock."""
+
+    version: int
+    value: T
+    over_s: float
+
+
+class Snapshot(Generic[T]):
+    """Everything published, compiled by `build(version, documents, changes)`; `value` is swapped whole, for newer ones only."""
+
+    def __init__(
+        self,
+        db: Database,
+        build: Callable[[int, list[Document], list[dict[str, Any]]], T],
+        health: Health,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._db, self._build, self._health, self._seconds = db, build, health, seconds
+        self._version = -1
+        self._value: T | None = None
+        self._past: deque[Past[T]] = deque()
+
+    @property
+    def value(self) -> T:
+        """The newest version. Raises Problem 503 before the first one."""
+        if self._value is None:
+            raise Problem("starting", 503, "The service is starting")
+        return self._value
+
+    def at(self, version: int | None) -> T | None:
+        """A version, by default the newest; None for one that is not here yet, or no more."""
+        newest = self.value
+        if version is None or version == self._version:
+            return newest
+        return next((past.value for past in self._past if past.version == version), None)
+
+    async def refresh(self) -> None:
+        """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
+        async with self._db.tx() as tx:
+            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
+            version = await documents.head(tx)
+            if version <= self._version:
+                return
+            found, changes = await documents.read_all(tx), await documents.changes(tx)
+        if version > self._version:
+            self._swap(version, self._build(version, found, changes))
+
+    def _swap(self, version: int, value: T) -> None:
+        now_s = self._seconds()
+        if self._value is not None:
+            self._past.append(Past(self._version, self._value, now_s))
+        while len(self._past) >= KEPT and self._past[0].over_s < now_s - KEPT_S:
+            self._past.popleft()
+        self._value, self._version = value, version
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the head; while the database is away, the last snapshot serves."""
+
+        async def work() -> bool:
+            await self.refresh()
+            return False
+
+        await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)
+
+
+@asynccontextmanager
+async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
+    """A transaction beside which nobody publishes. Then this process serves what was published, and the relay is told."""
+    async with db.tx() as tx:
+        await documents.alone(tx)
+        yield tx
+    await snapshot.refresh()
+    relay.wake()

@@ -1,0 +1,87 @@
+"""A release: one version of everything published, seen whole. What is made from it lives as long as it does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from gateway.domain import targeting
+from gateway.domain.answer import Answer
+from gateway.domain.dimensions import Dimension
+from gateway.domain.kept import Kept
+from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, resolved
+
+MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
+KINDS = ("segment", "content", "promo")
+NO_SEGMENTS = {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
+NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
+NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "changes": []}
+_numbers = itertools.count()
+
+
+class Visible(NamedTuple):
+    """The codes that shared answers of a website can depend on, and the names of those that steer a promotion."""
+
+    codes: tuple[Dimension, ...]
+    steering: frozenset[str]
+
+
+@dataclass(eq=False, slots=True)
+class Release:
+    """The vector of versions, and all that belongs to it: plans, answers, and what is being asked (`flights`).
+
+    `number` tells it from every other release of this process.
+    """
+
+    definitions: Definitions
+    content: Mapping[str, Any]
+    promo: Mapping[str, Any]
+    number: int = field(default_factory=lambda: next(_numbers))
+    plans: Kept[Any, Plan] = field(default_factory=lambda: Kept(MOST_PLANS))
+    answers: Kept[Any, Answer] = field(default_factory=lambda: Kept(MOST_ANSWERS))
+    flights: dict[Any, Any] = field(default_factory=dict)
+    _visible: dict[str, Visible] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> tuple[int, int, int]:
+        """Of definitions, content and promotions; 0 before any is known."""
+        return self.definitions.version, self.content["version"], self.promo["version"]
+
+    def visible(self, website: str) -> Visible:
+        """What shared answers of a website can depend on."""
+        found = self._visible.get(website)
+        if found is None:
+            slots, rules = self.content["slots"].values(), self.promo["rules"]
+            found = self._visible[website] = Visible(
+                codes_of(self.definitions, website, [*slots, *rules]),
+                frozenset(d.name for d in codes_of(self.definitions, website, rules)),
+            )
+        return found
+
+    def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
+        """The plan of a kind of request, made once for the slots that there are, and the locales they have."""
+        there = tuple(s for s in slots if s in self.content["slots"])
+        locale = resolved(locale, {name for s in there for name in self.content["slots"][s]["locales"]})
+        key = (website, there, locale)
+        found = self.plans.get(key)
+        if found is None:
+            found = targeting.plan(
+                self.definitions, self.content, self.promo, website=website, slots=there, locale=locale,
+                release=self.number,
+            )  # fmt: skip
+            self.plans.put(key, found, found.size)
+        if len(there) == len(slots):
+            return found
+        return replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
+
+
+def release_of(definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any]) -> Release:
+    """From what the three services say of themselves."""
+    return Release(definitions_of(definitions), content, promo)
+
+
+def needs(said: Mapping[str, Any]) -> int:
+    """The version of the segment definitions without which what a service says of itself is not to be followed."""
+    return max((change["needs"] for change in said["changes"]), default=0)

@@ -1,0 +1,118 @@
+"""Called when the release was swapped: has every edge forget what is of before. One that is away keeps no other waiting, and
+is told when it answers again.
+
+Each gateway purges what it swapped, so that one that was slow cannot bring back what another purged. How far an edge was
+purged stands in Redis: a gateway that starts purges what nobody did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+from chassis.health import Health
+from chassis.service import repeat
+from redis.exceptions import RedisError
+
+from gateway.domain.debts import Debt, debts_of, lines
+from gateway.domain.release import KINDS
+from gateway.telemetry import PURGES
+
+LOOK_S, ANSWER_S = 0.25, 2.0
+
+
+class Purger:
+    """One per gateway: tells every edge of it what is new."""
+
+    def __init__(self, edges: Sequence[str], secret: str, redis: Any, health: Health) -> None:
+        self._edges = [_Edge(n, url, _Marks(redis, url), secret, health) for n, url in enumerate(edges)]
+
+    def changed(self, kind: int, said: Mapping[str, Any]) -> None:
+        """Called with what a service says of itself, when that is new."""
+        for edge in self._edges:
+            edge.changed(kind, said)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Pay until `stop` is set."""
+        await asyncio.gather(stop.wait(), *(edge.run(stop) for edge in self._edges))
+
+
+class _Marks:
+    """Up to which version of each kind an edge is known to have been purged, for the gateways that start later."""
+
+    def __init__(self, redis: Any, edge: str) -> None:
+        self._redis, self._names = redis, [f"edge:purged:{kind}:{edge}" for kind in KINDS]
+
+    async def read(self) -> list[int | None]:
+        """None for what nobody knows."""
+        try:
+            return [None if mark is None else int(mark) for mark in await self._redis.mget(self._names)]
+        except (RedisError, OSError):
+            return [None] * len(KINDS)
+
+    async def write(self, versions: Sequence[int | None]) -> None:
+        """What cannot be remembered is purged once more, by whoever starts next."""
+        known = {name: version for name, version in zip(self._names, versions, strict=True) if version is not None}
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.mset(known)
+
+
+class _Edge:
+    """What one edge still has to forget."""
+
+    def __init__(self, number: int, url: str, marks: _Marks, secret: str, health: Health) -> None:
+        self._name, self._url, self._marks, self._secret, self._health = (
+            f"edge {number} purge",
+            url,
+            marks,
+            secret,
+            health,
+        )
+        self._debts: list[Debt] = []
+        self._news: dict[int, Mapping[str, Any]] = {}
+        self._until: list[int | None] | None = (
+            None  # up to which version of each kind there are debts, or none any more
+        )
+        self._paid = True
+        self._woken = asyncio.Event()
+
+    def changed(self, kind: int, said: Mapping[str, Any]) -> None:
+        """See Purger."""
+        self._news[kind] = said
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Pay until `stop` is set."""
+        await repeat(self.look, stop, name=self._name, idle_s=LOOK_S, health=self._health, wake=self._woken)
+
+    async def look(self) -> bool:
+        """Pay what is due; what the edge does not take stays owed."""
+        self._woken.clear()
+        self._until = self._until or await self._marks.read()
+        now_s = asyncio.get_running_loop().time()
+        for kind, said in self._news.items():
+            self._debts += debts_of(said, self._until[kind], now_s)
+            self._until[kind], self._paid = said["version"], False
+        self._news.clear()
+        try:
+            for hard, tags in lines(self._debts, now_s):
+                await self._purge(tags, hard=hard)
+        except (httpx.HTTPError, OSError) as error:
+            self._health.trouble(self._name, f"cannot be purged: {type(error).__name__}")
+            return False
+        self._health.fine(self._name)
+        self._debts = [debt for debt in self._debts if debt.due_s > now_s]
+        if not self._debts and not self._paid:
+            await self._marks.write(self._until)
+            self._paid = True
+        return False
+
+    async def _purge(self, tags: str, *, hard: bool) -> None:
+        headers = {"xkey-purge" if hard else "xkey-softpurge": tags, "x-purge-key": self._secret}
+        async with httpx.AsyncClient(timeout=ANSWER_S) as client:
+            answer = await client.request("PURGE", self._url, headers=headers)
+        PURGES.labels(result=str(answer.status_code)).inc()
+        answer.raise_for_status()

@@ -1,0 +1,110 @@
+"""Called by the gateway's clock. Follows the heads of the three services, and swaps the release when all parts of a newer one
+are here.
+
+Every Redis round trip brings the versions along, so a change is known as soon as anything is read; a service is asked for its
+head as well, several times a second, because Redis may be away, or behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chassis.health import Health
+from chassis.pace import pause_s
+from chassis.service import repeat
+
+from gateway.domain.release import KINDS, needs
+from gateway.knowledge import Knowledge
+from gateway.telemetry import DECISIONS
+from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+
+WATCHED = tuple(f"ver:{kind}".encode() for kind in KINDS)
+ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
+HEAD_S, LOOK_S, RETRY_S, PATIENCE_S = 0.2, 1.0, 0.05, 1.0
+Said = tuple[Mapping[str, Any], ...]
+Changed = Callable[[int, Mapping[str, Any]], None]
+_hits = DECISIONS.labels(source="memory")
+
+
+class Watcher:
+    """`seen` is told the versions by the pipe, `heads` asks for them, `run` follows them; `changed` is told, by kind, what a
+    service says of itself when that is new."""
+
+    def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
+        self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
+        self._said: Said = ()  # of the release
+        self._behind = 0  # how often in a row what is known was older than what anybody speaks of
+
+    def seen(self, versions: list[bytes | None]) -> None:
+        """Called with every look at Redis."""
+        self._knowledge.tell(tuple(int(version or 0) for version in versions))
+
+    async def heads(self, stop: asyncio.Event) -> None:
+        """Ask every service for its head, again and again, until `stop` is set; none waits for another."""
+        await asyncio.gather(*(self._head(kind, service, stop) for kind, (service, _) in enumerate(ASKED)))
+
+    async def _head(self, kind: int, service: str, stop: asyncio.Event) -> None:
+        async def ask() -> bool:
+            asked_s = asyncio.get_running_loop().time()
+            async with asyncio.timeout(PATIENCE_S):
+                said = await self._upstreams.json(service, "GET", "/v1/head")
+            self._knowledge.hear(kind, said["version"], asked_s)
+            return False
+
+        await repeat(ask, stop, name=f"head of {service}", idle_s=HEAD_S, health=self._health)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow until `stop` is set."""
+        wake = self._knowledge.outdated
+        await repeat(self.look, stop, name="watch", idle_s=LOOK_S, health=self._health, wake=wake)
+
+    async def look(self) -> bool:
+        """Load what is newer than the release; True when there is more to do at once. Raises what a service failed with."""
+        known = self._knowledge
+        _hits.inc(known.hits)
+        known.hits = 0
+        known.outdated.clear()
+        wanted = [kind for kind in range(len(KINDS)) if not known.loaded or known.is_behind(kind)]
+        if not wanted:
+            self._behind = 0
+            return False
+        missing = await self._load(wanted)
+        if missing:
+            raise missing[0]
+        self._behind = self._behind + 1 if any(map(known.is_behind, wanted)) else 0
+        if self._behind:
+            await asyncio.sleep(pause_s(self._behind - 1, base_s=RETRY_S, most_s=LOOK_S))
+        return bool(self._behind)
+
+    async def _load(self, kinds: list[int]) -> list[Exception]:
+        """Ask for these kinds, and swap when one of them is new. Answers what went wrong; one keeps no other from telling."""
+        found = await asyncio.gather(*map(self._ask, kinds), return_exceptions=True)
+        missing = [error for error in found if isinstance(error, Exception)]
+        new = {k: x for k, x in zip(kinds, found, strict=True) if isinstance(x, Mapping) and self._is_new(k, x)}
+        if missing and not self._said:
+            return missing
+        parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
+        for kind in (1, 2):  # what names segments that are not here yet waits for them
+            if self._said and needs(parts[kind]) > parts[0]["version"]:
+                parts[kind] = self._said[kind]
+        if not self._said or any(part is not old for part, old in zip(parts, self._said, strict=True)):
+            before, self._said = self._said, tuple(parts)
+            self._knowledge.swap(*parts)
+            for kind, part in enumerate(parts):
+                if not before or part is not before[kind]:
+                    self._changed(kind, part)
+        return missing
+
+    async def _ask(self, kind: int) -> Mapping[str, Any]:
+        service, path = ASKED[kind]
+        async with asyncio.timeout(PATIENCE_S):
+            said: Mapping[str, Any] = await self._upstreams.json(service, "GET", path)
+        return said
+
+    def _is_new(self, kind: int, said: Mapping[str, Any]) -> bool:
+        """Whether to take what a service says: not what is older than what is known, but when its database went back."""
+        known = self._knowledge.release.versions[kind]
+        went_back = self._knowledge.newest(kind) < known
+        return not self._said or said["version"] > known or (went_back and said["version"] < known)

@@ -1,0 +1,75 @@
+"""What the gateway knows: the release it answers by, and how sure it is that nothing newer was published."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from chassis.telemetry import get_logger
+
+from gateway.domain.release import KINDS, NO_CONTENT, NO_PROMO, NO_SEGMENTS, Release, release_of
+
+SURE_S = 0.5  # how long what a service said of its head counts
+log = get_logger("watch")
+
+
+class Knowledge:
+    """The release, swapped whole, and the heads of the three services: as Redis says, and as they say themselves."""
+
+    def __init__(self) -> None:
+        self.release: Release = release_of(NO_SEGMENTS, NO_CONTENT, NO_PROMO)
+        self.loaded = False
+        self.outdated = asyncio.Event()  # somebody has said that there is something newer
+        self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
+        self.told: tuple[int, ...] = (0,) * len(KINDS)
+        self.heads = [(0, 0.0)] * len(KINDS)  # (version, when it was asked for, in seconds of the loop)
+        self._sure_until_s = 0.0
+        self._swapped = asyncio.Event()
+
+    def swap(self, definitions: Any, content: Any, promo: Any) -> None:
+        """Take new versions in; nothing made from the old ones stays."""
+        self.release, self.loaded = release_of(definitions, content, promo), True
+        if self.release.definitions.unreadable:
+            log.error("segment_unreadable", segments=self.release.definitions.unreadable)
+        self._judge()
+        self._swapped.set()
+        self._swapped = asyncio.Event()
+
+    async def newer_than(self, release: Release, most_s: float) -> bool:
+        """Whether there is another release by now, or within some seconds."""
+        if self.release is release:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(most_s):
+                    await self._swapped.wait()
+        return self.release is not release
+
+    def tell(self, told: tuple[int, ...]) -> None:
+        """Redis says so, with every look at it."""
+        if told != self.told:
+            self.told = told
+            self.outdated.set()
+            self._judge()
+
+    def hear(self, kind: int, version: int, asked_s: float) -> None:
+        """A service says so itself."""
+        self.heads[kind] = (version, asked_s)
+        if self.is_behind(kind):
+            self.outdated.set()
+        self._judge()
+
+    def newest(self, kind: int) -> int:
+        """The newest version of a kind that anybody speaks of."""
+        return max(self.told[kind], self.heads[kind][0])
+
+    def is_behind(self, kind: int) -> bool:
+        """Whether the release has another version of a kind; an older one, but for a database that went back, and Redis too."""
+        return self.newest(kind) != self.release.versions[kind]
+
+    def is_newest(self, now_s: float) -> bool:
+        """Whether every head was asked for within SURE_S, and nobody speaks of anything newer than the release."""
+        return now_s < self._sure_until_s
+
+    def _judge(self) -> None:
+        sure = self.loaded and not any(map(self.is_behind, range(len(KINDS))))
+        self._sure_until_s = min(at for _, at in self.heads) + SURE_S if sure else 0.0
