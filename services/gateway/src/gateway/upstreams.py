@@ -34,7 +34,10 @@ class Upstreams:
     async def send(self, service: str, method: str, path: str, **more: Any) -> httpx.Response:
         """One request; raises httpx.HTTPError when there is no answer."""
         headers = {**more.pop("headers", {}), "authorization": f"Bearer {self._tokens.issue(service)}"}
-        return await self._clients[service].request(method, path, headers=headers, **more)
+        answer = await self._clients[service].request(method, path, headers=headers, **more)
+        # httpx leaves a circle of the two, in which question and answer would stay until somebody looks for circles.
+        answer.stream = httpx.ByteStream(b"")
+        return answer
 
     async def json(self, service: str, method: str, path: str, **more: Any) -> Any:
         """The JSON of a good answer; raises httpx.HTTPError for a bad one."""
