@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import httpx
 import pytest
+from chassis.asking import let_go
 from chassis.health import Health
 from gateway import watch
 from gateway.upstreams import CONTENT, PROMO, SEGMENT
@@ -63,6 +66,28 @@ def watcher(shop: Shop, knowledge: Knowledge) -> Watcher:
 
 def told(segment: int, content: int, promo: int) -> list[bytes | None]:
     return [b"%d" % version if version else None for version in (segment, content, promo)]
+
+
+async def test_what_an_edge_was_asked_is_gone_at_once(
+    watcher: Watcher, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list[weakref.ref[httpx.Response]]()
+
+    def seen(answer: httpx.Response) -> httpx.Response:
+        kept.append(weakref.ref(answer))
+        return let_go(answer)
+
+    monkeypatch.setattr(watch, "let_go", seen)
+    monkeypatch.setattr(watch.httpx, "AsyncClient", None)  # it has its client, and makes no other
+    gc.disable()
+    try:
+        for version in range(6, 12):
+            shop.versions[CONTENT] = version
+            watcher.seen(told(1, version, 1))
+            await watcher.look()
+        assert [ref() for ref in kept] == [None] * 8
+    finally:
+        gc.enable()
 
 
 class TestLag:

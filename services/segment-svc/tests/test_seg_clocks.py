@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from chassis.clock import ManualClock
 from chassis.documents import FACTS
 from contracts import topics
 from msgspec.json import decode
+from segment_svc import definitions
 from segment_svc.definitions import SKEW_MS
 from segment_svc.flows import backfill, sweep
 
@@ -143,6 +145,28 @@ class TestBehind:
             await put(client, service, "vips", "inactive")
         assert [entered for moves in (await history(service)).values() for _, entered in moves] == [True, False]
         await sound(service)
+
+    async def test_a_swap_during_which_the_clock_is_set_back_ends(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(client, service, "week", WEEK)
+        await log.give(event(1))
+        alone, swap = definitions.alone, backfill.swap
+
+        async def back(tx: Any, by: ManualClock) -> int:
+            now = await alone(tx, by)
+            clock.set(START + 7 * DAY - 500)
+            return now
+
+        async def due(*args: Any) -> None:
+            clock.set(START + 7 * DAY + 500)
+            monkeypatch.setattr(definitions, "alone", back)
+            async with asyncio.timeout(20):
+                await swap(*args)
+
+        monkeypatch.setattr(backfill, "swap", due)
+        await make(client, service, "vips", VIPS)
+        assert [moves for moves in (await history(service)).values()] == [[(START, True), (START + 7 * DAY, False)]]
 
     async def test_a_clock_that_is_wrong_by_an_hour_takes_nobody_along(
         self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock

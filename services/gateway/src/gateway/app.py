@@ -87,6 +87,6 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     finally:
         if producer is not None:
             await producer.stop()
-        for opened in (upstreams, merchants, news):
+        for opened in (upstreams, merchants, news, watcher):
             await opened.aclose()
         await redis.aclose()

@@ -60,9 +60,8 @@ IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::tex
 DUE = """SELECT profile FROM profile WHERE next_flip_at IS NOT NULL AND greatest(next_flip_at, not_before) <= $1
     ORDER BY greatest(next_flip_at, not_before) LIMIT $2 FOR UPDATE SKIP LOCKED"""
 # When the flip is due stays as it is: whoever can evaluate the person then begins there.
-POSTPONE = (
-    """UPDATE profile SET next_flip_at = least(next_flip_at, $2), not_before = $3 WHERE profile = ANY($1::text[])"""
-)
+POSTPONE = """UPDATE profile SET next_flip_at = least(next_flip_at, greatest($2, settled_at)), not_before = $3
+    WHERE profile = ANY($1::text[])"""
 READ = """SELECT profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state FROM profile
     WHERE profile = ANY($1::text[])"""
 UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u (profile, identity)
