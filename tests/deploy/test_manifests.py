@@ -96,6 +96,12 @@ class TestCompose:
         prefix = next(p for p in KINDS if any(k.startswith(p) for k in environment))
         load(KINDS[prefix], prefix, environment)
 
+    def test_everything_that_runs_comes_back_after_a_crash_or_a_restart_of_the_machine(self) -> None:
+        once = {gate for s in COMPOSE["services"].values() for gate, how in s.get("depends_on", {}).items()
+                if how["condition"] == "service_completed_successfully"}  # fmt: skip
+        restarts = {name: service.get("restart") for name, service in COMPOSE["services"].items() if name not in once}
+        assert restarts == dict.fromkeys(restarts, "unless-stopped")
+
     def test_start_is_gated_by_health_and_every_reference_exists(self) -> None:
         for service in COMPOSE["services"].values():
             for name, gate in service.get("depends_on", {}).items():

@@ -52,6 +52,12 @@ async def store(database: str) -> AsyncIterator[Store]:
 
 
 class TestVersions:
+    async def test_what_never_was_has_no_versions(self, store: Store) -> None:
+        async with store.db.tx() as tx:
+            with pytest.raises(Problem) as refused:
+                await documents.history(tx, "note", "a")
+        assert refused.value.status == 404
+
     async def test_a_document_made_again_goes_on_from_the_versions_of_the_old_one(self, store: Store) -> None:
         old = await store.save("old", None)
         old = await store.save("older", old)

@@ -83,12 +83,14 @@ class TestDoor:
 
         keys = Keys()
         none: Any = None
-        door: Any = (none, Shop(START).decider, keys)
+        decider = Shop(START).decider
+        door: Any = (none, decider, keys)
+        current = decider.knowledge.release
         hot, scope = Hot(*door, rings=RINGS, tokens=none, probes=none), {"query_string": b"slots=top", "method": "GET"}
-        hot._plan(scope, b"k")
+        hot._plan(scope, current, b"k")
         for method in ("POST", "DELETE", "PATCH"):
             with pytest.raises(Problem) as refused:
-                hot._plan({**scope, "method": method}, b"k")
+                hot._plan({**scope, "method": method}, current, b"k")
             assert refused.value.status == 405
 
     def test_fields_nobody_knows_are_named_as_pointers_and_not_all_of_very_many(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +14,16 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 import uvicorn
+from chassis.auth import ServiceTokens
 from chassis.clock import SystemClock
+from gateway import upstreams
 from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, visitor_cookie
 from gateway.domain.kept import Kept
 from gateway.flows.decide import Decider
 from gateway.hot import MOST_VALUE, Hot
 from gateway.knowledge import Knowledge
-from gateway.upstreams import MOST_IDLE_S, Coalescer
+from gateway.upstreams import MOST_IDLE_S, SEGMENT, Coalescer
 from hypothesis import given
 from hypothesis import strategies as st
 from rigged import RING, RINGS, release, slot, stranger_asks
@@ -116,7 +120,10 @@ class TestRemembered:
 
     async def test_before_anything_is_known_no_slot_is_said_to_be_empty_for_good(self, decider: Decider) -> None:
         found = await shown(decider, "top")
-        assert (found["degraded"], found["slots"]) == (["content"], {"top": {"fallback": True, "blocks": []}})
+        assert (found["degraded"], found["slots"]) == (
+            ["content", "promotions"],
+            {"top": {"fallback": True, "blocks": []}},
+        )
         publish(decider.knowledge, 1)
         assert (await shown(decider, "top"))["slots"]["top"]["blocks"] == ["first"]
 
@@ -188,6 +195,22 @@ class Upstreams:
             answer = httpx.Response(self.status, request=httpx.Request(method, "http://x"))
             answer.raise_for_status()
         return {"answers": asks}
+
+
+async def test_what_was_asked_and_answered_is_gone_at_once_and_waits_for_no_collection() -> None:
+    made = upstreams.Upstreams({SEGMENT: "http://service"}, ServiceTokens("s" * 32, "gateway"))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"a" * 1000))
+    made._clients[SEGMENT] = httpx.AsyncClient(transport=transport, base_url="http://service")
+    gc.disable()
+    try:
+        answer = await made.send(SEGMENT, "POST", "/", content=b"q" * 1000)
+        kept = weakref.ref(answer), weakref.ref(answer.request)
+        assert answer.content == b"a" * 1000
+        del answer
+        assert [ref() for ref in kept] == [None, None]
+    finally:
+        gc.enable()
+        await made.aclose()
 
 
 def test_an_idle_connection_is_let_go_well_before_the_service_closes_it() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import httpx
 import pytest
+from chassis.asking import let_go
 from chassis.health import Health
 from gateway.domain.debts import AGAIN_S, ALL, MOST_TAGS, Debt, debts_of, lines
 from gateway.flows import purge
@@ -82,6 +85,25 @@ async def known(rig: Rig, edges: Edges, version: int = 5) -> None:
     await rig.look(AGAIN_S)
     for taken in edges.taken.values():
         taken.clear()
+
+
+async def test_what_an_edge_was_asked_is_gone_at_once(rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[weakref.ref[httpx.Response]]()
+
+    def seen(answer: httpx.Response) -> httpx.Response:
+        kept.append(weakref.ref(answer))
+        return let_go(answer)
+
+    monkeypatch.setattr(purge, "let_go", seen)
+    monkeypatch.setattr(purge.httpx, "AsyncClient", None)  # it has its client, and makes no other
+    gc.disable()
+    try:
+        for version in range(6, 12):
+            rig.purger.changed(1, said(version))
+            await rig.look(60)
+        assert [ref() for ref in kept] == [None] * 12
+    finally:
+        gc.enable()
 
 
 class TestOwed:

@@ -98,13 +98,15 @@ async def read(tx: Tx, kind: str, key: str) -> Document:
 
 
 async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
-    """Who saved what, newest first."""
+    """Who saved what, newest first. Raises Problem 404 for what never was."""
     found = await tx.fetch(
         """SELECT version, body, actor, saved_at, deleted FROM document_version WHERE kind = $1 AND key = $2
            ORDER BY version DESC""",
         kind,
         key,
     )
+    if not found:
+        raise Problem("not-found", 404, f"No such {kind}")
     return [{**r, "body": json.loads(r["body"])} for r in found]
 
 

@@ -86,7 +86,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     finally:
         if producer is not None:
             await producer.stop()
-        for opened in (upstreams, merchants, news):
+        for opened in (upstreams, merchants, news, purger, probes):
             await opened.aclose()
         await redis.aclose()
 

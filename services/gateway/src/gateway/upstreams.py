@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from chassis.asking import let_go
 from chassis.auth import ServiceTokens
 from chassis.problems import Problem
 
@@ -34,7 +35,7 @@ class Upstreams:
     async def send(self, service: str, method: str, path: str, **more: Any) -> httpx.Response:
         """One request; raises httpx.HTTPError when there is no answer."""
         headers = {**more.pop("headers", {}), "authorization": f"Bearer {self._tokens.issue(service)}"}
-        return await self._clients[service].request(method, path, headers=headers, **more)
+        return let_go(await self._clients[service].request(method, path, headers=headers, **more))
 
     async def json(self, service: str, method: str, path: str, **more: Any) -> Any:
         """The JSON of a good answer; raises httpx.HTTPError for a bad one."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -26,6 +26,8 @@ from segment_svc.settings import Settings
 from segment_svc.telemetry import QUARANTINED
 
 HEAD = "SELECT version FROM release_head"
+SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
+SKEW_MS = 5000  # by how much the clocks of machines may differ
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
@@ -51,6 +53,12 @@ class Stored:
     quarantined: str | None = None
 
 
+class Settled(Protocol):
+    """Somebody's row."""
+
+    settled_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Live:
     """The live segment an atom stands for."""
@@ -61,7 +69,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment.
+    """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment; `since` is when it began.
 
     `told_dear`: the rules the log has named, once, as taking long for somebody.
     """
@@ -74,10 +82,19 @@ class Rules:
     live_mask: int
     horizon_ms: int
     lead_ms: int
+    since: int = 0
     told_dear: list[str] = field(default_factory=list)
 
+    def instant(self, clock: Clock, rows: Iterable[Settled]) -> int:
+        """Now (epoch ms), for who holds the locks of rows: not before what was done to them or to the rules, by whosever clock.
 
-def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings) -> Rules:
+        So nobody's history goes back, while the clocks of machines are within SKEW_MS of each other.
+        """
+        now = clock.now_ms()
+        return min(max([now, self.since, *(row.settled_at for row in rows)]), now + SKEW_MS)
+
+
+def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings, since: int = 0) -> Rules:
     """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key.
 
     Raises RuleRaised for those that cannot be compiled. Quarantined ones have been left out.
@@ -105,6 +122,7 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
         live_mask=sum(1 << atom for atom in by_atom),
         horizon_ms=settings.horizon_ms,
         lead_ms=settings.lead_ms,
+        since=since,
     )
 
 
@@ -165,7 +183,8 @@ class RuleBook:
             for plan in plans:
                 if plan["live"] and plan["cause"]:
                     QUARANTINED.labels(segment=plan["key"]).set(1)
-            self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings)
+            since = await tx.fetchval(SINCE)
+            self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings, since)
         return self._rules
 
 
@@ -183,10 +202,12 @@ async def read_plans(tx: Tx) -> list[dict[str, Any]]:
 async def alone(tx: Tx, clock: Clock) -> int:
     """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change.
 
-    Answers now (epoch ms), which is not before what those did.
+    Answers now (epoch ms), which is not before any release began, by whosever clock.
     """
     await tx.execute(ALONE)
-    return clock.now_ms()
+    since: int = await tx.fetchval(SINCE)
+    now = clock.now_ms()
+    return min(max(now, since), now + SKEW_MS)
 
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:

@@ -69,7 +69,7 @@ async def history(tx: Tx, profile: str, segment_id: int) -> list[dict[str, Any]]
     """The latest transitions of a person for one segment, newest first."""
     found = await tx.fetch(
         """SELECT at, entered, cause, definition_version, source_event FROM transition
-           WHERE profile = $1 AND segment_id = $2 ORDER BY at DESC, recorded_at DESC LIMIT 20""",
+           WHERE profile = $1 AND segment_id = $2 ORDER BY at DESC, id DESC LIMIT 20""",
         profile,
         segment_id,
     )
@@ -80,7 +80,7 @@ async def was_member(tx: Tx, profile: str, segment_id: int, at: int) -> bool:
     """Whether the person was in the segment at an instant, by the last transition up to it."""
     value = await tx.fetchval(
         """SELECT entered FROM transition WHERE profile = $1 AND segment_id = $2 AND at <= $3
-           ORDER BY at DESC, recorded_at DESC LIMIT 1""",
+           ORDER BY at DESC, id DESC LIMIT 1""",
         profile,
         segment_id,
         at,

@@ -25,7 +25,7 @@ from segment_svc.domain.transition import Transition
 from segment_svc.telemetry import TRANSITIONS
 
 # What the caller has of a version need not travel.
-LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at,
+LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at, p.settled_at,
     CASE WHEN p.version <> u.version THEN p.atoms END AS atoms,
     CASE WHEN p.version <> u.version THEN p.document END AS document,
     CASE WHEN p.version <> u.version THEN p.state END AS state
@@ -36,12 +36,12 @@ COLUMNS = """unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint
     AS u (profile, website, merged_into, version, next_flip_at, atoms, document, state)"""
 # A new row that another transaction created first is not counted, and not waited for once that has committed.
 INSERT = f"""INSERT INTO profile
-    (profile, website, merged_into, version, next_flip_at, updated_at, atoms, document, state)
+    (profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state)
     SELECT u.profile, u.website, u.merged_into, u.version, u.next_flip_at, $9, u.atoms, u.document, u.state
     FROM {COLUMNS} ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
 # Loaded rows are locked.
 UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.version,
-        next_flip_at = u.next_flip_at, not_before = NULL, updated_at = $9, atoms = u.atoms, document = u.document, state = u.state
+        next_flip_at = u.next_flip_at, not_before = NULL, settled_at = $9, atoms = u.atoms, document = u.document, state = u.state
     FROM {COLUMNS} WHERE p.profile = u.profile"""  # noqa: S608 - constants
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
@@ -50,19 +50,19 @@ ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition
 LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::smallint[]) AS u (profile, segment_id)
     WHERE m.profile = u.profile AND m.segment_id = u.segment_id"""
 EMPTY = """WITH page AS (
-        SELECT profile FROM membership WHERE segment_id = $1 AND profile > $2 ORDER BY profile LIMIT $3
+        SELECT m.profile, greatest(p.settled_at, $4) AS at FROM membership m JOIN profile p USING (profile)
+        WHERE m.segment_id = $1 AND m.profile > $2 ORDER BY m.profile LIMIT $3
     ), gone AS (
-        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
-    ) SELECT profile FROM gone ORDER BY profile"""
+        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile, page.at
+    ) SELECT profile, at FROM gone ORDER BY profile"""
 IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::text[])"
 # Rows a live batch works on are left to it: it catches up with what is due itself.
 DUE = """SELECT profile FROM profile WHERE next_flip_at IS NOT NULL AND greatest(next_flip_at, not_before) <= $1
     ORDER BY greatest(next_flip_at, not_before) LIMIT $2 FOR UPDATE SKIP LOCKED"""
 # When the flip is due stays as it is: whoever can evaluate the person then begins there.
-POSTPONE = (
-    """UPDATE profile SET next_flip_at = least(next_flip_at, $2), not_before = $3 WHERE profile = ANY($1::text[])"""
-)
-READ = """SELECT profile, website, merged_into, version, next_flip_at, atoms, document, state FROM profile
+POSTPONE = """UPDATE profile SET next_flip_at = least(next_flip_at, greatest($2, settled_at)), not_before = $3
+    WHERE profile = ANY($1::text[])"""
+READ = """SELECT profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state FROM profile
     WHERE profile = ANY($1::text[])"""
 UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u (profile, identity)
     WHERE i.identity = u.identity AND i.profile <> u.profile"""
@@ -74,7 +74,8 @@ log = get_logger("store")
 
 @dataclass(slots=True)
 class Row:
-    """One profile as stored: `atoms` is the bitset at the last evaluation, `document` what readers were given.
+    """One profile as stored: `atoms` is the bitset at the last evaluation, which was as of `settled_at` (epoch ms); `document`
+    is what readers were given.
 
     Kept in memory only: `new`, nobody has stored it; `size`, bytes of stored state; `coming`, what the rules said of the
     profile before the events of the types `touched`; `names`, every identity of the person, the own key first (none: not
@@ -89,6 +90,7 @@ class Row:
     next_flip_at: int | None = None
     document: bytes | None = None
     merged_into: str | None = None
+    settled_at: int = 0
     new: bool = False
     size: int = 0
     coming: Timeline | None = None
@@ -141,14 +143,14 @@ def to_bytes(bits: int) -> bytes:
 
 
 def _row(record: Any) -> Row:
-    key, website, merged_into, version, next_flip_at, atoms, document, state = record
+    key, website, merged_into, version, next_flip_at, settled_at, atoms, document, state = record
     try:
         profile = people.decode(state)
     except ValueError as error:  # msgspec's errors are
         raise Unreadable from error
     return Row(
         key, website, profile, version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
-        size=len(state),
+        settled_at=settled_at, size=len(state),
     )  # fmt: skip
 
 
@@ -234,7 +236,7 @@ async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
         if int(done.rsplit(" ", 1)[1]) != len(some):
             raise Conflict
         for row, state in zip(some, states, strict=True):
-            row.size, row.new = len(state), False
+            row.size, row.new, row.settled_at = len(state), False, now
 
 
 async def alias(tx: Tx, owners: Mapping[str, str], *, since: int) -> None:
@@ -262,9 +264,9 @@ async def name(tx: Tx, rows: Sequence[Row]) -> None:
             row.names = found[row.key]
 
 
-async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
+async def record(tx: Tx, moves: Sequence[Transition]) -> None:
     """Append transitions and bring `membership` to the state after them (the last move of a pair wins)."""
-    await _append(tx, moves, now=now)
+    await _append(tx, moves)
     last = {(m.profile, m.segment_id): m for m in moves}
     entered = [m for m in last.values() if m.entered]
     left = [m for m in last.values() if not m.entered]
@@ -281,9 +283,8 @@ async def record(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
         await tx.execute(LEAVE, [m.profile for m in left], [m.segment_id for m in left])
 
 
-async def _append(tx: Tx, moves: Sequence[Transition], *, now: int) -> None:
-    columns = [*Transition._fields, "recorded_at"]
-    await tx.copy("transition", [(*move, now) for move in moves], columns)
+async def _append(tx: Tx, moves: Sequence[Transition]) -> None:
+    await tx.copy("transition", list(moves), list(Transition._fields))
 
 
 async def announce(tx: Tx, moves: Sequence[Transition], keys: Mapping[int, str], *, now: int) -> None:
@@ -296,15 +297,15 @@ async def announce(tx: Tx, moves: Sequence[Transition], keys: Mapping[int, str],
 async def move_all(tx: Tx, statement: str, move: Transition, key: str, *more: Any) -> int:
     """Move many people alike, a page in memory at a time; answers how many.
 
-    `statement` moves the next people in key order and names them: $1 segment, $2 after whom, $3 how many, then `more`.
-    `move` is what it is for each, whatever its profile; `key` is the segment's.
+    `statement` moves the next people in key order, and answers (profile, at): $1 segment, $2 after whom, $3 how many, $4 when,
+    then `more`. `at` is not before they were settled, by whosever clock. `move` is what it is for each; `key` is the segment's.
     """
     after, total = "", 0
-    while found := [r["profile"] for r in await tx.fetch(statement, move.segment_id, after, MOVED, *more)]:
-        moves = [move._replace(profile=profile) for profile in found]
-        await _append(tx, moves, now=move.at)
+    while found := await tx.fetch(statement, move.segment_id, after, MOVED, move.at, *more):
+        moves = [move._replace(profile=r["profile"], at=r["at"]) for r in found]
+        await _append(tx, moves)
         await announce(tx, moves, {move.segment_id: key}, now=move.at)
-        after, total = found[-1], total + len(found)
+        after, total = moves[-1].profile, total + len(moves)
     return total
 
 

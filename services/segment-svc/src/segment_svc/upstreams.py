@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+from chassis.asking import let_go
 from chassis.auth import ServiceTokens
 from chassis.problems import Problem
 
@@ -22,11 +23,8 @@ class Users:
 
     async def _ask(self, name: str, url: str, key: str) -> list[str]:
         try:
-            answer = await self._client.get(
-                f"{url}/v1/usage",
-                params={"segment": key},
-                headers={"authorization": f"Bearer {self._tokens.issue(name)}"},
-            )
+            headers = {"authorization": f"Bearer {self._tokens.issue(name)}"}
+            answer = let_go(await self._client.get(f"{url}/v1/usage", params={"segment": key}, headers=headers))
             answer.raise_for_status()
             return [str(user) for user in answer.json()["users"]]
         except (httpx.HTTPError, ValueError, KeyError) as error:

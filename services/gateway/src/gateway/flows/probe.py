@@ -11,6 +11,7 @@ import secrets as random
 from collections.abc import Sequence
 
 import httpx
+from chassis.asking import let_go
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.service import repeat
@@ -18,6 +19,7 @@ from chassis.service import repeat
 from gateway.domain import probing
 from gateway.domain.signing import Ring
 from gateway.telemetry import PROBES
+from gateway.upstreams import MOST_IDLE_S
 
 LOOK_S, AGAIN_S, ANSWER_S = 30.0, 1.0, 2.0
 
@@ -36,6 +38,7 @@ class Probes:
     def __init__(self, edges: Sequence[str], rings: tuple[Ring, Ring, Ring], clock: Clock, health: Health) -> None:
         """`rings`: of edges, visitors and contexts."""
         self._edges, self._rings, self._clock, self._health = edges, rings, clock, health
+        self._client = httpx.AsyncClient(timeout=ANSWER_S, limits=httpx.Limits(keepalive_expiry=MOST_IDLE_S))
         self._trusted: frozenset[str] = frozenset()
         self._met: set[str] = set()
         self._new = asyncio.Event()
@@ -70,16 +73,20 @@ class Probes:
         """The id of the key an edge proves with. Raises Unsafe, httpx.HTTPError, ValueError."""
         ring, visitors, contexts = self._rings
         key_id = ""
-        async with httpx.AsyncClient(base_url=edge, timeout=ANSWER_S) as client:
-            for order in probing.ORDERS:
-                name = probing.question(ring, random.token_bytes(8))
-                now_s = self._clock.now_ms() // 1000
-                steps = probing.steps(visitors, contexts, name, random.token_bytes(16), now_s=now_s)
-                for who in order:
-                    answer = await client.get(f"/v1/decisions?slots={name}", headers=steps[who].headers)
-                    said = answer.raise_for_status().json()
-                    wrong = probing.fault(steps[who], said)
-                    key_id = key_id or (str(said.get("edge", "")) if isinstance(said, dict) else "")
-                    if wrong is not None:
-                        raise Unsafe(f"{wrong} ({who})", key_id)
+        for order in probing.ORDERS:
+            name = probing.question(ring, random.token_bytes(8))
+            now_s = self._clock.now_ms() // 1000
+            steps = probing.steps(visitors, contexts, name, random.token_bytes(16), now_s=now_s)
+            for who in order:
+                url = f"{edge.rstrip('/')}/v1/decisions?slots={name}"
+                answer = let_go(await self._client.get(url, headers=steps[who].headers))
+                said = answer.raise_for_status().json()
+                wrong = probing.fault(steps[who], said)
+                key_id = key_id or (str(said.get("edge", "")) if isinstance(said, dict) else "")
+                if wrong is not None:
+                    raise Unsafe(f"{wrong} ({who})", key_id)
         return key_id
+
+    async def aclose(self) -> None:
+        """Close the connections to edges."""
+        await self._client.aclose()

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
+from chassis.asking import let_go
 from chassis.health import Health
 from chassis.service import repeat
 from redis.exceptions import RedisError
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError
 from gateway.domain.debts import Debt, debts_of, lines
 from gateway.domain.release import KINDS
 from gateway.telemetry import PURGES
+from gateway.upstreams import MOST_IDLE_S
 
 LOOK_S, ANSWER_S = 0.25, 2.0
 
@@ -28,7 +30,9 @@ class Purger:
     """One per gateway: tells every edge of it what is new."""
 
     def __init__(self, edges: Sequence[str], secret: str, redis: Any, health: Health) -> None:
-        self._edges = [_Edge(n, url, _Marks(redis, url), secret, health) for n, url in enumerate(edges)]
+        limits = httpx.Limits(keepalive_expiry=MOST_IDLE_S)
+        self._client = httpx.AsyncClient(timeout=ANSWER_S, limits=limits, headers={"x-purge-key": secret})
+        self._edges = [_Edge(n, url, _Marks(redis, url), self._client, health) for n, url in enumerate(edges)]
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
         """Called with what a service says of itself, when that is new."""
@@ -38,6 +42,10 @@ class Purger:
     async def run(self, stop: asyncio.Event) -> None:
         """Pay until `stop` is set."""
         await asyncio.gather(stop.wait(), *(edge.run(stop) for edge in self._edges))
+
+    async def aclose(self) -> None:
+        """Close the connections to edges."""
+        await self._client.aclose()
 
 
 class _Marks:
@@ -63,14 +71,9 @@ class _Marks:
 class _Edge:
     """What one edge still has to forget."""
 
-    def __init__(self, number: int, url: str, marks: _Marks, secret: str, health: Health) -> None:
-        self._name, self._url, self._marks, self._secret, self._health = (
-            f"edge {number} purge",
-            url,
-            marks,
-            secret,
-            health,
-        )
+    def __init__(self, number: int, url: str, marks: _Marks, client: httpx.AsyncClient, health: Health) -> None:
+        self._name, self._url = f"edge {number} purge", url
+        self._marks, self._client, self._health = marks, client, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
         self._until: list[int | None] | None = (
@@ -111,8 +114,7 @@ class _Edge:
         return False
 
     async def _purge(self, tags: str, *, hard: bool) -> None:
-        headers = {"xkey-purge" if hard else "xkey-softpurge": tags, "x-purge-key": self._secret}
-        async with httpx.AsyncClient(timeout=ANSWER_S) as client:
-            answer = await client.request("PURGE", self._url, headers=headers)
+        headers = {"xkey-purge" if hard else "xkey-softpurge": tags}
+        answer = let_go(await self._client.request("PURGE", self._url, headers=headers))
         PURGES.labels(result=str(answer.status_code)).inc()
         answer.raise_for_status()

@@ -114,7 +114,7 @@ async def _attempt(
         if incoming:
             keys = {key for event in incoming for key in event.identities}
             touched = Touched(await store.load(tx, keys, deps.recent))
-            now = deps.clock.now_ms()  # not before: whoever held a row may have worked at a later instant
+            now = rules.instant(deps.clock, touched.rows.values())
             late = overdue(touched.rows.values(), now)
             moves = catch_up(late, rules, now)
             _fold(touched, incoming, receipt=receipt, now=now)
@@ -251,7 +251,7 @@ async def settle(
     if touched and touched.aliases:  # after the people: whoever would name the same ones waits for those
         await store.alias(tx, touched.aliases, since=now)
     if moves:
-        await tx.behind(store.record(tx, moves, now=now))
+        await tx.behind(store.record(tx, moves))
         await store.announce(tx, moves, rules.keys, now=now)
     if fresh:
         await store.name(tx, fresh)
@@ -263,8 +263,6 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     row.version += 1
     if row.merged_into:
         return _moves(row, 0, rules, at=now, cause="merge", source=None)
-    # Another machine's clock, which took something in as done, may be ahead of ours.
-    now = max([now, *(log.at[-1] for log in row.profile.log.values() if log.at)])
     began = thread_time()
     coming = rules.ruleset.timeline(
         row.profile, now, horizon_ms=rules.horizon_ms, key=row.key, known=row.coming, touched=row.touched

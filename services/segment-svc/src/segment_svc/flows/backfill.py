@@ -41,23 +41,23 @@ NEXT = """SELECT profile FROM (
             SELECT profile, state FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2
         ) AS page
     ) AS counted WHERE before < $3 ORDER BY profile"""
-HAS_BIT = "CASE WHEN octet_length(p.atoms) > $4::int / 8 THEN get_bit(p.atoms, $4::int) = 1 ELSE false END"
+HAS_BIT = "CASE WHEN octet_length(p.atoms) > $5::int / 8 THEN get_bit(p.atoms, $5::int) = 1 ELSE false END"
 # Statements of store.move_all.
 ENTER = f"""WITH page AS (
-        SELECT p.profile FROM profile p
+        SELECT p.profile, greatest(p.settled_at, $4) AS at FROM profile p
         WHERE p.profile > $2 AND {HAS_BIT} AND p.merged_into IS NULL
           AND NOT EXISTS (SELECT 1 FROM membership m WHERE m.profile = p.profile AND m.segment_id = $1)
         ORDER BY p.profile LIMIT $3
     ), came AS (
         INSERT INTO membership (profile, segment_id, since, cause, definition_version)
-        SELECT profile, $1, $5, 'definition', $6 FROM page RETURNING profile
-    ) SELECT profile FROM came ORDER BY profile"""  # noqa: S608 - constants
+        SELECT profile, $1, at, 'definition', $6 FROM page RETURNING profile, since
+    ) SELECT profile, since AS at FROM came ORDER BY profile"""  # noqa: S608 - constants
 LEAVE = f"""WITH page AS (
-        SELECT m.profile FROM membership m JOIN profile p USING (profile)
+        SELECT m.profile, greatest(p.settled_at, $4) AS at FROM membership m JOIN profile p USING (profile)
         WHERE m.segment_id = $1 AND m.profile > $2 AND NOT ({HAS_BIT}) ORDER BY m.profile LIMIT $3
     ), gone AS (
-        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile
-    ) SELECT profile FROM gone ORDER BY profile"""  # noqa: S608 - constants
+        DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile, page.at
+    ) SELECT profile, at FROM gone ORDER BY profile"""  # noqa: S608 - constants
 LEFT_OUT = """SELECT profile, version, atoms, document FROM profile
     WHERE not_before IS NOT NULL AND merged_into IS NULL AND profile > $1 ORDER BY profile LIMIT $2 FOR UPDATE"""
 CARRY = """UPDATE profile AS p SET version = u.version, atoms = u.atoms, document = u.document
@@ -96,7 +96,7 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
         if keys:
             found = await store.load(tx, keys, postponing=deps.clock.now_ms())
-            now = deps.clock.now_ms()  # not before: whoever held a row may have worked at a later instant
+            now = rules.instant(deps.clock, found.values())
             rows = [r for r in found.values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
             moves = catch_up(rows, rules, now)
@@ -183,7 +183,7 @@ async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple
     if not rules.ruleset.is_durable(key + definitions.SHADOW_MARK):
         return 0, await store.empty(tx, segment_id, version=version, cause="definition", now=now)
     move, atom = Transition("", segment_id, now, True, "definition", version, None), shadow["atoms"][0]
-    entered = await store.move_all(tx, ENTER, move, key, atom, now, version)
+    entered = await store.move_all(tx, ENTER, move, key, atom, version)
     return entered, await store.move_all(tx, LEAVE, move._replace(entered=False), key, atom)
 
 

@@ -21,4 +21,4 @@ async def _attempt(deps: Deps) -> None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)  # which reads every plan that the statement does
         new = [store.unmet(r["profile"]) for r in await tx.fetch(UNMET)]
-        await settle(tx, new, rules, now=deps.clock.now_ms())
+        await settle(tx, new, rules, now=rules.instant(deps.clock, new))

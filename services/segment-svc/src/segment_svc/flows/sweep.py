@@ -43,7 +43,7 @@ async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool)
     if not keys:
         return 0
     rows = list((await store.load(tx, keys, postponing=clock.now_ms())).values())
-    now = clock.now_ms()  # not before: whoever held a row may have worked at a later instant
+    now = max(by, rules.instant(clock, rows))
     rows = await sound(tx, rows, rules, now=now) if wary else rows
     await settle(tx, rows, rules, now=now, moves=catch_up(rows, rules, now))
     return len(keys)

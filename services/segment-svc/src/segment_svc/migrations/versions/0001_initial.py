@@ -21,7 +21,7 @@ STATEMENTS = (
         version bigint NOT NULL,
         next_flip_at bigint,
         not_before bigint,
-        updated_at bigint NOT NULL,
+        settled_at bigint NOT NULL,
         atoms bytea NOT NULL,
         document bytea,
         state bytea COMPRESSION lz4 NOT NULL
@@ -57,14 +57,14 @@ STATEMENTS = (
     )""",
     "CREATE INDEX membership_segment ON membership (segment_id, profile)",
     """CREATE TABLE transition (
+        id bigint GENERATED ALWAYS AS IDENTITY,
         profile text NOT NULL,
         segment_id smallint NOT NULL,
         at bigint NOT NULL,
         entered boolean NOT NULL,
         cause text NOT NULL,
         definition_version int NOT NULL,
-        source_event text,
-        recorded_at bigint NOT NULL
+        source_event text
     )""",
     "CREATE INDEX transition_profile ON transition (profile, segment_id, at)",
     # `next_offset` may be -2 (the earliest there is). `last_ms`: the time of the record
