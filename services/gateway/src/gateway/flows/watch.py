@@ -53,7 +53,7 @@ class Watcher:
             self._knowledge.hear(kind, said["version"], asked_s)
             return False
 
-        await repeat(ask, stop, name=f"head of {service}", idle_s=HEAD_S, health=self._health)
+        await repeat(ask, stop, name=f"watch {service}", idle_s=HEAD_S, health=self._health)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow until `stop` is set."""
