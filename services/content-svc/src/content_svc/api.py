@@ -134,7 +134,9 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
     if published is None:
         return _nothing(deps)
     slots = [published.slots[key] for key in body.slots if key in published.slots]
-    visitor = Visitor(body.website, frozenset(body.segments), body.group, body.locale, body.at_ms)
+    visitor = Visitor(
+        body.website, frozenset(body.segments), body.group, body.locale, body.at_ms, frozenset(body.killed)
+    )
     coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
     answer = {
         "version": published.version,

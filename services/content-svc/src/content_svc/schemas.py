@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import Instant, Version, Zone
+from chassis.schemas import MOST_KILLED, Instant, Version, Zone
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -218,6 +218,7 @@ class Selection(Strict):
     locale: Name = "*"
     at_ms: Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
     version: Version = None
+    killed: Annotated[list[Name], Field(max_length=MOST_KILLED)] = []
     explain: Annotated[bool, Field(strict=True)] = False
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 import httpx
 from chassis.http import read_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.api import deps_of
 from gateway.deps import Deps
+from gateway.domain import kills
+from gateway.keys import ApiKey
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 
 OWNERS = {
@@ -31,11 +34,51 @@ PASSED_ON = ("etag", "content-type")
 router = APIRouter(prefix="/admin/v1")
 
 
+Key = Annotated[str | None, Header(alias="x-api-key")]
+DepsDep = Annotated[Deps, Depends(deps_of)]
+
+
+def _role(name: str) -> Any:
+    def check(deps: DepsDep, key: Key = None) -> ApiKey:
+        return deps.keys.require(key, ("admin",), role=name)
+
+    return Depends(check)
+
+
+Viewer, Marketer = Annotated[ApiKey, _role("viewer")], Annotated[ApiKey, _role("marketer")]
+
+
+class Kill(BaseModel):
+    """What to take off everywhere."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["block", "slot", "rule"]
+    key: Annotated[str, Field(pattern=f"^{kills.KEY.pattern}$")]
+
+
+@router.get("/kills")
+async def list_kills(deps: DepsDep, _: Viewer) -> dict[str, Any]:
+    """What nobody is shown or given, by whom and since when."""
+    return {"kills": await deps.killer.listed()}
+
+
+@router.post("/kills")
+async def post_kill(body: Kill, deps: DepsDep, who: Marketer) -> dict[str, Any]:
+    """Take a block, slot or rule off everywhere at once. `missing` names whom it has not reached within 2.5 s."""
+    return (await deps.killer.kill(f"{body.kind}:{body.key}", actor=who.id)).view()
+
+
+@router.delete("/kills/{kind}/{name}", status_code=204)
+async def lift_kill(kind: str, name: str, deps: DepsDep, _: Marketer) -> None:
+    """Let be shown again what is published."""
+    await deps.killer.lift(kills.name_of(kind, name) or "")
+
+
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
 async def forward(
     request: Request,
-    deps: Annotated[Deps, Depends(deps_of)],
-    key: Annotated[str | None, Header(alias="x-api-key")] = None,
+    deps: DepsDep,
+    key: Key = None,
 ) -> Response:
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")

@@ -22,6 +22,7 @@ from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
 from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
+from gateway.flows.kill import Killer
 from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
@@ -48,6 +49,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     purger = Purger(settings.edge_urls, settings.purge_key, redis, health)
     watcher = Watcher(knowledge, news, purger.changed, health)
     pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
+    killer = Killer(knowledge, redis, merchants, purger, clock, health)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
@@ -78,10 +80,11 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         Codec(),
         producer,
         encode,
+        killer,
     )
     try:
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
-        loops += [Loop("purge", purger.run), Loop("probe", probes.run)]
+        loops += [Loop("purge", purger.run), Loop("kills", killer.run), Loop("probe", probes.run)]
         yield Service(NAME, hot, settings.host, settings.port, loops)
     finally:
         if producer is not None:

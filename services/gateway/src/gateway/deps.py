@@ -11,6 +11,7 @@ from chassis.clock import Clock
 from contracts.codec import Codec
 
 from gateway.flows.decide import Decider
+from gateway.flows.kill import Killer
 from gateway.keys import Keys
 from gateway.limits import Limiter
 from gateway.settings import Settings
@@ -38,3 +39,4 @@ class Deps:
     codec: Codec
     producer: KafkaProducer | None
     encode: Callable[[Any], bytes]
+    killer: Killer

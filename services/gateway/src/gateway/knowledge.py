@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis.telemetry import get_logger
 
+from gateway.domain.kills import Kills
 from gateway.domain.release import KINDS, NO_CONTENT, NO_PROMO, NO_SEGMENTS, Release, release_of
 
 SURE_S = 0.5  # how long what a service said of its head counts
@@ -24,15 +25,26 @@ class Knowledge:
         self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.told: tuple[int, ...] = (0,) * len(KINDS)
         self.heads = [(0, 0.0)] * len(KINDS)  # (version, when it was asked for, in seconds of the loop)
+        self.kills: Kills = frozenset()
         self._sure_until_s = 0.0
         self._swapped = asyncio.Event()
 
     def swap(self, definitions: Any, content: Any, promo: Any) -> None:
         """Take new versions in; nothing made from the old ones stays."""
-        self.release, self.loaded = release_of(definitions, content, promo), True
+        self._adopt(release_of(definitions, content, promo))
+        self.loaded = True
         if self.release.definitions.unreadable:
             log.error("segment_unreadable", segments=self.release.definitions.unreadable)
         self._judge()
+
+    def kill(self, kills: Kills) -> None:
+        """What nobody is shown from now on; nothing made with others of them stays."""
+        if kills != self.kills:
+            self.kills = kills
+            self._adopt(Release(self.release.definitions, self.release.content, self.release.promo))
+
+    def _adopt(self, release: Release) -> None:
+        self.release = release
         self._swapped.set()
         self._swapped = asyncio.Event()
 

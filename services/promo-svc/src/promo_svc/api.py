@@ -106,7 +106,9 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
     published = deps.snapshot.at(body.version)
     if published is None:
         return _nothing(deps)
-    asked = cart.Request(body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments))
+    asked = cart.Request(
+        body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments), killed=frozenset(body.killed)
+    )
     bounds = [b for r in published.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
     return {
         "version": published.version,

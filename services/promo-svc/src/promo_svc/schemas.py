@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import Instant, Version, Zone
+from chassis.schemas import MOST_KILLED, Instant, Version, Zone
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -154,6 +154,7 @@ class MessagesRequest(Strict):
     group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
     at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
     version: Version = None
+    killed: Annotated[list[Text], Field(max_length=MOST_KILLED)] = []
 
 
 class ManyMessages(Strict):

@@ -46,13 +46,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whom to select for: the segments (keys) and the group, on a website, in a locale, at an instant (epoch ms)."""
+    """Whom to select for: the segments (keys) and the group, on a website, in a locale, at an instant (epoch ms).
+
+    `killed`: blocks (keys) that nobody is shown, whatever is published.
+    """
 
     website: str
     segments: frozenset[str]
     group: str
     locale: str
     at_ms: int
+    killed: frozenset[str] = frozenset()
 
 
 def localized(content: Mapping[str, Any], locale: str) -> Any:
@@ -66,6 +70,7 @@ def localized(content: Mapping[str, Any], locale: str) -> Any:
 def refusal(block: Block, visitor: Visitor) -> str | None:
     """Why a block is not for a visitor, as a slug; None when it is."""
     tests = (
+        ("killed", block.key in visitor.killed),
         ("other-website", bool(block.websites) and visitor.website not in block.websites),
         ("not-started", block.starts_at is not None and visitor.at_ms < block.starts_at),
         ("ended", block.ends_at is not None and visitor.at_ms >= block.ends_at),

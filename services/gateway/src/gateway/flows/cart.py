@@ -12,7 +12,7 @@ from chassis.problems import Problem
 from conditions.read import step
 
 from gateway.deps import Deps
-from gateway.domain import cart, targeting
+from gateway.domain import cart, kills, targeting
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import decided, late_bits, look_up
 from gateway.keys import ApiKey
@@ -47,9 +47,10 @@ async def price_cart(
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
     asked["membership_version"] = definitions.version
+    asked["killed"] = kills.keys(deps.decider.knowledge.kills, "rule")
     found = await _evaluated(deps, asked)
     degraded = ["audience"] if who.degraded or not deps.decider.knowledge.loaded else []
-    if found is None:
+    if found is None or kills.spoils(found, deps.decider.knowledge.kills):
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:

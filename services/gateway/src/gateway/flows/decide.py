@@ -18,7 +18,7 @@ import msgspec
 from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
-from gateway.domain import dimensions, targeting
+from gateway.domain import dimensions, kills, targeting
 from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.kept import Kept
@@ -147,16 +147,17 @@ def late_bits(
 
 async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    now_ms, loaded = decider.clock.now_ms(), decider.knowledge.loaded
+    now_ms, loaded, killed = decider.clock.now_ms(), decider.knowledge.loaded, decider.knowledge.kills
     segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
     common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
-    asked = {**common, "slots": list(plan.slots), "locale": plan.locale}
+    asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
+    common["killed"] = kills.keys(killed, "rule")
     degraded = ["audience"] if who.degraded else []
     async with asyncio.TaskGroup() as group:
         content = group.create_task(_part(decider, release, CONTENT, asked)) if plan.slots else None
         promo = group.create_task(_part(decider, release, PROMO, common))
     parts = (Part(NOTHING) if content is None else content.result(), promo.result())
-    blocks, messages = parts[0].said, parts[1].said
+    blocks, messages = kills.of_content(parts[0].said, killed), kills.of_promotions(parts[1].said, killed)
     if parts[0].degraded or not loaded:  # which slots there are is not known before
         degraded.append("content")
         blocks = blocks if loaded else NOTHING

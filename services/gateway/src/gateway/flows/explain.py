@@ -12,7 +12,7 @@ from chassis.problems import Problem
 from conditions.context import FIELDS
 
 from gateway.deps import Deps
-from gateway.domain import targeting
+from gateway.domain import kills, targeting
 from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import context_of, look_up
@@ -46,7 +46,9 @@ async def explain(
     late = targeting.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
     inside = [r.key for r in targeting.members(refs, who.atoms, late)]
     common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
-    selected = {**common, "slots": slots, "locale": locale, "explain": True}
+    killed = deps.decider.knowledge.kills
+    selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
+    common["killed"] = kills.keys(killed, "rule")
     asked = {name: value for name, value in supposed.items() if value not in (None, "")}
     why = (f"/v1/segments/{r.key}/explain" for r in refs)
     try:

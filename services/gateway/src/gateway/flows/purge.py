@@ -18,12 +18,12 @@ from chassis.health import Health
 from chassis.service import repeat
 from redis.exceptions import RedisError
 
-from gateway.domain.debts import Debt, debts_of, lines
+from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
 from gateway.domain.release import KINDS
 from gateway.telemetry import PURGES
 from gateway.upstreams import MOST_IDLE_S
 
-LOOK_S, ANSWER_S = 0.25, 2.0
+LOOK_S, ANSWER_S = 0.1, 2.0
 
 
 class Purger:
@@ -38,6 +38,15 @@ class Purger:
         """Called with what a service says of itself, when that is new."""
         for edge in self._edges:
             edge.changed(kind, said)
+
+    def owe(self, tags: Sequence[str]) -> None:
+        """These are to be purged, at once and once more, whatever is published."""
+        for edge in self._edges:
+            edge.owe(tags)
+
+    def owing(self) -> list[str]:
+        """The edges that still have something to forget."""
+        return [edge.url for edge in self._edges if edge.owes]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pay until `stop` is set."""
@@ -72,7 +81,7 @@ class _Edge:
     """What one edge still has to forget."""
 
     def __init__(self, number: int, url: str, marks: _Marks, client: httpx.AsyncClient, health: Health) -> None:
-        self._name, self._url = f"edge {number} purge", url
+        self._name, self.url = f"edge {number} purge", url
         self._marks, self._client, self._health = marks, client, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
@@ -81,6 +90,17 @@ class _Edge:
         )
         self._paid = True
         self._woken = asyncio.Event()
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything is to be purged, now or soon."""
+        return bool(self._debts or self._news)
+
+    def owe(self, tags: Sequence[str]) -> None:
+        """See Purger."""
+        now_s = asyncio.get_running_loop().time()
+        self._debts += [Debt(frozenset(tags), True, due) for due in (now_s, now_s + AGAIN_S)]
+        self._woken.set()
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
         """See Purger."""
@@ -115,6 +135,6 @@ class _Edge:
 
     async def _purge(self, tags: str, *, hard: bool) -> None:
         headers = {"xkey-purge" if hard else "xkey-softpurge": tags}
-        answer = let_go(await self._client.request("PURGE", self._url, headers=headers))
+        answer = let_go(await self._client.request("PURGE", self.url, headers=headers))
         PURGES.labels(result=str(answer.status_code)).inc()
         answer.raise_for_status()

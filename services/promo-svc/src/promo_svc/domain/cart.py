@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
+from chassis.schemas import MOST_KILLED
 from conditions.read import step
 from conditions.values import MOST_ELEMENTS
 from msgspec import Meta
@@ -51,7 +52,10 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A cart and who asks. `segments` are keys, `group` is guest for visitors, `at_ms` the instant that counts."""
+    """A cart and who asks. `segments` are keys, `group` is guest for visitors, `at_ms` the instant that counts.
+
+    `killed`: rules (keys) that nobody is given, whatever is published.
+    """
 
     website: Text
     at_ms: Annotated[int, Meta(ge=0, le=LAST_INSTANT)]
@@ -62,6 +66,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coupons: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TYPED)], ...], Meta(max_length=MOST_ITEMS)] = ()
     shipping: Amount = 0
     membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0
+    killed: Annotated[frozenset[Text], Meta(max_length=MOST_KILLED)] = frozenset()
 
     @property
     def subtotal(self) -> int:

@@ -75,6 +75,7 @@ def _freeze(index: dict[str, list[Rule]]) -> dict[str, tuple[Rule, ...]]:
 def out_of_scope(rule: Rule, request: Request, codes: Collection[str]) -> str | None:
     """Why a rule is not for this request, as a slug; None when it is. `codes` are the coupons given, as compared."""
     tests = (
+        ("killed", rule.key in request.killed),
         ("other-website", bool(rule.websites) and request.website not in rule.websites),
         ("not-started", rule.starts_at is not None and request.at_ms < rule.starts_at),
         ("ended", rule.ends_at is not None and request.at_ms >= rule.ends_at),

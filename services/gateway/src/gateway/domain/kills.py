@@ -1,0 +1,63 @@
+"""What nobody is shown or given, whatever is published: a few names, copied by every gateway and applied while merging."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from chassis.schemas import MOST_KILLED
+
+MOST = MOST_KILLED
+KINDS = ("block", "slot", "rule")
+KEY = re.compile(r"[a-z][a-z0-9.-]{0,62}")
+EMPTY: dict[str, Any] = {"fallback": True, "blocks": []}
+Kills = frozenset[str]  # of kind:key
+
+
+def name_of(kind: str, key: str) -> str | None:
+    """How a kill is written; None for what cannot be one."""
+    return f"{kind}:{key}" if kind in KINDS and KEY.fullmatch(key) else None
+
+
+def keys(kills: Kills, kind: str) -> list[str]:
+    """The killed ones of a kind."""
+    return sorted(name.partition(":")[2] for name in kills if name.startswith(f"{kind}:"))
+
+
+def of_content(said: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:
+    """What content-svc says, without what is killed: it may be slow to know, or not know at all."""
+    if not kills:
+        return said
+    return {**said, "slots": {key: _slot(key, slot, kills) for key, slot in said["slots"].items()}}
+
+
+def _slot(key: str, slot: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:
+    if f"slot:{key}" in kills:
+        return EMPTY
+    blocks = [block for block in slot["blocks"] if f"block:{block['key']}" not in kills]
+    return slot if len(blocks) == len(slot["blocks"]) else {**slot, "blocks": blocks} if blocks else EMPTY
+
+
+def of_promotions(said: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:
+    """What promo-svc says, without the messages of killed rules."""
+    return {**said, "messages": [m for m in said["messages"] if f"rule:{m['rule']}" not in kills]} if kills else said
+
+
+def spoils(cart: Mapping[str, Any], kills: Kills) -> bool:
+    """Whether a killed rule has its hand in an evaluated cart, which cannot be undone."""
+    return any(f"rule:{found['rule']}" in kills for found in (*cart["applied"], *cart["hints"]))
+
+
+def tags(name: str, content: Mapping[str, Any]) -> list[str]:
+    """The purge tags of all that may show what is killed; `content` is what content-svc says of its slots."""
+    kind, _, key = name.partition(":")
+    if kind != "block":
+        return [f"slot:{key}" if kind == "slot" else "promo"]
+    # An answer with very many blocks is tagged by its slots only.
+    few = {slot: found["tags"] for slot, found in content["slots"].items()}
+    return [name, *sorted(f"slot:{s}" for s, found in few.items() if name in found or not _has_blocks(found))]
+
+
+def _has_blocks(found: list[str]) -> bool:
+    return any(tag.startswith("block:") for tag in found)

@@ -1,0 +1,166 @@
+"""Called by POST /admin/v1/kills: takes a block, slot or rule off everywhere at once, whatever is published and whoever is away;
+and by the gateway's clock, to learn of what others killed.
+
+The list is in Redis, and every gateway has a copy. Beside it the owner is asked to switch off what is killed, whose word reaches
+gateways that Redis does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from chassis.clock import Clock
+from chassis.health import Health
+from chassis.problems import Problem
+from chassis.service import repeat
+from redis.exceptions import RedisError
+
+from gateway.domain import kills
+from gateway.flows.purge import Purger
+from gateway.knowledge import Knowledge
+from gateway.upstreams import CONTENT, PROMO, Upstreams, unavailable
+
+KILLS, COUNT, GATEWAYS = "kills", "ver:kill", "gateways"
+LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
+OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
+
+
+@dataclass(slots=True)
+class Done:
+    """What became of a kill: gateways and edges that have not acknowledged it, and what its owner said."""
+
+    name: str
+    stored: bool
+    owner: str
+    gateways: list[str] = field(default_factory=list)
+    edges: list[str] = field(default_factory=list)
+
+    def view(self) -> dict[str, Any]:
+        """What the API answers."""
+        kind, _, key = self.name.partition(":")
+        missing = {"gateways": self.gateways, "edges": self.edges}
+        done = self.stored and not any(missing.values())
+        return {"kind": kind, "key": key, "owner": self.owner, "done": done, "missing": missing}
+
+
+class Killer:
+    """One per gateway."""
+
+    def __init__(
+        self, knowledge: Knowledge, redis: Any, merchants: Upstreams, purger: Purger, clock: Clock, health: Health
+    ) -> None:
+        self._knowledge, self._redis, self._merchants, self._purger = knowledge, redis, merchants, purger
+        self._clock, self._health, self._id = clock, health, uuid.uuid4().hex
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep the copy, and say so, until `stop` is set."""
+        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health)
+
+    async def look(self) -> bool:
+        """Take in what is killed, and acknowledge it."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            count, listed = await pipe.get(COUNT).hkeys(KILLS).execute()
+        if count is None and self._knowledge.kills:  # Redis has lost them: everybody's copy is the list
+            await self._restore()
+            return True
+        self._take(frozenset(map(_text, listed)))
+        async with self._redis.pipeline(transaction=True) as pipe:
+            await pipe.set(f"gateway:{self._id}", int(count or 0), ex=LEASE_S).sadd(GATEWAYS, self._id).execute()
+        return False
+
+    async def _restore(self) -> None:
+        said = json.dumps({"by": "copy of a gateway", "at_ms": self._clock.now_ms()})
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for name in self._knowledge.kills:
+                pipe.hsetnx(KILLS, name, said)
+            await pipe.incr(COUNT).execute()
+
+    def _take(self, listed: kills.Kills) -> None:
+        for name in listed - self._knowledge.kills:
+            self._purger.owe(kills.tags(name, self._knowledge.release.content))
+        for name in self._knowledge.kills - listed:
+            self._purger.owe(kills.tags(name, self._knowledge.release.content))
+        self._knowledge.kill(listed)
+
+    async def listed(self) -> list[dict[str, Any]]:
+        """What is killed, by whom and since when (epoch ms). Raises Problem 503."""
+        try:
+            found = await self._redis.hgetall(KILLS)
+        except (RedisError, OSError):
+            raise unavailable() from None
+        names = {_text(name): json.loads(said) for name, said in found.items()}
+        return [{"kind": n.partition(":")[0], "key": n.partition(":")[2], **names[n]} for n in sorted(names)]
+
+    async def kill(self, name: str, *, actor: str) -> Done:
+        """Kill, and wait until everybody has acknowledged it, DONE_S at most. Raises Problem 503 when nobody took it, 409."""
+        until_s = asyncio.get_running_loop().time() + DONE_S
+        owner, count = await asyncio.gather(self._switch_off(name, actor), self._store(name, actor))
+        if count is None and owner != "disabled":
+            raise unavailable()
+        self._take(self._knowledge.kills | {name})
+        done = Done(name, count is not None, owner)
+        while asyncio.get_running_loop().time() < until_s:
+            done.gateways, done.edges = await self._missing(count or 0), self._purger.owing()
+            if not done.gateways and not done.edges:
+                break
+            await asyncio.sleep(0.05)
+        return done
+
+    async def lift(self, name: str) -> None:
+        """Let be shown again what is published. Raises Problem 404, 503."""
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                gone, _ = await pipe.hdel(KILLS, name).incr(COUNT).execute()
+        except (RedisError, OSError):
+            raise unavailable() from None
+        if not gone:
+            raise Problem("not-found", 404, "It is not killed")
+        self._take(self._knowledge.kills - {name})
+
+    async def _store(self, name: str, actor: str) -> int | None:
+        """The number of this change of the list; None when it could not be made."""
+        said = json.dumps({"by": actor, "at_ms": self._clock.now_ms()})
+        try:
+            if await self._redis.hlen(KILLS) >= kills.MOST:
+                raise Problem(
+                    "kills-full", 409, "Too much is killed", detail=f"At most {kills.MOST}: lift what is over"
+                )
+            async with self._redis.pipeline(transaction=True) as pipe:
+                _, count = await pipe.hset(KILLS, name, said).incr(COUNT).execute()
+        except (RedisError, OSError):
+            return None
+        return int(count)
+
+    async def _switch_off(self, name: str, actor: str) -> str:
+        kind, _, key = name.partition(":")
+        if kind not in OWNERS:
+            return "none"
+        service, noun = OWNERS[kind]
+        path, headers = f"/v1/{noun}/{key}/disable", {"x-actor": actor}
+        try:
+            answer = await self._merchants.send(service, "POST", path, headers=headers, timeout=ASK_S)
+        except httpx.HTTPError:
+            return "away"
+        return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")
+
+    async def _missing(self, count: int) -> list[str]:
+        """Gateways with a lease that have not acknowledged so much."""
+        try:
+            names = sorted(map(_text, await self._redis.smembers(GATEWAYS)))
+            seen: Sequence[Any] = await self._redis.mget([f"gateway:{name}" for name in names]) if names else []
+            over = [name for name, number in zip(names, seen, strict=True) if number is None]
+            if over:
+                await self._redis.srem(GATEWAYS, *over)
+        except (RedisError, OSError):
+            return ["unknown: Redis is away"]
+        return [n for n, number in zip(names, seen, strict=True) if number is not None and int(number) < count]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

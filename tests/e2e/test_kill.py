@@ -1,0 +1,188 @@
+"""A kill switch, through real Varnish and two gateways: what is killed is gone when it says so, whoever is away."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from devstack import varnish as varnish_server
+from devstack.process import Child, free_port
+from devstack.stack import Secrets, Stack
+from devstack.testing import need, until
+from devstack.varnish import Varnish
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+SLOTS = "kill.top"
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+class Shop:
+    """Blocks `first`, which is shown, and `second` behind it; a rule for everybody; two gateways and an edge."""
+
+    def __init__(self, stack: Stack, edge: Varnish, second: str) -> None:
+        self.stack, self.doors = stack, [edge.url, stack.url, second]
+        self.admin = httpx.Client(
+            base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}, timeout=10
+        )
+        self.key = {"x-api-key": stack.secrets.publishable}
+
+    def reset(self) -> None:
+        """Nothing is killed, and everything is shown."""
+        for kill in self.admin.get("/kills").json()["kills"]:
+            assert self.admin.delete(f"/kills/{kill['kind']}/{kill['key']}").status_code == 204
+        slot = {"title": "a", "default": words("default")}
+        self.save("slots", SLOTS, slot)
+        for n, key in enumerate(("first", "second")):
+            body = {"title": key, "status": "live", "slots": [SLOTS], "content": words(key), "priority": n}
+            self.save("blocks", key, body)
+        action = {"type": "percent", "value": 10}
+        body = {"name": "ten", "status": "live", "label": "ten", "all_groups": True, "action": action}
+        self.save("cart-rules", "ten", body)
+        until(lambda: all(self.sees(door) == (["first"], ["ten"]) for door in self.doors))
+
+    def save(self, noun: str, key: str, body: dict[str, Any]) -> None:
+        found = self.admin.get(f"/{noun}/{key}")
+        if found.status_code == 404:
+            answer = self.admin.post(f"/{noun}", json={"key": key, **body})
+        else:
+            answer = self.admin.put(f"/{noun}/{key}", json=body, headers={"if-match": found.headers["etag"]})
+        assert answer.status_code in (200, 201), answer.text
+
+    def sees(self, door: str) -> tuple[list[str], list[str]]:
+        """(blocks, messages) for a stranger."""
+        said = httpx.get(f"{door}/v1/decisions?slots={SLOTS}", headers=self.key, timeout=10).json()
+        return [b["key"] for b in said["slots"][SLOTS]["blocks"]], [m["label"] for m in said["messages"]]
+
+    def kept(self) -> None:
+        """The edge has a copy to give."""
+        url = f"{self.doors[0]}/v1/decisions?slots={SLOTS}"
+        until(lambda: "hit" in httpx.get(url, headers=self.key).headers["cache-status"])
+
+    def kill(self, kind: str, key: str) -> dict[str, Any]:
+        answer = self.admin.post("/kills", json={"kind": kind, "key": key})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def cart(self, door: str) -> int:
+        body = {"lines": [{"id": "1", "price": 1000}]}
+        answer = httpx.post(f"{door}/v1/cart", json=body, headers={"x-api-key": self.stack.secrets.secret}, timeout=10)
+        return int(answer.json()["discount"])
+
+    @contextmanager
+    def stopped(self, *services: str) -> Iterator[None]:
+        """Processes that do not answer, and do not refuse either."""
+        for name in services:
+            self.stack.children[name].popen.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        try:
+            yield
+        finally:
+            for name in services:
+                self.stack.children[name].popen.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def world(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Shop]:
+    need(varnish_server.available())
+    home = state / "kill"
+    home.mkdir()
+    edge = Varnish(home, Secrets.of(home).edge_keys())
+    edge.start()
+    with services("kill", edges=(edge.url,), extra={"gateway": {"BUDGET_MS": "2000"}}) as stack:
+        edge.use(stack.address)
+        port = free_port()
+        env = {**stack.env("gateway"), "GATEWAY_PORT": str(port)}
+        second = Child("gateway", [sys.executable, "-m", "gateway"], stack.state / "second.log", env=env)
+        second.start()
+        second.wait_ready(port, seconds=60)
+        yield Shop(stack, edge, f"http://127.0.0.1:{port}")
+        second.stop()
+    edge.stop()
+
+
+@pytest.fixture
+def shop(world: Shop) -> Shop:
+    world.reset()
+    world.kept()
+    return world
+
+
+DONE = {"done": True, "missing": {"gateways": [], "edges": []}}
+
+
+class TestKill:
+    def test_a_block_is_gone_everywhere_when_it_says_so_and_who_is_behind_it_is_shown(self, shop: Shop) -> None:
+        assert shop.kill("block", "first") == {"kind": "block", "key": "first", "owner": "disabled", **DONE}
+        assert [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3
+        assert [k["key"] for k in shop.admin.get("/kills").json()["kills"]] == ["first"]
+
+    def test_a_slot_shows_nothing_until_it_is_lifted(self, shop: Shop) -> None:
+        assert shop.kill("slot", SLOTS) == {"kind": "slot", "key": SLOTS, "owner": "none", **DONE}
+        assert [shop.sees(door)[0] for door in shop.doors] == [[]] * 3
+        assert shop.admin.delete(f"/kills/slot/{SLOTS}").status_code == 204
+        until(lambda: [shop.sees(door)[0] for door in shop.doors] == [["first"]] * 3)
+        assert shop.admin.delete(f"/kills/slot/{SLOTS}").status_code == 404
+
+    def test_a_rule_has_no_message_and_gives_nothing(self, shop: Shop) -> None:
+        assert [shop.cart(door) for door in shop.doors[1:]] == [100, 100]
+        assert shop.kill("rule", "ten") == {"kind": "rule", "key": "ten", "owner": "disabled", **DONE}
+        assert [shop.sees(door)[1] for door in shop.doors] == [[]] * 3
+        assert [shop.cart(door) for door in shop.doors[1:]] == [0, 0]
+
+    @pytest.mark.parametrize("kind", ["block", "rule"])
+    def test_whoever_owns_it_may_be_stalled(self, shop: Shop, kind: str) -> None:
+        owner, key = {"block": ("content_svc", "first"), "rule": ("promo_svc", "ten")}[kind]
+        with shop.stopped(owner):
+            began = time.monotonic()
+            said = shop.kill(kind, key)
+            assert (said["owner"], said["missing"]) == ("away", DONE["missing"])
+            for door in shop.doors:
+                blocks, messages = shop.sees(door)
+                assert key not in [*blocks, *messages]
+            assert kind == "block" or shop.cart(shop.doors[1]) == 0
+            assert time.monotonic() - began < 30, "nobody waits for who does not answer"
+        until(lambda: shop.sees(shop.doors[0])[0] == (["second"] if kind == "block" else ["first"]))
+
+    def test_a_service_that_does_not_know_of_it_brings_nothing_back(self, shop: Shop) -> None:
+        shop.kill("block", "first")
+        body = {"title": "first", "status": "live", "slots": [SLOTS], "content": words("first"), "priority": 0}
+        shop.save("blocks", "first", body)
+        shop.save("slots", SLOTS, {"title": "b", "default": words("default")})
+        time.sleep(1)
+        assert [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3
+
+    def test_redis_may_be_stalled(self, shop: Shop) -> None:
+        store = redis.Redis.from_url(shop.stack.redis)
+        store.execute_command("CLIENT", "PAUSE", "6000", "ALL")
+        said = shop.kill("block", "first")
+        assert (said["owner"], said["done"]) == ("disabled", False)
+        until(lambda: [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3, seconds=2)
+
+    def test_a_redis_that_forgot_is_told_again(self, shop: Shop) -> None:
+        shop.kill("slot", SLOTS)
+        redis.Redis.from_url(shop.stack.redis).flushall()
+        until(lambda: [k["key"] for k in shop.admin.get("/kills").json()["kills"]] == [SLOTS])
+        assert [shop.sees(door)[0] for door in shop.doors] == [[]] * 3
+
+    @pytest.mark.parametrize(
+        ("body", "pointer"),
+        [
+            ({"kind": "segment", "key": "a"}, "/kind"), ({"kind": "block"}, "/key"), ({"kind": "block", "key": "A b"}, "/key"),
+            ({"kind": "block", "key": "a\n"}, "/key"), ({"kind": "block", "key": "a", "x": 1}, "/x"),
+        ],
+    )  # fmt: skip
+    def test_what_is_no_kill_is_pointed_at(self, world: Shop, body: dict[str, Any], pointer: str) -> None:
+        answer = world.admin.post("/kills", json=body)
+        assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (422, [pointer])
+        refused = httpx.post(f"{world.stack.url}/admin/v1/kills", json=body, headers=world.key)
+        assert refused.status_code in (401, 403)
