@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ import pytest
 from content_svc.domain import select as selection
 from content_svc.domain.probe import prove_block, prove_slot, visitors
 from content_svc.domain.read import block_of, slot_of
+from content_svc.domain.select import Visitor
 from content_svc.schemas import DynamicBlock, NewDynamicBlock, SlotBody
 from content_svc.snapshot import BROKEN
 from structlog.testing import capture_logs
@@ -193,6 +195,17 @@ class TestProbes:
             "in-excluded-segment",
             "other-group",
         }
+
+    def test_who_is_not_known_to_be_out_is_not_shown_what_is_for_those_outside(self) -> None:
+        block = block_of("b", {**STORED, "audience": {"any_of": [], "all_of": [], "none_of": ["staff"], "groups": []}})
+        asked = Visitor("main", frozenset(), "guest", "*", T)
+        for visitor, reason in (
+            (asked, None),
+            (replace(asked, unknown=frozenset({"vip"})), None),
+            (replace(asked, unknown=frozenset({"staff"})), "segment-unknown"),
+            (replace(asked, killed=frozenset("b")), "killed"),
+        ):
+            assert selection.refusal(block, visitor) == reason
 
     def test_what_is_sound_is_shown_to_somebody(self) -> None:
         prove_block("b", STORED)

@@ -10,13 +10,14 @@ from gateway.domain.signing import Ring
 from gateway.flows.decide import Decider, decided, look_up
 from gateway.hot import Rings
 
+DEFAULT = [{"key": "top:default", "content": "default"}]  # what the slot `top` shows of which nothing else is known
 RING = Ring("1:" + "s" * 32)
 RINGS = Rings(RING, RING, RING, b"front")
 
 
 def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:
     """What content-svc says of a slot for everybody."""
-    common = {"websites": [], "segments": [], "groups": []}
+    common = {"websites": [], "segments": [], "groups": [], "default": {"*": "default"}}
     return {**common, "boundaries": list(boundaries), "locales": ["*", *locales]}
 
 

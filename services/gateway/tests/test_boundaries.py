@@ -17,7 +17,7 @@ from gateway.flows.cart import _asked
 from gateway.flows.decide import Decider
 from gateway.hot import Hot
 from gateway.knowledge import Knowledge
-from rigged import RINGS, release, slot, stranger_asks
+from rigged import DEFAULT, RINGS, release, slot, stranger_asks
 
 START, MINUTE = 1_800_000_000_000, 60_000
 
@@ -67,7 +67,7 @@ class TestEnds:
         shop.clock.set(START + 10 * MINUTE - 1)
         assert await shop.see() == (["sale"], 0, True)
         shop.clock.set(START + 10 * MINUTE)
-        assert (await shop.see())[0::2] == ([], True)
+        assert (await shop.see())[0::2] == (DEFAULT, True)
         shop.away = False
         shop.clock.advance(6_000)
         assert (await shop.see())[0::2] == ([], False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conditions.context import Context
-from gateway.domain.targeting import definitions_of, late_bits
+from gateway.domain.targeting import Late, definitions_of, late_bits, standing
 
 
 def segment(number: int, region: str, **more: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ class TestLate:
     def test_a_segment_of_a_newer_version_is_left_out_by_name(self) -> None:
         found = definitions_of(release(segment(1, "BY"), segment(2, "BY", residual={"moon": "full"}), segment(3, "HH")))
         assert (found.unreadable, sorted(found.segments)) == (["s2"], ["s1", "s3"])
-        assert late_bits(found, found.segments.values(), 0, {"region": "BY"}, 0) == 0b10
+        assert late_bits(found, found.segments.values(), 0, {"region": "BY"}, 0) == (0b10, 0)
 
     def test_one_that_raises_holds_for_nobody_and_the_others_as_they_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         bind = Context.bind
@@ -34,4 +34,22 @@ class TestLate:
 
         monkeypatch.setattr(Context, "bind", broken)
         found = definitions_of(release(segment(1, "BY"), segment(2, "boom"), segment(3, "HH")))
-        assert late_bits(found, found.segments.values(), 0, {"region": "HH"}, 0) == 0b1000
+        assert late_bits(found, found.segments.values(), 0, {"region": "HH"}, 0) == (0b1000, 0b100)
+
+
+class TestStanding:
+    @pytest.mark.parametrize("degraded", [False, True])
+    def test_of_whom_nothing_can_be_read_nobody_says_what_takes_their_document(self, degraded: bool) -> None:
+        segments = [
+            {**segment(1, "BY"), "atom": 0, "residual": None}, segment(2, "BY"),
+            segment(3, "BY", residual={"all": [{"atom": 0}, {"context": "region", "op": "eq", "value": "BY"}]}),
+        ]  # fmt: skip
+        found = definitions_of(release(*segments))
+        refs = list(found.segments.values())
+        assert [r.personal for r in refs] == [True, False, True]
+        said = standing(refs, ["gone"], 1, late_bits(found, refs, 1, {"region": "BY"}, 0), degraded=degraded)
+        assert said == ((["s2"], ["gone", "s1", "s3"]) if degraded else (["s1", "s2", "s3"], ["gone"]))
+
+    def test_what_raises_is_neither_in_nor_out(self) -> None:
+        refs = list(definitions_of(release(segment(1, "BY"), segment(2, "HH"))).segments.values())
+        assert standing(refs, (), 0, Late(0b10, 0b100), degraded=False) == (["s1"], ["s2"])

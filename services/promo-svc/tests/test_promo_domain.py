@@ -6,6 +6,8 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from promo_svc.domain.cart import Line, Request
@@ -109,3 +111,17 @@ class TestInvariants:
 
     def test_half_goes_up(self) -> None:
         assert [half_up(Fraction(n, 2)) for n in (1, 3, 4)] == [1, 2, 2]
+
+
+class TestUnknown:
+    @pytest.mark.parametrize(
+        ("unknown", "killed", "discount"),
+        [("", "", 100), ("vip", "", 100), ("staff", "", 0), ("", "r0", 0), ("", "r1", 100)],
+    )
+    def test_who_is_not_known_to_be_out_gets_nothing_that_is_for_those_outside_and_nobody_what_is_killed(
+        self, unknown: str, killed: str, discount: int
+    ) -> None:
+        action = {"type": "percent", "value": "10"}
+        ruleset = rules({"action": action, "segments": {"any_of": [], "all_of": [], "none_of": ["staff"]}})
+        names = {"unknown": frozenset([unknown] if unknown else []), "killed": frozenset([killed] if killed else [])}
+        assert evaluate(ruleset, msgspec.structs.replace(cart((1000, 1)), **names))["discount"] == discount

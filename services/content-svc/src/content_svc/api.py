@@ -135,8 +135,9 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
         return _nothing(deps)
     slots = [published.slots[key] for key in body.slots if key in published.slots]
     visitor = Visitor(
-        body.website, frozenset(body.segments), body.group, body.locale, body.at_ms, frozenset(body.killed)
-    )
+        body.website, frozenset(body.segments), body.group, body.locale, body.at_ms,
+        killed=frozenset(body.killed), unknown=frozenset(body.unknown),
+    )  # fmt: skip
     coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
     answer = {
         "version": published.version,
@@ -167,7 +168,7 @@ def _nothing(deps: Deps) -> dict[str, Any]:
 
 @router.get("/targeting")
 async def get_targeting(deps: DepsDep) -> dict[str, Any]:
-    """Per slot, what its answers depend on; and what the latest versions changed."""
+    """Per slot, what its answers depend on, and its default; and what the latest versions changed."""
     published = deps.snapshot.value
     slots = {
         s.key: {
@@ -176,6 +177,7 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
             "groups": sorted({group for b in s.blocks for group in b.groups}),
             "locales": sorted({*s.default, *(locale for b in s.blocks for locale in b.content)}),
             "boundaries": boundaries(s),
+            "default": s.default,
             "tags": tags_of([s]),
         }
         for s in published.slots.values()

@@ -214,6 +214,7 @@ class Selection(Strict):
     website: Name
     slots: Annotated[list[Name], Field(min_length=1, max_length=20)]
     segments: list[Name] = []
+    unknown: list[Name] = []
     group: Text = "guest"
     locale: Name = "*"
     at_ms: Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]

@@ -45,7 +45,8 @@ def _role(name: str) -> Any:
     return Depends(check)
 
 
-Viewer, Marketer = Annotated[ApiKey, _role("viewer")], Annotated[ApiKey, _role("marketer")]
+Viewer = Annotated[ApiKey, _role("viewer")]
+Marketer = Annotated[ApiKey, _role("marketer")]
 
 
 class Kill(BaseModel):

@@ -147,7 +147,10 @@ async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[
 
 @router.post("/v1/cart", openapi_extra=CART)
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
-    """Lines with discounts, hints and the trace, for the verified identity; and the slots asked for along with it."""
+    """Lines with discounts and hints, for the verified identity, and the slots asked for along with it.
+
+    Whoever asks with a secret key is told the trace too: per rule why it does nothing.
+    """
     facts, page = deps.hot.request(request.scope, headers_of(request.scope))
     who = identity(request, deps)
     found = await price_cart(deps, key, await _object_of(request), identity=who, facts=facts, page=page)

@@ -107,8 +107,9 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
     if published is None:
         return _nothing(deps)
     asked = cart.Request(
-        body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments), killed=frozenset(body.killed)
-    )
+        body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments),
+        unknown=frozenset(body.unknown), killed=frozenset(body.killed),
+    )  # fmt: skip
     bounds = [b for r in published.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
     return {
         "version": published.version,
@@ -138,7 +139,7 @@ def _nothing(deps: Deps) -> dict[str, Any]:
 
 @router.get("/targeting")
 async def get_targeting(deps: DepsDep) -> dict[str, Any]:
-    """Per rule that can show a message, what that depends on; and what the latest versions changed."""
+    """Per rule that can show a message, what that depends on; the segments any rule names; what the latest versions changed."""
     published = deps.snapshot.value
     rules = [
         {
@@ -150,7 +151,8 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
         for r in published.rules.rules
         if not r.coupon
     ]
-    return {"version": published.version, "rules": rules, "changes": published.changes}
+    named = sorted({key for r in published.rules.rules for key in r.any_of | r.all_of | r.none_of})
+    return {"version": published.version, "rules": rules, "segments": named, "changes": published.changes}
 
 
 @router.get("/head")

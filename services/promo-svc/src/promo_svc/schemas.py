@@ -151,6 +151,7 @@ class MessagesRequest(Strict):
 
     website: Text
     segments: list[Text] = []
+    unknown: list[Text] = []
     group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
     at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
     version: Version = None

@@ -48,7 +48,8 @@ class Slot:
 class Visitor:
     """Whom to select for: the segments (keys) and the group, on a website, in a locale, at an instant (epoch ms).
 
-    `killed`: blocks (keys) that nobody is shown, whatever is published.
+    `killed`: blocks (keys) that nobody is shown, whatever is published. `unknown`: segments of which nobody can say whether they
+    are in: who must not be in one is not known to be out.
     """
 
     website: str
@@ -57,6 +58,7 @@ class Visitor:
     locale: str
     at_ms: int
     killed: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
 
 def localized(content: Mapping[str, Any], locale: str) -> Any:
@@ -77,6 +79,7 @@ def refusal(block: Block, visitor: Visitor) -> str | None:
         ("not-in-segment", bool(block.any_of) and not block.any_of & visitor.segments),
         ("not-in-segment", not block.all_of <= visitor.segments),
         ("in-excluded-segment", bool(block.none_of & visitor.segments)),
+        ("segment-unknown", bool(block.none_of & visitor.unknown)),
         ("other-group", bool(block.groups) and visitor.group not in block.groups),
         ("no-content", localized(block.content, visitor.locale) is None),
     )

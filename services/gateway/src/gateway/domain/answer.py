@@ -57,12 +57,29 @@ def share_seconds(coming: int | None, now_ms: int, *, most_s: int) -> tuple[int,
 
 
 def merge(
-    plan: Plan, content: Mapping[str, Any], promo: Mapping[str, Any], *, degraded: Sequence[str]
+    plan: Plan,
+    content: Mapping[str, Any],
+    promo: Mapping[str, Any],
+    *,
+    known: Mapping[str, Any],
+    degraded: Sequence[str],
 ) -> dict[str, Any]:
-    """The public answer: per slot the blocks, the promotion messages, and what is degraded, if anything."""
-    slots = {key: content["slots"].get(key, NOWHERE) for key in plan.slots}
+    """The public answer: per slot the blocks, the promotion messages, and what is degraded, if anything.
+
+    `known` are the slots as content-svc described them: what it does not say now shows its default.
+    """
+    slots = {key: content["slots"].get(key) or default(key, known.get(key), plan) for key in plan.slots}
     body = {"slots": slots, "messages": promo["messages"]}
     return {**body, "degraded": list(degraded)} if degraded else body
+
+
+def default(key: str, slot: Mapping[str, Any] | None, plan: Plan) -> dict[str, Any]:
+    """What a slot shows of which nothing else is known, as content-svc would say it."""
+    if slot is None or (slot["websites"] and plan.website not in slot["websites"]):
+        return NOWHERE
+    names = (plan.locale, plan.locale.split("-")[0], "*")
+    content = next((slot["default"][name] for name in names if name in slot["default"]), None)
+    return {"fallback": True, "blocks": [{"key": f"{key}:default", "content": content}]}
 
 
 def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms: int, most_s: int) -> Answer:

@@ -29,14 +29,14 @@ def of_content(said: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:
     """What content-svc says, without what is killed: it may be slow to know, or not know at all."""
     if not kills:
         return said
-    return {**said, "slots": {key: _slot(key, slot, kills) for key, slot in said["slots"].items()}}
+    slots = {key: kept for key, slot in said["slots"].items() if (kept := _slot(slot, kills)) is not None}
+    return {**said, "slots": slots | dict.fromkeys(keys(kills, "slot"), EMPTY)}
 
 
-def _slot(key: str, slot: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:
-    if f"slot:{key}" in kills:
-        return EMPTY
+def _slot(slot: Mapping[str, Any], kills: Kills) -> Mapping[str, Any] | None:
+    """None when nothing is left of it: then it shows its default."""
     blocks = [block for block in slot["blocks"] if f"block:{block['key']}" not in kills]
-    return slot if len(blocks) == len(slot["blocks"]) else {**slot, "blocks": blocks} if blocks else EMPTY
+    return {**slot, "blocks": blocks} if blocks or not slot["blocks"] else None
 
 
 def of_promotions(said: Mapping[str, Any], kills: Kills) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from conditions import Invalid, Node, Vocabulary, compile_set, holds, leaves, parse
@@ -45,7 +45,8 @@ class Facts:
 class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
 
-    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour.
+    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `personal`:
+    whether it takes the person's document to say.
     """
 
     id: int
@@ -54,6 +55,7 @@ class SegmentRef:
     atom: int | None
     depends_on: tuple[Dimension, ...]
     by_the_hour: bool = False
+    personal: bool = True
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ class Definitions:
     """Segments of one release. `decide` gives the bits (by segment id) of those that need the request.
 
     `empty`, `empty_customer`: the bits of a visitor, and of a customer, of whom nothing is known.
-    `unreadable`: keys of those this version of the gateway cannot read. They are nobody's, and stop no other.
+    `unreadable`: keys of those this version of the gateway cannot read. Of them nobody is known to be in or out.
     """
 
     version: int
@@ -74,9 +76,13 @@ class Definitions:
     unreadable: list[str] = field(default_factory=list)
 
     def of(self, website: str, keys: Iterable[str]) -> list[SegmentRef]:
-        """The segments of these keys. Those of other websites, and unknown ones, are nobody's."""
+        """The segments of these keys. Those of other websites are nobody's."""
         refs = (self.segments[key] for key in sorted(set(keys)) if key in self.segments)
         return [ref for ref in refs if not ref.websites or website in ref.websites]
+
+    def undefined(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Those of these keys that nothing is known of."""
+        return tuple(sorted(set(keys) - self.segments.keys()))
 
 
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
@@ -86,19 +92,21 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     for s in raw["segments"]:
         try:
             if s["residual"] is None:
-                found, by_the_hour = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)]), False
+                found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
+                by_the_hour, personal = False, True
             else:
                 tree = parse(s["residual"], VOCABULARY)
-                found, by_the_hour = _asked(tree, empty)
+                found, by_the_hour, personal = _asked(tree, empty)
                 late.append((s["id"], tree))
-            refs[s["key"]] = SegmentRef(s["id"], s["key"], tuple(s["websites"]), s["atom"], found, by_the_hour)
+            websites = tuple(s["websites"])
+            refs[s["key"]] = SegmentRef(s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal)
         except (Invalid, ValueError):
             unreadable.append(s["key"])
     return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
-def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool]:
-    """What a tree over atoms and context depends on, and whether the hour is part of it."""
+def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool, bool]:
+    """What a tree over atoms and context depends on, whether the hour is part of it, and whether a person's atoms are."""
     found: list[Dimension] = []
     names: set[str] = set()
     for leaf in leaves(tree):
@@ -106,8 +114,26 @@ def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool]:
             found.append(dimensions.member(f"a{leaf.params}", leaf.params, empty))
         else:
             names.add(leaf.params[0])
+    personal = bool(found)
     found += [d for d in map(dimensions.asked, sorted(names)) if d is not None]
-    return dimensions.ordered(found), not names.isdisjoint(CLOCK)
+    return dimensions.ordered(found), not names.isdisjoint(CLOCK), personal
+
+
+class Late(NamedTuple):
+    """Bits, by segment id, of request-dependent segments: that hold, and of which nobody can say, because they raise."""
+
+    held: int
+    unknown: int = 0
+
+
+NONE_LATE = Late(0)
+
+
+class Standing(NamedTuple):
+    """Keys of the segments a person is in, and of those of which nobody can say: neither in nor out."""
+
+    inside: list[str]
+    unknown: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +141,8 @@ class Plan:
     """How one kind of request (website, slots, locale) is answered, and what that depends on.
 
     `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`. `unknown` are
-    slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `release` is the one
-    of the gateway's knowledge it was made from.
+    slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `undefined` are segments
+    that are named and not defined. `release` is the one of the gateway's knowledge it was made from.
     """
 
     website: str
@@ -131,6 +157,7 @@ class Plan:
     boundaries: tuple[int, ...]
     by_the_hour: bool
     unknown: tuple[str, ...] = ()
+    undefined: tuple[str, ...] = ()
     release: int = 0
 
     @property
@@ -151,7 +178,8 @@ def plan(
 ) -> Plan:  # fmt: skip
     """Look up once what a kind of request depends on."""
     parts = [content["slots"][s] for s in slots] + of_website(promo["rules"], website)
-    refs = definitions.of(website, (key for part in parts for key in part["segments"]))
+    named = {key for part in parts for key in part["segments"]}
+    refs = definitions.of(website, named)
     durable, late = tuple(r for r in refs if r.atom is not None), tuple(r for r in refs if r.atom is None)
     groups = dimensions.ordered(dimensions.group(name) for part in parts for name in part["groups"])
     everything = dimensions.ordered([*groups, *(d for ref in refs for d in ref.depends_on)])
@@ -167,6 +195,7 @@ def plan(
         late=late,
         boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
         by_the_hour=any(ref.by_the_hour for ref in late),
+        undefined=definitions.undefined(named),
         release=release,
     )
 
@@ -215,28 +244,38 @@ def next_flip(person: Person, now_ms: int) -> int | None:
 
 def late_bits(
     definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
-) -> int:
-    """Bits, by segment id, of the request-dependent segments among `refs` that hold. One that raises holds for nobody."""
+) -> Late:
+    """The request-dependent segments among `refs` that hold for a request."""
     wanted = sum(1 << r.id for r in refs)
     if not wanted:
-        return 0
+        return NONE_LATE
     facts = Facts(atoms, context)
     try:
-        return definitions.decide(facts, now_ms)[0] & wanted
+        return Late(definitions.decide(facts, now_ms)[0] & wanted)
     except Exception:
-        return sum(1 << bit for bit, node in definitions.late if wanted >> bit & 1 and _holds(node, facts, now_ms))
+        judged = [(bit, _holds(node, facts, now_ms)) for bit, node in definitions.late if wanted >> bit & 1]
+        held, unknown = (sum(1 << bit for bit, holds in judged if holds is said) for said in (True, None))
+        return Late(held, unknown)
 
 
-def _holds(node: Node, facts: Facts, now_ms: int) -> bool:
+def _holds(node: Node, facts: Facts, now_ms: int) -> bool | None:
     try:
         return holds(node, facts, now_ms)
     except Exception:
-        return False
+        return None
 
 
-def members(refs: Iterable[SegmentRef], atoms: int, late: int) -> list[SegmentRef]:
-    """The segments a person is in, of those listed."""
-    return [r for r in refs if (late >> r.id if r.atom is None else atoms >> r.atom) & 1]
+def standing(
+    refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, late: Late, *, degraded: bool
+) -> Standing:
+    """Where a person stands with segments. `degraded`: the person's document could not be had."""
+    inside, unknown = [], set(undefined)
+    for r in refs:
+        if (late.unknown >> r.id & 1 if r.atom is None else False) or (degraded and r.personal):
+            unknown.add(r.key)
+        elif (late.held >> r.id if r.atom is None else atoms >> r.atom) & 1:
+            inside.append(r.key)
+    return Standing(inside, sorted(unknown))
 
 
 def are_slots(named: Any) -> bool:

@@ -43,9 +43,10 @@ async def price_cart(
     definitions = release.definitions
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
-    segments = [r.key for r in targeting.members(refs, who.atoms, late)]
+    undefined = definitions.undefined(release.promo.get("segments", ()))
+    standing = targeting.standing(refs, undefined, who.atoms, late, degraded=who.degraded)
     asked = {name: body[name] for name in cart.FIELDS if name in body}
-    asked |= {"website": key.website, "group": who.group, "segments": segments, "at_ms": now_ms}
+    asked |= {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     asked["membership_version"] = definitions.version
     asked["killed"] = kills.keys(deps.decider.knowledge.kills, "rule")
     found = await _evaluated(deps, asked)
@@ -59,6 +60,8 @@ async def price_cart(
         said = _decode(answer.body)
         found["slots"] = said["slots"]
         degraded += [part for part in said.get("degraded", ()) if part not in degraded]
+    if key.kind != "secret":  # it names rules that are over, not begun, or for others
+        del found["trace"]
     return {"degraded": degraded, **found} if degraded else found
 
 

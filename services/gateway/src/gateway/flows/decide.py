@@ -23,7 +23,7 @@ from gateway.domain.answer import Answer, decode, encode, finish, merge, with_un
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.kept import Kept
 from gateway.domain.release import Release
-from gateway.domain.targeting import Person, Plan, SegmentRef
+from gateway.domain.targeting import NONE_LATE, Late, Person, Plan, SegmentRef, Standing
 from gateway.knowledge import Knowledge
 from gateway.telemetry import DECISIONS, DEGRADED
 from gateway.upstreams import CONTENT, PROMO, Coalescer
@@ -62,6 +62,11 @@ class Known(NamedTuple):
     degraded: bool = False
     until: int | None = None
     consent: bool = True
+
+    def asked(self, standing: Standing) -> dict[str, Any]:
+        """What services are told of them."""
+        group = "" if self.degraded else self.group  # nobody's
+        return {"segments": standing.inside, "unknown": standing.unknown, "group": group}
 
     def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
         """With what is known of a request."""
@@ -115,7 +120,7 @@ async def decided(
 
 async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
     """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
-    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else 0
+    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
     groups = tuple([d.read(seen) for d in plan.groups])
     key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
     answer = release.answers.get(key)
@@ -139,17 +144,18 @@ def context_of(decider: Decider, seen: Seen, locale: str, now_ms: int) -> dict[s
 
 def late_bits(
     decider: Decider, release: Release, refs: Iterable[SegmentRef], seen: Seen, locale: str, now_ms: int
-) -> int:
-    """Which of the request-dependent segments hold for a request, by segment id."""
+) -> Late:
+    """Which of the request-dependent segments hold for a request."""
     context = context_of(decider, seen, locale, now_ms)
     return targeting.late_bits(release.definitions, refs, seen.atoms, context, now_ms)
 
 
-async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: int, key: Any) -> Answer:
+async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: Late, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
     now_ms, loaded, killed = decider.clock.now_ms(), decider.knowledge.loaded, decider.knowledge.kills
-    segments = [r.key for r in targeting.members((*plan.durable, *plan.late), who.atoms, late)]
-    common = {"website": plan.website, "segments": segments, "group": who.group, "at_ms": now_ms}
+    refs = (*plan.durable, *plan.late)
+    standing = targeting.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
     degraded = ["audience"] if who.degraded else []
@@ -166,7 +172,7 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
     for part in degraded:
         DEGRADED.labels(part=part).inc()
     tags = [*blocks["tags"], *messages["tags"]]
-    merged = merge(plan, blocks, messages, degraded=degraded)
+    merged = merge(plan, blocks, messages, known=release.content["slots"], degraded=degraded)
     answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
     if any(part.gone for part in parts):
         return replace(answer, stopgap=True)

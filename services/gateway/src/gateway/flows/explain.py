@@ -44,8 +44,8 @@ async def explain(
     named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
     late = targeting.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
-    inside = [r.key for r in targeting.members(refs, who.atoms, late)]
-    common = {"website": key.website, "segments": inside, "group": who.group, "at_ms": now_ms}
+    standing = targeting.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    common = {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
@@ -65,7 +65,8 @@ async def explain(
         "profile": profile,
         "consent": who.consent,
         "group": who.group,
-        "segments": inside,
+        "segments": standing.inside,
+        "unknown": standing.unknown,
         "next_change_at": who.until,
         "why": {r.key: answer.json() for r, answer in zip(refs, reasons, strict=True)},
         "slots": blocks["explain"],

@@ -54,7 +54,8 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cart and who asks. `segments` are keys, `group` is guest for visitors, `at_ms` the instant that counts.
 
-    `killed`: rules (keys) that nobody is given, whatever is published.
+    `killed`: rules (keys) that nobody is given, whatever is published. `unknown`: segments of which nobody can say whether they
+    are in: who must not be in one is not known to be out.
     """
 
     website: Text
@@ -63,6 +64,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "EUR"
     group: Annotated[str, Meta(max_length=MOST_GROUP)] = "guest"
     segments: frozenset[Text] = frozenset()
+    unknown: frozenset[Text] = frozenset()
     coupons: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TYPED)], ...], Meta(max_length=MOST_ITEMS)] = ()
     shipping: Amount = 0
     membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0

@@ -83,6 +83,7 @@ def out_of_scope(rule: Rule, request: Request, codes: Collection[str]) -> str | 
         ("not-in-segment", bool(rule.any_of) and not rule.any_of & request.segments),
         ("not-in-segment", not rule.all_of <= request.segments),
         ("in-excluded-segment", bool(rule.none_of & request.segments)),
+        ("segment-unknown", bool(rule.none_of & request.unknown)),
         ("coupon-not-given", bool(rule.coupon) and rule.coupon not in codes),
     )
     return next((slug for slug, fails in tests if fails), None)
