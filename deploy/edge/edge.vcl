@@ -69,6 +69,7 @@ sub facts {  # what is known of where and with what: by a front that has the key
         unset req.http.X-Fact-Region;
         unset req.http.X-Fact-City;
         unset req.http.X-Fact-Device;
+        set req.http.X-Fact-Address = client.ip;
     }
     unset req.http.X-Front-Key;
     if (req.http.X-Fact-Country !~ "^[A-Za-z]{2}$") { unset req.http.X-Fact-Country; }

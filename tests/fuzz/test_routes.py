@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
+UNLIMITED = {f"{who}_PER_MINUTE": "1000000000" for who in ("PERSON", "BLOCK", "KEY")}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 DOCUMENT = json.loads((Path(__file__).parents[2] / "docs" / "api" / "openapi.json").read_text())
 CONTENT = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "x"}}]}}
@@ -134,7 +135,7 @@ def hostile(n: int) -> list[Ask]:
 @pytest.fixture(scope="module")
 def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
     # A busy machine must not turn answers into degraded ones; a loop that stands still for long does.
-    with services("fuzz", extra={"gateway": {"EVENTS_PER_MINUTE": "1000000", "BUDGET_MS": "5000"}}) as stack:
+    with services("fuzz", extra={"gateway": {**UNLIMITED, "BUDGET_MS": "5000"}}) as stack:
         yield from published(stack)
 
 

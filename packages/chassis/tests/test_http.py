@@ -10,10 +10,10 @@ import httpx
 import pytest
 from chassis.db import PASSING
 from chassis.health import Health
-from chassis.http import STORABLE, Limits, service_app
+from chassis.http import STORABLE, Limits, require_json, service_app
 from chassis.problems import Problem
 from chassis.telemetry import HTTP_SECONDS
-from fastapi import Header, Request
+from fastapi import Depends, Header, Request
 from structlog.testing import capture_logs
 
 
@@ -38,6 +38,38 @@ def app() -> Any:
 @pytest.fixture
 def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://t")
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("said", "status"),
+        [
+            (None, 200), ("application/json", 200), ("Application/JSON; charset=utf-8", 200),
+            ("application/cloudevents+json", 200), ("text/plain", 415),
+            ("application/x-www-form-urlencoded", 415), ("application/jsonx", 415), ("", 415),
+        ],
+    )  # fmt: skip
+    async def test_a_body_that_says_to_be_something_else_is_not_read(self, said: str | None, status: int) -> None:
+        made = service_app("t", pings={}, health=Health())
+
+        @made.post("/", dependencies=[Depends(require_json)])
+        async def taken(request: Request) -> int:
+            return len(await request.body())
+
+        transport = httpx.ASGITransport(made)
+        headers = {} if said is None else {"content-type": said}
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            answer = await client.post("/", content=b"{}", headers=headers)
+        assert (answer.status_code, "json" in answer.headers.get("accept", "")) == (status, status == 415)
+
+    async def test_a_method_that_is_not_there_names_those_that_are_and_nothing_is_kept_that_nobody_thought_of(
+        self,
+    ) -> None:
+        transport = httpx.ASGITransport(Limits(app(), service="t"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+            refused, plain = await client.get("/raw"), await client.post("/raw", content=b"a")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        assert (plain.status_code, plain.headers["cache-control"]) == (200, "no-store")
 
 
 class TestPassing:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from chassis.clock import ManualClock
 from chassis.problems import Problem
+from gateway.domain.answer import is_known
 from gateway.domain.kept import Kept
 from gateway.flows import decide as flow
 from gateway.flows.cart import _asked
@@ -46,6 +47,17 @@ class Shop:
         body, cache = flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
         fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
         return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body
+
+
+@pytest.mark.parametrize(
+    ("named", "known"),
+    [
+        (b'"a"', True), (b'W/"a"', True), (b'"b", "a"', True), (b'W/"b",W/"a" ', True), (b"*", True),
+        (b'"b"', False), (b'"a', False), (b"a", False), (b"", False), (b'"ab"', False),
+    ],
+)  # fmt: skip
+def test_what_a_cache_has_is_known_however_it_says_so(named: bytes, known: bool) -> None:
+    assert is_known(b'"a"', named) is known
 
 
 class TestEnds:

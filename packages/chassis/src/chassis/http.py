@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
 IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
+JSON_TYPE = re.compile(r"application/([a-z0-9.-]+\+)?json *(;.*)?", re.IGNORECASE)
 
 
 def service_app(
@@ -89,6 +91,13 @@ def read_json(body: bytes, *, nul: bool = False) -> Any:
     return value
 
 
+def require_json(request: Request) -> None:
+    """A dependency of routes that read JSON. Raises Problem 415 for a body that says to be something else."""
+    said = request.headers.get("content-type")
+    if said is not None and not JSON_TYPE.fullmatch(said):
+        raise Problem("unsupported-media-type", 415, "The body must be JSON", headers={"accept": "application/json"})
+
+
 async def storable(request: Request) -> None:
     """A dependency of routes that store what they are given. Raises Problem 400, 422 as `read_json` does."""
     body = await request.body()
@@ -152,6 +161,10 @@ class Limits:
                 return  # the framework's own words for a body that did not arrive; ours follow
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
+                if all(
+                    name != b"cache-control" for name, _ in message["headers"]
+                ):  # what nobody thought of is nobody's to keep
+                    message = {**message, "headers": [*message["headers"], (b"cache-control", b"no-store")]}
             await send(message)
 
         try:

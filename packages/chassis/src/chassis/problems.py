@@ -93,7 +93,7 @@ def _part(fault: Mapping[str, Any]) -> dict[str, Any]:
 async def _http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     slug = SLUGS.get(error.status_code, "invalid-request")
-    return Problem(slug, error.status_code, slug.replace("-", " ").capitalize()).response()
+    return Problem(slug, error.status_code, slug.replace("-", " ").capitalize(), headers=error.headers).response()
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

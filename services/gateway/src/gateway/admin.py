@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 import httpx
-from chassis.http import read_json
+from chassis.http import read_json, require_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -86,6 +86,7 @@ async def forward(
     owner, path = _owner(request.scope["raw_path"])
     body = await request.body()
     if body:
+        require_json(request)
         read_json(body)
     headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS}
     headers["x-actor"] = who.id.encode()

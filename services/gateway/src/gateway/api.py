@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets as random
 from typing import Annotated, Any
 
-from chassis.http import read_json
+from chassis.http import read_json, require_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
@@ -37,9 +37,15 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
 
 
-def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
-    """A storefront's key."""
-    return deps.keys.require(key, ("publishable", "secret"))
+async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) -> ApiKey:
+    """A storefront's key, of somebody who does not ask too much. Raises Problem 401, 403, 429."""
+    found = deps.keys.require(key, ("publishable", "secret"))
+    if found.kind == "secret":
+        await deps.limiter.take(found.id, person=None, address=None)
+    else:
+        address = deps.hot.address(request.scope, headers_of(request.scope))
+        await deps.limiter.take(found.id, person=visitor(request, deps), address=address)
+    return found
 
 
 Storefront = Annotated[ApiKey, Depends(storefront_of)]
@@ -141,7 +147,6 @@ CART = _object(
 @router.post("/v1/events", status_code=202, openapi_extra=EVENTS)
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
-    await deps.limiter.take(f"events:{key.id}", deps.settings.events_per_minute)
     return await collect(deps, key, await _object_of(request, nul=True), visitor=visitor(request, deps))
 
 
@@ -176,6 +181,7 @@ async def get_explain(
 
 
 async def _object_of(request: Request, *, nul: bool = False) -> dict[str, Any]:
+    require_json(request)
     body = read_json(await request.body(), nul=nul)
     if not isinstance(body, dict):
         raise Problem("invalid-request", 422, "The body is a JSON object")

@@ -29,7 +29,7 @@ from gateway.flows.watch import WATCHED, Watcher
 from gateway.hot import Hot, Rings
 from gateway.keys import Keys
 from gateway.knowledge import Knowledge
-from gateway.limits import Limiter
+from gateway.limits import Limiter, Most
 from gateway.settings import Settings
 from gateway.tokens import CustomerTokens
 from gateway.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
@@ -76,7 +76,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         merchants,
         decider,
         hot,
-        Limiter(redis, clock),
+        Limiter(redis, clock, Most(settings.person_per_minute, settings.block_per_minute, settings.key_per_minute)),
         Codec(),
         producer,
         encode,

@@ -140,12 +140,20 @@ class Hot:
         answer = probing.page(name, asker, facts, proven.key_id if proven else "", now_ms=now_ms)
         await respond(send, answer, share=share, etag=b"")
 
+    def _is_front(self, headers: Mapping[bytes, bytes]) -> bool:
+        return hmac.compare_digest(headers.get(b"x-front-key", b""), self.rings.front)
+
+    def address(self, scope: Any, headers: Mapping[bytes, bytes]) -> str:
+        """Where a request comes from, as who has the key of the front says; else who is connected."""
+        said = headers.get(b"x-fact-address", b"") if self._is_front(headers) else b""
+        return said.decode("latin-1") or (scope["client"] or ("",))[0]
+
     def request(self, scope: Any, headers: Mapping[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
         """(facts, page): what is trusted of a request, and what the page says of itself.
 
         Facts come from who has the key of the front, or a secret API key; from a browser they count for nothing.
         """
-        front = hmac.compare_digest(headers.get(b"x-front-key", b""), self.rings.front)
+        front = self._is_front(headers)
         key = self._keys.find(headers.get(b"x-api-key", b""))
         trusted = front or (key is not None and key.kind == "secret")
         said = {name: headers.get(b"x-fact-" + name.encode(), b"") for name in FACTS} if trusted else {}

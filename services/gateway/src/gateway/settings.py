@@ -34,4 +34,6 @@ class Settings:
     share_s: int = 60
     context_s: int = 600
     budget_ms: int = 250
-    events_per_minute: int = 6000
+    person_per_minute: int = 300
+    block_per_minute: int = 6000
+    key_per_minute: int = 60_000

@@ -108,6 +108,11 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
     return Answer(body, etag, shared, [*always, (b"cache-control", b"private, no-store")], now_ms + life)
 
 
+def is_known(etag: bytes, named: bytes) -> bool:
+    """Whether an If-None-Match names an answer: one, a list, weak or not (RFC 9110, 13.1.2)."""
+    return named.strip() == b"*" or any(one.strip().removeprefix(b"W/") == etag for one in named.split(b","))
+
+
 def with_unknown(answer: Answer, slots: Sequence[str]) -> Answer:
     """The same answer to a request that named slots that are nowhere, too. Made for that request alone.
 

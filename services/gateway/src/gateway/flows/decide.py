@@ -19,7 +19,7 @@ from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
 from gateway.domain import dimensions, kills, targeting
-from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
+from gateway.domain.answer import Answer, decode, encode, finish, is_known, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.kept import Kept
 from gateway.domain.release import Release
@@ -223,7 +223,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 async def respond(send: Send, answer: Answer, *, share: bool, etag: bytes) -> None:
     """Write an answer, or 304 when the caller has it."""
     headers = answer.shared if share else answer.private
-    if etag and etag == answer.etag:
+    if etag and is_known(answer.etag, etag):
         kept = [h for h in headers if h[0] not in (b"content-length", b"content-type")]
         await send({"type": "http.response.start", "status": 304, "headers": kept})
         await send({"type": "http.response.body", "body": b""})
