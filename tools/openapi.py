@@ -1,6 +1,6 @@
-"""Writes docs/api/openapi.json: everything behind the one door, the admin routes of the services included.
+"""Writes the document that the gateway serves: everything behind the one door, the admin routes of the services included.
 
-`--check` only says whether it would change.
+docs/api has a link to it. `--check` only says whether it would change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from content_svc import api as content
 from fastapi import APIRouter, FastAPI
+from gateway import admin
 from gateway import api as gateway
 from gateway.admin import OWNERS
 from gateway.hot import DESCRIBED
@@ -19,7 +20,7 @@ from promo_svc import api as promo
 from segment_svc import api as segment
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "docs" / "api" / "openapi.json"
+TARGET = ROOT / "services" / "gateway" / "src" / "gateway" / "openapi.json"
 PROBLEM = {
     "type": "object",
     "description": "RFC 9457; `type` ends in a stable slug",
@@ -44,10 +45,11 @@ REFUSED = {
 }
 
 
-def described(name: str, router: APIRouter) -> dict[str, Any]:
+def described(name: str, *routers: APIRouter) -> dict[str, Any]:
     """The OpenAPI document of one service, its schemas prefixed with the service's name."""
     app = FastAPI(title="Footfall", version="1")
-    app.include_router(router)
+    for router in routers:
+        app.include_router(router)
     return json.loads(json.dumps(app.openapi()).replace("#/components/schemas/", f"#/components/schemas/{name}"))
 
 
@@ -55,13 +57,13 @@ def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {**DESCRIBED}
     schemas: dict[str, Any] = {"Problem": PROBLEM}
-    for name, router in {
-        "": gateway.router,
-        "Segment": segment.router,
-        "Content": content.router,
-        "Promo": promo.router,
+    for name, routers in {
+        "": (gateway.router, admin.router),
+        "Segment": (segment.merchants,),
+        "Content": (content.merchants,),
+        "Promo": (promo.merchants,),
     }.items():
-        one = described(name, router)
+        one = described(name, *routers)
         for path, item in one["paths"].items():
             if not name:
                 paths[path] = item
@@ -74,7 +76,7 @@ def document() -> dict[str, Any]:
             operation["tags"] = ["admin" if path.startswith("/admin") else "storefront"]
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = REFUSED
-            passed = [p for p in operation.get("parameters", []) if p["name"] not in ("x-api-key", "x-actor")]
+            passed = [p for p in operation.get("parameters", []) if p["name"] != "x-api-key"]
             operation["parameters"] = passed
     used = json.dumps(paths)
     return {

@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord, TopicPartition
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.bus import ensure_topics
 from chassis.cache import open_redis
 from chassis.migrate import upgrade
@@ -81,7 +81,7 @@ class Worker:
 
     async def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """One request of another service."""
-        token = ServiceTokens(SECRET, "test").issue("segment-svc")
+        token = ServiceTokens(SECRET, "test").issue("segment-svc", Actor("test", "admin"))
         address, headers = f"http://127.0.0.1:{self.port}{path}", {"authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(timeout=20.0) as client:
             return await client.request(method, address, json=body, headers=headers)

@@ -83,6 +83,9 @@ PUBLIC = [
     Ask("POST", "/v1/events", "secret", body={"events": [{**EVENT, "source": "s", "subject": "customer:f"}]}),
     Ask("POST", "/v1/cart", "publishable", body=CART),
     Ask("GET", "/v1/explain", "secret", {"profile": "v:x", "slots": "fuzz.top", "region": "BY"}),
+    Ask("POST", "/v1/redemptions", "secret", headers=KEY, body={"coupon": "TEN", "customer": "c"}),
+    Ask("POST", f"/v1/redemptions/{uuid.UUID(int=1)}/confirm", "secret"),
+    Ask("POST", f"/v1/redemptions/{uuid.UUID(int=1)}/release", "secret"),
 ]
 ADMIN = [
     *(Ask("GET", f"/{noun}") for noun in ("segments", "blocks", "slots", "cart-rules", "backfills", "positions")),
@@ -105,9 +108,9 @@ ADMIN = [
     Ask("GET", "/segments/fuzz/explain", query={"profile": "v:a", "at": "1700000000000", "country": "DE"}),
     Ask("GET", "/profiles/v:a"),
     Ask("PUT", "/positions/storefront.browse.v1.none/0", body={"from": "earliest"}),
-    Ask("POST", "/redemptions", headers=KEY, body={"coupon": "TEN", "customer": "c"}),
-    Ask("POST", f"/redemptions/{uuid.UUID(int=1)}/confirm"),
-    Ask("POST", f"/redemptions/{uuid.UUID(int=1)}/release"),
+    Ask("GET", "/kills"),
+    Ask("POST", "/kills", body={"kind": "block", "key": "fuzz-new"}),
+    Ask("DELETE", "/kills/block/fuzz-new"),
 ]
 MARKS = "a" + "\u0301" * 3000 + "\u0316" * 2999  # in order they are put only pair by pair
 WORDS = st.one_of(

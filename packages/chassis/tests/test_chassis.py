@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis import service
-from chassis.auth import Refused, ServiceTokens
+from chassis.auth import ROLES, SERVER, Actor, Refused, ServiceTokens
 from chassis.cache import VersionedWriter, open_redis
 from chassis.db import Database, Tx
 from chassis.health import STUCK_S, Health
@@ -141,10 +141,27 @@ class TestSettings:
 class TestTokens:
     def test_a_token_is_for_one_audience_and_from_one_secret(self) -> None:
         token = ServiceTokens("a" * 32, "one").issue("two")
-        assert ServiceTokens("a" * 32, "two").verify(token, "two") == "one"
+        assert ServiceTokens("a" * 32, "two").verify(token, "two") == ("one", None)
         for secret, audience in (("b" * 32, "two"), ("a" * 32, "three")):
             with pytest.raises(Refused):
                 ServiceTokens(secret, "x").verify(token, audience)
+
+    def test_a_token_says_for_whom_it_is_asked_and_one_of_another_does_not(self) -> None:
+        one, two = ServiceTokens("a" * 32, "one"), ServiceTokens("a" * 32, "two")
+        for actor in (Actor("ann", "viewer"), None, Actor("bob", "admin"), Actor("ann", "viewer")):
+            assert two.verify(one.issue("two", actor), "two") == ("one", actor)
+
+    @pytest.mark.parametrize(
+        ("role", "enough"),
+        [
+            ("viewer", {"viewer"}), ("marketer", {"viewer", "editor", "marketer"}), ("admin", set(ROLES)), (SERVER, {SERVER}),
+            ("", set()), ("root", set()),
+        ],
+    )  # fmt: skip
+    def test_a_role_is_enough_for_what_is_below_it_and_a_server_for_nothing_of_a_merchant(
+        self, role: str, enough: set[str]
+    ) -> None:
+        assert {needed for needed in (*ROLES, SERVER) if Actor("a", role).may(needed)} == enough
 
 
 @servers

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 import asyncpg
 import httpx
 import pytest
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.migrate import upgrade
 from content_svc.app import SCHEMA, build
 from content_svc.settings import Settings
 
 SECRET = "s" * 32
+ACTOR = Actor("ann", "admin")
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ async def stored(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 def signed(request: httpx.Request) -> httpx.Request:
     """A token lives a minute; a test may take longer."""
-    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc')}"
+    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('content-svc', ACTOR)}"
     return request
 
 
@@ -35,7 +36,5 @@ async def client(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClie
     await upgrade(database, schema=SCHEMA, package="content_svc")
     async with build(Settings(database, redis_url, SECRET)) as service:
         transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://content", auth=signed, headers={"x-actor": "ann"}
-        ) as made:
+        async with httpx.AsyncClient(transport=transport, base_url="http://content", auth=signed) as made:
             yield made

@@ -169,7 +169,7 @@ class TestDoor:
             headers = [(b"x-api-key", shop.secrets.admin.encode()), (name.encode(), value)]
             for method, path in (
                 ("PUT", "/segments/viewers"),
-                ("POST", "/redemptions"),
+                ("POST", "/blocks"),
                 ("DELETE", "/blocks/for-viewers"),
             ):
                 answer = httpx.request(method, f"{shop.url}/admin/v1{path}", headers=headers, content=b"{}")

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 import asyncpg
 import httpx
 import pytest
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.clock import ManualClock
 from chassis.migrate import upgrade
 from promo_svc.app import SCHEMA, build
 from promo_svc.settings import Settings
 
 SECRET = "s" * 32
+ACTOR = Actor("ann", "admin")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def stored(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 def signed(request: httpx.Request) -> httpx.Request:
     """A token lives a minute; a test may take longer."""
-    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('promo-svc')}"
+    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('promo-svc', ACTOR)}"
     return request
 
 

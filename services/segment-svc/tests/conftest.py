@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.clock import ManualClock
 from chassis.migrate import upgrade
 from segment_svc.app import SCHEMA, adapters
@@ -31,8 +31,8 @@ async def service(database: str, redis_url: str, clock: ManualClock) -> AsyncIte
 
 @pytest.fixture
 async def client(service: object) -> AsyncIterator[httpx.AsyncClient]:
-    token = ServiceTokens(SECRET, "test").issue("segment-svc")
+    token = ServiceTokens(SECRET, "test").issue("segment-svc", Actor("tester", "admin"))
     transport = httpx.ASGITransport(service.app)  # type: ignore[attr-defined]
-    headers = {"authorization": f"Bearer {token}", "x-actor": "tester"}
+    headers = {"authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://segment", headers=headers) as client:
         yield client

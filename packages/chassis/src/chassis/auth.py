@@ -1,13 +1,29 @@
-"""Service to service: signed tokens that live for a minute and name their audience."""
+"""Service to service: signed tokens that live for a minute, name their audience, and for whom it is asked, if for anybody."""
 
 from __future__ import annotations
 
 import time
+from typing import Any, NamedTuple
 
 import jwt
 
 ALGORITHM = "HS256"
-LIFE_S = 60
+LIFE_S, MOST_CACHED = 60, 1000
+ROLES = ("viewer", "editor", "marketer", "approver", "admin")  # each may do what those before it may
+SERVER = "server"  # a storefront's own: it may do what no browser may, and nothing of a merchant
+
+
+class Actor(NamedTuple):
+    """For whom something is asked: the id of a key, and its role."""
+
+    subject: str
+    role: str
+
+    def may(self, role: str) -> bool:
+        """Whether this is enough where `role` is needed."""
+        if SERVER in (self.role, role):
+            return self.role == role
+        return self.role in ROLES and ROLES.index(self.role) >= ROLES.index(role)
 
 
 class Refused(Exception):
@@ -21,28 +37,27 @@ class ServiceTokens:
         if len(secret) < 32:
             raise ValueError("the service secret must have at least 32 characters")
         self._secret, self._issuer = secret, issuer
-        self._cached: dict[str, tuple[float, str]] = {}
+        self._cached: dict[tuple[str, Actor | None], tuple[float, str]] = {}
 
-    def issue(self, audience: str) -> str:
+    def issue(self, audience: str, actor: Actor | None = None) -> str:
         """A token for `audience`; one is used for half its life."""
         now = time.time()
-        until, token = self._cached.get(audience, (0.0, ""))
+        until, token = self._cached.get((audience, actor), (0.0, ""))
         if now > until:
-            claims = {"iss": self._issuer, "aud": audience, "iat": int(now), "exp": int(now) + LIFE_S}
+            claims: dict[str, Any] = {"iss": self._issuer, "aud": audience, "iat": int(now), "exp": int(now) + LIFE_S}
+            claims |= {"sub": actor.subject, "role": actor.role} if actor else {}
             token = jwt.encode(claims, self._secret, algorithm=ALGORITHM)
-            self._cached[audience] = (now + LIFE_S / 2, token)
+            if len(self._cached) >= MOST_CACHED:
+                self._cached.clear()
+            self._cached[audience, actor] = (now + LIFE_S / 2, token)
         return token
 
-    def verify(self, token: str, audience: str) -> str:
-        """The issuer of a valid token. Raises Refused."""
+    def verify(self, token: str, audience: str) -> tuple[str, Actor | None]:
+        """The issuer of a valid token, and for whom. Raises Refused."""
+        options = {"require": ["exp", "iss", "aud"]}
         try:
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=[ALGORITHM],
-                audience=audience,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            claims = jwt.decode(token, self._secret, algorithms=[ALGORITHM], audience=audience, options=options)  # type: ignore[arg-type]
         except jwt.PyJWTError as error:
             raise Refused(type(error).__name__) from None
-        return str(claims["iss"])
+        actor = Actor(claims["sub"], str(claims["role"])) if "sub" in claims and "role" in claims else None
+        return str(claims["iss"]), actor

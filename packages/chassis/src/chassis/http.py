@@ -12,12 +12,11 @@ import msgspec
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from chassis.auth import Refused, ServiceTokens
+from chassis.auth import SERVER, Actor, Refused, ServiceTokens
 from chassis.health import Health
 from chassis.problems import Passing, Problem, install, not_json, pointer
 from chassis.telemetry import HTTP_SECONDS
 
-Actor = Annotated[str, Header(alias="x-actor", max_length=120)]
 IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
 PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
@@ -61,18 +60,35 @@ async def _alive(ping: Ping) -> str:
 
 
 def require_service(tokens: ServiceTokens, audience: str) -> Any:
-    """A dependency that lets only other services in; anybody else learns nothing."""
+    """A dependency that lets only other services in; anybody else learns nothing. See `may` for whom they ask."""
 
     def check(request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         try:
             if scheme.lower() != "bearer":
                 raise Refused("scheme")
-            tokens.verify(token, audience)
+            request.state.actor = tokens.verify(token, audience)[1]
         except Refused:
             raise Problem("unauthenticated", 401, "Unauthenticated") from None
 
     return Depends(check)
+
+
+def may(role: str) -> Any:
+    """A dependency of routes for those who have a role; it gives who that is. Behind `require_service`. Raises Problem 403."""
+
+    def check(request: Request) -> str:
+        actor: Actor | None = request.state.actor
+        if actor is None or not actor.may(role):
+            raise Problem("forbidden", 403, "Forbidden")
+        return actor.subject
+
+    return Depends(check)
+
+
+Marketer = Annotated[str, may("marketer")]
+Server = Annotated[str, may(SERVER)]
+VIEWER = may("viewer")
 
 
 def read_json(body: bytes, *, nul: bool = False) -> Any:

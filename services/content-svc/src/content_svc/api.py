@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from chassis import documents
 from chassis.documents import Edit, expected_version
-from chassis.http import STORABLE, Actor, IfMatch
+from chassis.http import STORABLE, VIEWER, IfMatch, Marketer
 from chassis.problems import faults
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selectio
 from content_svc.snapshot import BLOCK, SLOT, named_segments
 
 router = APIRouter(prefix="/v1")
+merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 
 
 def deps_of(request: Request) -> Deps:
@@ -47,79 +48,79 @@ async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
     return saved.view()
 
 
-@router.get("/blocks")
+@merchants.get("/blocks")
 async def list_blocks(deps: DepsDep) -> dict[str, Any]:
     """Every dynamic block."""
     return {"blocks": await _list(deps, BLOCK)}
 
 
-@router.post("/blocks", status_code=201, dependencies=[STORABLE])
-async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+@merchants.post("/blocks", status_code=201, dependencies=[STORABLE])
+async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a block. With what else its slots may show at once it comes to at most 256 KiB of JSON per slot."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
-@router.get("/blocks/{key}")
+@merchants.get("/blocks/{key}")
 async def get_block(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
     """One block."""
     return await _one(deps, BLOCK, key, response)
 
 
-@router.put("/blocks/{key}", dependencies=[STORABLE])
+@merchants.put("/blocks/{key}", dependencies=[STORABLE])
 async def put_block(
-    key: str, body: DynamicBlock, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
+    key: str, body: DynamicBlock, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
     """Save a new version of a block."""
     return await _save(deps, Edit(BLOCK, key, body.model_dump(mode="json"), expected_version(if_match), actor))
 
 
-@router.delete("/blocks/{key}", status_code=204)
-async def delete_block(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+@merchants.delete("/blocks/{key}", status_code=204)
+async def delete_block(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatch = None) -> None:
     """Delete a block."""
     await save_content(deps, Edit(BLOCK, key, None, expected_version(if_match), actor))
 
 
-@router.post("/blocks/{key}/disable")
-async def post_disable(key: str, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+@merchants.post("/blocks/{key}/disable")
+async def post_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Take a block off every page at once."""
     return (await disable_block(deps, key, actor=actor)).view()
 
 
-@router.get("/blocks/{key}/versions")
+@merchants.get("/blocks/{key}/versions")
 async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
         return {"versions": await documents.history(tx, BLOCK, key)}
 
 
-@router.get("/slots")
+@merchants.get("/slots")
 async def list_slots(deps: DepsDep) -> dict[str, Any]:
     """Every slot."""
     return {"slots": await _list(deps, SLOT)}
 
 
-@router.post("/slots", status_code=201, dependencies=[STORABLE])
-async def create_slot(body: NewSlot, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+@merchants.post("/slots", status_code=201, dependencies=[STORABLE])
+async def create_slot(body: NewSlot, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a slot. Its default, and what it may show at once, come to at most 256 KiB of JSON each."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
-@router.get("/slots/{key}")
+@merchants.get("/slots/{key}")
 async def get_slot(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
     """One slot."""
     return await _one(deps, SLOT, key, response)
 
 
-@router.put("/slots/{key}", dependencies=[STORABLE])
+@merchants.put("/slots/{key}", dependencies=[STORABLE])
 async def put_slot(
-    key: str, body: SlotBody, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
+    key: str, body: SlotBody, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
     """Save a new version of a slot."""
     return await _save(deps, Edit(SLOT, key, body.model_dump(mode="json"), expected_version(if_match), actor))
 
 
-@router.delete("/slots/{key}", status_code=204)
-async def delete_slot(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+@merchants.delete("/slots/{key}", status_code=204)
+async def delete_slot(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatch = None) -> None:
     """Delete a slot that no block names."""
     await save_content(deps, Edit(SLOT, key, None, expected_version(if_match), actor))
 

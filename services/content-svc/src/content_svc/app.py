@@ -26,6 +26,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         opened.app.state.deps = Deps(
             opened.db, clock or SystemClock(), opened.relay, opened.snapshot, opened.segment_version
         )
-        opened.app.include_router(api.router, dependencies=[require_service(opened.tokens, NAME)])
+        for routes in (api.router, api.merchants):
+            opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])
         loops = [Loop("relay", opened.relay.run), Loop("snapshot", opened.snapshot.run)]
         yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, loops)

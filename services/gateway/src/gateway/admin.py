@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-import httpx
-from chassis.http import read_json, require_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api import deps_of
 from gateway.deps import Deps
 from gateway.domain import kills
+from gateway.flows.forward import forward
 from gateway.keys import ApiKey
-from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
+from gateway.upstreams import CONTENT, PROMO, SEGMENT
 
 OWNERS = {
     "segments": SEGMENT,
@@ -24,13 +23,9 @@ OWNERS = {
     "blocks": CONTENT,
     "slots": CONTENT,
     "cart-rules": PROMO,
-    "redemptions": PROMO,
     "positions": SEGMENT,
 }
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
-HEADERS = (b"content-type", b"if-match", b"idempotency-key")  # handed on as the bytes they are
-PATIENCE_S = 30.0  # a save waits for the batches in work, and runs what it saves
-PASSED_ON = ("etag", "content-type")
 router = APIRouter(prefix="/admin/v1")
 
 
@@ -66,7 +61,7 @@ async def list_kills(deps: DepsDep, _: Viewer) -> dict[str, Any]:
 @router.post("/kills")
 async def post_kill(body: Kill, deps: DepsDep, who: Marketer) -> dict[str, Any]:
     """Take a block, slot or rule off everywhere at once. `missing` names whom it has not reached within 2.5 s."""
-    return (await deps.killer.kill(f"{body.kind}:{body.key}", actor=who.id)).view()
+    return (await deps.killer.kill(f"{body.kind}:{body.key}", actor=who.actor)).view()
 
 
 @router.delete("/kills/{kind}/{name}", status_code=204)
@@ -76,7 +71,7 @@ async def lift_kill(kind: str, name: str, deps: DepsDep, _: Marketer) -> None:
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
-async def forward(
+async def pass_on(
     request: Request,
     deps: DepsDep,
     key: Key = None,
@@ -84,21 +79,7 @@ async def forward(
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")
     owner, path = _owner(request.scope["raw_path"])
-    body = await request.body()
-    if body:
-        require_json(request)
-        read_json(body)
-    headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS}
-    headers["x-actor"] = who.id.encode()
-    url = httpx.URL(f"/v1/{path}", query=request.scope["query_string"])
-    try:
-        answer = await deps.merchants.send(
-            owner, request.method, str(url), headers=headers, content=body, timeout=PATIENCE_S
-        )
-    except httpx.HTTPError:
-        raise unavailable() from None
-    kept = {n: answer.headers[n] for n in PASSED_ON if n in answer.headers}
-    return Response(answer.content, answer.status_code, headers={**kept, "cache-control": "private, no-store"})
+    return await forward(deps, request, owner, f"/v1/{path}", actor=who.actor)
 
 
 def _owner(raw_path: bytes) -> tuple[str, str]:

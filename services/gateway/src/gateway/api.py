@@ -1,9 +1,10 @@
-"""The public routes off the hot path: context, collector, cart, explain. Each parses, calls a flow, answers."""
+"""The public routes off the hot path: context, collector, cart, coupons, explain. Each parses, calls a flow, answers."""
 
 from __future__ import annotations
 
 import secrets as random
 from typing import Annotated, Any
+from uuid import UUID
 
 from chassis.http import read_json, require_json
 from chassis.problems import Problem
@@ -19,8 +20,10 @@ from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
+from gateway.flows.forward import forward
 from gateway.hot import headers_of
 from gateway.keys import ApiKey
+from gateway.upstreams import PROMO
 
 YEAR_S = 365 * 24 * 3600
 PRICE_S = 60  # how long a price may be shown to who lost the segment it is for
@@ -48,7 +51,15 @@ async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) 
     return found
 
 
+async def server_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
+    """The key of a storefront's server. Raises Problem 401, 403, 429."""
+    found = deps.keys.require(key, ("secret",))
+    await deps.limiter.take(found.id, person=None, address=None)
+    return found
+
+
 Storefront = Annotated[ApiKey, Depends(storefront_of)]
+Server = Annotated[ApiKey, Depends(server_of)]
 
 
 def visitor(request: Request, deps: Deps) -> str | None:
@@ -160,6 +171,29 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
     who = identity(request, deps)
     found = await price_cart(deps, key, await _object_of(request), identity=who, facts=facts, page=page)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
+
+
+REDEMPTION = _object({"coupon": {"type": "string"}, "customer": {"type": "string"}}, "coupon", "customer")
+
+
+@router.post("/v1/redemptions", status_code=201, openapi_extra=REDEMPTION)
+async def post_redemption(
+    request: Request, deps: DepsDep, key: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
+) -> Response:
+    """Hold one use of a coupon for 15 minutes; for servers only."""
+    return await forward(deps, request, PROMO, "/v1/redemptions", actor=key.actor)
+
+
+@router.post("/v1/redemptions/{redemption}/confirm")
+async def post_confirm(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
+    """The order was placed."""
+    return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/confirm", actor=key.actor)
+
+
+@router.post("/v1/redemptions/{redemption}/release")
+async def post_release(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
+    """The order was not placed."""
+    return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/release", actor=key.actor)
 
 
 @router.get("/v1/explain")

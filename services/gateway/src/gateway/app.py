@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from chassis.auth import ServiceTokens
@@ -60,6 +64,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
             raise ConnectionError
 
     app = service_app("Footfall", pings={"targeting": loaded, "redis": redis.ping}, health=health, public=True)
+    app.openapi = _described  # type: ignore[method-assign]
     app.include_router(api.router)
     app.include_router(admin.router)
     guarded = Limits(app, service=NAME)
@@ -92,6 +97,12 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         for opened in (upstreams, merchants, news, purger, probes):
             await opened.aclose()
         await redis.aclose()
+
+
+@cache
+def _described() -> dict[str, Any]:
+    """Every route behind this door, those of the services included; tools/openapi.py writes it."""
+    return dict(json.loads(files("gateway").joinpath("openapi.json").read_text()))
 
 
 def _decider(settings: Settings, knowledge: Knowledge, pipe: Pipe, upstreams: Upstreams, clock: Clock) -> Decider:

@@ -7,9 +7,8 @@ import hmac
 from typing import Annotated
 
 import msgspec
+from chassis.auth import SERVER, Actor
 from chassis.problems import Problem
-
-ROLES = ("viewer", "editor", "marketer", "approver", "admin")
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,6 +19,11 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     website: str = "main"
     role: str = "viewer"
+
+    @property
+    def actor(self) -> Actor:
+        """For whom services are asked."""
+        return Actor(self.id, SERVER if self.kind == "secret" else self.role)
 
 
 class Keys:
@@ -44,6 +48,6 @@ class Keys:
         key = self.find((text or "").encode())
         if key is None:
             raise Problem("unauthenticated", 401, "Unauthenticated")
-        if key.kind not in kinds or (key.kind == "admin" and ROLES.index(key.role) < ROLES.index(role)):
+        if key.kind not in kinds or (key.kind == "admin" and not key.actor.may(role)):
             raise Problem("forbidden", 403, "Forbidden")
         return key

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 from chassis.asking import let_go
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
 
 SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
@@ -32,9 +32,11 @@ class Upstreams:
             name: httpx.AsyncClient(base_url=url, timeout=5.0, limits=limits) for name, url in urls.items()
         }
 
-    async def send(self, service: str, method: str, path: str, **more: Any) -> httpx.Response:
-        """One request; raises httpx.HTTPError when there is no answer."""
-        headers = {**more.pop("headers", {}), "authorization": f"Bearer {self._tokens.issue(service)}"}
+    async def send(
+        self, service: str, method: str, path: str, *, actor: Actor | None = None, **more: Any
+    ) -> httpx.Response:
+        """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer."""
+        headers = {**more.pop("headers", {}), "authorization": f"Bearer {self._tokens.issue(service, actor)}"}
         return let_go(await self._clients[service].request(method, path, headers=headers, **more))
 
     async def json(self, service: str, method: str, path: str, **more: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from chassis import documents
 from chassis.documents import expected_version
-from chassis.http import STORABLE, Actor, IfMatch
+from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server
 from chassis.problems import faults
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from promo_svc.snapshot import KIND, named_segments
 
 LARGE = 16 * 1024
 router = APIRouter(prefix="/v1")
+merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -36,21 +37,21 @@ def deps_of(request: Request) -> Deps:
 DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
-@router.get("/cart-rules")
+@merchants.get("/cart-rules")
 async def list_rules(deps: DepsDep) -> dict[str, Any]:
     """Every cart price rule."""
     async with deps.db.tx() as tx:
         return {"rules": [d.view() for d in await documents.read_all(tx, KIND)]}
 
 
-@router.post("/cart-rules", status_code=201, dependencies=[STORABLE])
-async def create_rule(body: NewCartRule, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+@merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE])
+async def create_rule(body: NewCartRule, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a rule."""
     content = body.model_dump(mode="json", exclude={"key"})
     return (await save_rule(deps, body.key, content, expected=None, actor=actor)).view()
 
 
-@router.get("/cart-rules/{key}")
+@merchants.get("/cart-rules/{key}")
 async def get_rule(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
     """One rule."""
     async with deps.db.tx() as tx:
@@ -59,28 +60,28 @@ async def get_rule(key: str, deps: DepsDep, response: Response) -> dict[str, Any
     return found.view()
 
 
-@router.put("/cart-rules/{key}", dependencies=[STORABLE])
+@merchants.put("/cart-rules/{key}", dependencies=[STORABLE])
 async def put_rule(
-    key: str, body: CartRule, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown"
+    key: str, body: CartRule, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
     """Save a new version of a rule."""
     expected = expected_version(if_match)
     return (await save_rule(deps, key, body.model_dump(mode="json"), expected=expected, actor=actor)).view()
 
 
-@router.delete("/cart-rules/{key}", status_code=204)
-async def remove_rule(key: str, deps: DepsDep, if_match: IfMatch = None, actor: Actor = "unknown") -> None:
+@merchants.delete("/cart-rules/{key}", status_code=204)
+async def remove_rule(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatch = None) -> None:
     """Delete a rule."""
     await delete_rule(deps, key, expected=expected_version(if_match), actor=actor)
 
 
-@router.post("/cart-rules/{key}/disable")
-async def post_disable(key: str, deps: DepsDep, actor: Actor = "unknown") -> dict[str, Any]:
+@merchants.post("/cart-rules/{key}/disable")
+async def post_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Switch a rule off at once."""
     return (await disable_rule(deps, key, actor=actor)).view()
 
 
-@router.get("/cart-rules/{key}/versions")
+@merchants.get("/cart-rules/{key}/versions")
 async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
@@ -173,19 +174,19 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/redemptions", status_code=201, dependencies=[STORABLE])
 async def post_redemption(
-    body: Redemption, deps: DepsDep, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
+    body: Redemption, deps: DepsDep, _: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> dict[str, Any]:
     """Hold one use of a coupon."""
     return await reserve(deps, Wish(body.coupon, body.customer, idempotency_key))
 
 
 @router.post("/redemptions/{redemption}/confirm")
-async def post_confirm(redemption: uuid.UUID, deps: DepsDep) -> dict[str, Any]:
+async def post_confirm(redemption: uuid.UUID, deps: DepsDep, _: Server) -> dict[str, Any]:
     """The order was placed."""
     return await finish(deps, redemption, confirm=True)
 
 
 @router.post("/redemptions/{redemption}/release")
-async def post_release(redemption: uuid.UUID, deps: DepsDep) -> dict[str, Any]:
+async def post_release(redemption: uuid.UUID, deps: DepsDep, _: Server) -> dict[str, Any]:
     """The order was not placed."""
     return await finish(deps, redemption, confirm=False)

@@ -16,7 +16,7 @@ from chassis.bus import Record
 from chassis.bus_places import EARLIEST, Slice
 from chassis.db import Tx
 from chassis.documents import expected_version
-from chassis.http import READABLE, STORABLE, Actor, IfMatch
+from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 from conditions import Fault
@@ -43,6 +43,7 @@ SAMPLE, PREVIEW_S, PREVIEW_WAIT_S = 2000, 1.0, 5.0
 DRAFT = "@draft"  # as no segment can be called
 log = get_logger("api")
 router = APIRouter(prefix="/v1")
+merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 
 
 def deps_of(request: Request) -> Deps:
@@ -97,17 +98,15 @@ async def _stored(deps: Deps, key: str) -> Stored:
     return stored
 
 
-@router.get("/segments")
+@merchants.get("/segments")
 async def list_segments(deps: DepsDep) -> dict[str, Any]:
     """Every segment with its newest definition."""
     async with deps.db.tx() as tx:
         return {"segments": [_view(s) for s in await definitions.read_all(tx)]}
 
 
-@router.post("/segments", status_code=201, dependencies=[STORABLE])
-async def create_segment(
-    body: NewDefinition, deps: DepsDep, response: Response, actor: Actor = "unknown"
-) -> dict[str, Any]:
+@merchants.post("/segments", status_code=201, dependencies=[STORABLE])
+async def create_segment(body: NewDefinition, deps: DepsDep, response: Response, actor: Marketer) -> dict[str, Any]:
     """Create a segment; an active one is backfilled and serves when that is complete."""
     content = body.model_dump(exclude={"key"})
     stored = await save_segment(deps, Change(body.key, content, None, actor))
@@ -115,7 +114,7 @@ async def create_segment(
     return _view(stored)
 
 
-@router.post("/segments/preview", dependencies=[STORABLE])
+@merchants.post("/segments/preview", dependencies=[STORABLE])
 async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin.
 
@@ -180,7 +179,7 @@ def _matched(ruleset: RuleSet, drawn: Sequence[tuple[str, bytes]], bit: int, *, 
     return matched, looked_at
 
 
-@router.get("/segments/{key}")
+@merchants.get("/segments/{key}")
 async def get_segment(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
     """One segment."""
     stored = await _stored(deps, key)
@@ -188,9 +187,9 @@ async def get_segment(key: str, deps: DepsDep, response: Response) -> dict[str, 
     return _view(stored)
 
 
-@router.put("/segments/{key}", dependencies=[STORABLE])
+@merchants.put("/segments/{key}", dependencies=[STORABLE])
 async def put_segment(
-    key: str, body: Definition, deps: DepsDep, response: Response, if_match: IfMatch = None, actor: Actor = "unknown"
+    key: str, body: Definition, deps: DepsDep, response: Response, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
     """Save a new version. The old one serves until everybody has been computed by the new one."""
     stored = await save_segment(deps, Change(key, body.model_dump(), expected_version(if_match), actor))
@@ -198,13 +197,13 @@ async def put_segment(
     return _view(stored)
 
 
-@router.delete("/segments/{key}", status_code=204)
-async def remove_segment(key: str, deps: DepsDep, if_match: IfMatch = None) -> None:
+@merchants.delete("/segments/{key}", status_code=204)
+async def remove_segment(key: str, deps: DepsDep, _: Marketer, if_match: IfMatch = None) -> None:
     """Delete a segment that nobody uses."""
     await delete_segment(deps, key, expected=expected_version(if_match))
 
 
-@router.get("/segments/{key}/versions")
+@merchants.get("/segments/{key}/versions")
 async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     stored = await _stored(deps, key)
@@ -212,7 +211,7 @@ async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
         return {"versions": await definitions.versions(tx, stored.id)}
 
 
-@router.get("/segments/{key}/members")
+@merchants.get("/segments/{key}/members")
 async def list_members(
     key: str, deps: DepsDep, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
@@ -227,14 +226,14 @@ async def list_members(
         }
 
 
-@router.get("/segments/{key}/members.csv")
+@merchants.get("/segments/{key}/members.csv")
 async def export_members(key: str, deps: DepsDep) -> StreamingResponse:
     """The whole list, streamed."""
     stored = await _stored(deps, key)
     return StreamingResponse(reads.export(deps.db, stored.id), media_type="text/csv")
 
 
-@router.get("/segments/{key}/explain")
+@merchants.get("/segments/{key}/explain")
 async def explain(
     key: str, profile: str, request: Request, deps: DepsDep, at: Annotated[int | None, Query(ge=0, lt=2**53)] = None
 ) -> dict[str, Any]:
@@ -258,7 +257,7 @@ async def explain(
     return answer if at is None else {**answer, "at": at, "member_at": member_at}
 
 
-@router.get("/profiles/{identity:path}")
+@merchants.get("/profiles/{identity:path}")
 async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
     """What is known of a person, and the segments they are in."""
     async with deps.db.tx() as tx:
@@ -278,7 +277,7 @@ async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
     }
 
 
-@router.get("/backfills")
+@merchants.get("/backfills")
 async def list_backfills(deps: DepsDep) -> dict[str, Any]:
     """Progress of the latest backfills."""
     async with deps.db.tx() as tx:
@@ -314,17 +313,15 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
         return {"version": await definitions.head(tx)}
 
 
-@router.get("/positions")
+@merchants.get("/positions")
 async def list_positions(deps: DepsDep) -> dict[str, Any]:
     """Where every partition is to be read next, and why it is halted, if it is."""
     async with deps.db.tx() as tx:
         return {"positions": await positions.read_all(tx)}
 
 
-@router.put("/positions/{topic}/{partition}", status_code=204)
-async def put_position(
-    topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Actor = "unknown"
-) -> None:
+@merchants.put("/positions/{topic}/{partition}", status_code=204)
+async def put_position(topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Marketer) -> None:
     """Choose where a halted partition goes on: at the earliest record there is, or at an offset."""
     offset = EARLIEST if body.from_ == "earliest" else body.from_
     async with deps.db.tx() as tx:

@@ -66,7 +66,8 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
         )
         app.state.deps = deps
-        app.include_router(api.router, dependencies=[require_service(tokens, "segment-svc")])
+        for routes in (api.router, api.merchants):
+            app.include_router(routes, dependencies=[require_service(tokens, "segment-svc")])
         try:
             yield Adapters(deps, app, redis)
         finally:

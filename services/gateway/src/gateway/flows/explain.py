@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from chassis.auth import Actor
 from chassis.problems import Problem
 from conditions.context import FIELDS
 
@@ -50,12 +51,15 @@ async def explain(
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
     asked = {name: value for name, value in supposed.items() if value not in (None, "")}
-    why = (f"/v1/segments/{r.key}/explain" for r in refs)
+    why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer")
     try:
         blocks, messages, *reasons = await asyncio.gather(
             deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),
             deps.merchants.json(PROMO, "POST", "/v1/messages", json=common),
-            *(deps.merchants.send(SEGMENT, "GET", path, params={**asked, "profile": profile}) for path in why),
+            *(
+                deps.merchants.send(SEGMENT, "GET", path, actor=reader, params={**asked, "profile": profile})
+                for path in why
+            ),
         )
     except httpx.HTTPError:
         raise unavailable() from None

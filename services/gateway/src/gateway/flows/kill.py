@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from chassis.auth import Actor
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.problems import Problem
@@ -97,7 +98,7 @@ class Killer:
         names = {_text(name): json.loads(said) for name, said in found.items()}
         return [{"kind": n.partition(":")[0], "key": n.partition(":")[2], **names[n]} for n in sorted(names)]
 
-    async def kill(self, name: str, *, actor: str) -> Done:
+    async def kill(self, name: str, *, actor: Actor) -> Done:
         """Kill, and wait until everybody has acknowledged it, DONE_S at most. Raises Problem 503 when nobody took it, 409."""
         until_s = asyncio.get_running_loop().time() + DONE_S
         owner, count = await asyncio.gather(self._switch_off(name, actor), self._store(name, actor))
@@ -123,9 +124,9 @@ class Killer:
             raise Problem("not-found", 404, "It is not killed")
         self._take(self._knowledge.kills - {name})
 
-    async def _store(self, name: str, actor: str) -> int | None:
+    async def _store(self, name: str, actor: Actor) -> int | None:
         """The number of this change of the list; None when it could not be made."""
-        said = json.dumps({"by": actor, "at_ms": self._clock.now_ms()})
+        said = json.dumps({"by": actor.subject, "at_ms": self._clock.now_ms()})
         try:
             if await self._redis.hlen(KILLS) >= kills.MOST:
                 raise Problem(
@@ -137,14 +138,14 @@ class Killer:
             return None
         return int(count)
 
-    async def _switch_off(self, name: str, actor: str) -> str:
+    async def _switch_off(self, name: str, actor: Actor) -> str:
         kind, _, key = name.partition(":")
         if kind not in OWNERS:
             return "none"
         service, noun = OWNERS[kind]
-        path, headers = f"/v1/{noun}/{key}/disable", {"x-actor": actor}
+        path = f"/v1/{noun}/{key}/disable"
         try:
-            answer = await self._merchants.send(service, "POST", path, headers=headers, timeout=ASK_S)
+            answer = await self._merchants.send(service, "POST", path, actor=actor, timeout=ASK_S)
         except httpx.HTTPError:
             return "away"
         return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")
