@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from conditions.context import Context
-from gateway.domain.targeting import Late, definitions_of, late_bits, standing
+from gateway.domain.membership import Late, late_bits, standing
+from gateway.domain.targeting import definitions_of
 
 
 def segment(number: int, region: str, **more: Any) -> dict[str, Any]:

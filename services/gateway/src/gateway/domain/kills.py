@@ -6,9 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from chassis.schemas import MOST_KILLED
-
-MOST = MOST_KILLED
 KINDS = ("block", "slot", "rule")
 KEY = re.compile(r"[a-z][a-z0-9.-]{0,62}")
 EMPTY: dict[str, Any] = {"fallback": True, "blocks": []}

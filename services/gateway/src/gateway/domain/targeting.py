@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-from conditions import Invalid, Node, Vocabulary, compile_set, holds, leaves, parse
+from conditions import Invalid, Node, Vocabulary, compile_set, leaves, parse
 from conditions.context import Atom, Context
 
 from gateway.domain import dimensions
@@ -16,29 +15,6 @@ from gateway.domain.dimensions import CLOCK, Dimension, Place
 VOCABULARY = Vocabulary([Atom(), Context()])
 MOST_SLOTS, MOST_SLOT, MOST_LOCALE = 20, 63, 10
 SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
-
-
-class Person(msgspec.Struct, array_like=True, frozen=True):
-    """The audience document as segment-svc writes it (its README): bits and flips are little-endian bytes."""
-
-    bits: bytes
-    flips: list[tuple[int, bytes]]
-    group: str
-    consent: int
-    covered_until: int | None
-    customer: bool
-
-
-decode = msgspec.msgpack.Decoder(Person).decode
-
-
-class Facts:
-    """Atoms of a person and the context of a request."""
-
-    __slots__ = ("atoms", "bits", "context")
-
-    def __init__(self, atoms: int, context: Mapping[str, Any]) -> None:
-        self.atoms, self.context, self.bits = atoms, context, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +93,6 @@ def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool, bool]:
     personal = bool(found)
     found += [d for d in map(dimensions.asked, sorted(names)) if d is not None]
     return dimensions.ordered(found), not names.isdisjoint(CLOCK), personal
-
-
-class Late(NamedTuple):
-    """Bits, by segment id, of request-dependent segments: that hold, and of which nobody can say, because they raise."""
-
-    held: int
-    unknown: int = 0
-
-
-NONE_LATE = Late(0)
-
-
-class Standing(NamedTuple):
-    """Keys of the segments a person is in, and of those of which nobody can say: neither in nor out."""
-
-    inside: list[str]
-    unknown: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,60 +181,6 @@ def resolved(locale: str, known: Collection[str]) -> str:
     So that nobody's inventions become keys of what is remembered.
     """
     return next((name for name in (locale, locale.split("-")[0]) if name in known), "*")
-
-
-def bits_at(person: Person, now_ms: int) -> int:
-    """The person's bits at this instant: coming flips that fell due count, although nobody rewrote the document."""
-    bits = person.bits
-    for at, after in person.flips:
-        if at > now_ms:
-            break
-        bits = after
-    return int.from_bytes(bits, "little")
-
-
-def next_flip(person: Person, now_ms: int) -> int | None:
-    """The next instant at which the document itself says that something changes."""
-    for at, _ in person.flips:
-        if at > now_ms:
-            return at
-    return person.covered_until
-
-
-def late_bits(
-    definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
-) -> Late:
-    """The request-dependent segments among `refs` that hold for a request."""
-    wanted = sum(1 << r.id for r in refs)
-    if not wanted:
-        return NONE_LATE
-    facts = Facts(atoms, context)
-    try:
-        return Late(definitions.decide(facts, now_ms)[0] & wanted)
-    except Exception:
-        judged = [(bit, _holds(node, facts, now_ms)) for bit, node in definitions.late if wanted >> bit & 1]
-        held, unknown = (sum(1 << bit for bit, holds in judged if holds is said) for said in (True, None))
-        return Late(held, unknown)
-
-
-def _holds(node: Node, facts: Facts, now_ms: int) -> bool | None:
-    try:
-        return holds(node, facts, now_ms)
-    except Exception:
-        return None
-
-
-def standing(
-    refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, late: Late, *, degraded: bool
-) -> Standing:
-    """Where a person stands with segments. `degraded`: the person's document could not be had."""
-    inside, unknown = [], set(undefined)
-    for r in refs:
-        if (late.unknown >> r.id & 1 if r.atom is None else False) or (degraded and r.personal):
-            unknown.add(r.key)
-        elif (late.held >> r.id if r.atom is None else atoms >> r.atom) & 1:
-            inside.append(r.key)
-    return Standing(inside, sorted(unknown))
 
 
 def are_slots(named: Any) -> bool:

@@ -12,7 +12,7 @@ from chassis.problems import Problem
 from conditions.read import step
 
 from gateway.deps import Deps
-from gateway.domain import cart, kills, targeting
+from gateway.domain import cart, kills, membership
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import decided, late_bits, look_up
 from gateway.keys import ApiKey
@@ -44,7 +44,7 @@ async def price_cart(
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
     undefined = definitions.undefined(release.promo.get("segments", ()))
-    standing = targeting.standing(refs, undefined, who.atoms, late, degraded=who.degraded)
+    standing = membership.standing(refs, undefined, who.atoms, late, degraded=who.degraded)
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     asked["membership_version"] = definitions.version

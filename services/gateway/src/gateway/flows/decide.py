@@ -18,12 +18,13 @@ import msgspec
 from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 
-from gateway.domain import dimensions, kills, targeting
+from gateway.domain import dimensions, kills, membership
 from gateway.domain.answer import Answer, decode, encode, finish, is_known, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.kept import Kept
+from gateway.domain.membership import NONE_LATE, Late, Person, Standing
 from gateway.domain.release import Release
-from gateway.domain.targeting import NONE_LATE, Late, Person, Plan, SegmentRef, Standing
+from gateway.domain.targeting import Plan, SegmentRef
 from gateway.knowledge import Knowledge
 from gateway.telemetry import DECISIONS, DEGRADED
 from gateway.upstreams import CONTENT, PROMO, Coalescer
@@ -90,14 +91,14 @@ async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Know
     logged_in = identity.startswith(b"c:")
     try:
         stored = await decider.pipe.get(b"aud:" + identity)
-        person: Person | None = None if stored is None else targeting.decode(memoryview(stored)[8:])
+        person: Person | None = None if stored is None else membership.decode(memoryview(stored)[8:])
     except (PipeUnavailable, msgspec.DecodeError):
         return stranger._replace(logged_in=logged_in, degraded=True)
     if person is None and logged_in:
         return Known(definitions.empty_customer, logged_in=True)
     if person is None or person.consent & 1:
         return stranger._replace(logged_in=logged_in, consent=person is None)
-    atoms, until = targeting.bits_at(person, now_ms), targeting.next_flip(person, now_ms)
+    atoms, until = membership.bits_at(person, now_ms), membership.next_flip(person, now_ms)
     return Known(atoms, person.group or GUEST, logged_in or person.customer, until=until)
 
 
@@ -147,14 +148,14 @@ def late_bits(
 ) -> Late:
     """Which of the request-dependent segments hold for a request."""
     context = context_of(decider, seen, locale, now_ms)
-    return targeting.late_bits(release.definitions, refs, seen.atoms, context, now_ms)
+    return membership.late_bits(release.definitions, refs, seen.atoms, context, now_ms)
 
 
 async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: Late, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
     now_ms, loaded, killed = decider.clock.now_ms(), decider.knowledge.loaded, decider.knowledge.kills
     refs = (*plan.durable, *plan.late)
-    standing = targeting.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    standing = membership.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")

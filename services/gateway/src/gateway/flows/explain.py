@@ -13,7 +13,7 @@ from chassis.problems import Problem
 from conditions.context import FIELDS
 
 from gateway.deps import Deps
-from gateway.domain import kills, targeting
+from gateway.domain import kills, membership
 from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import context_of, look_up
@@ -44,8 +44,8 @@ async def explain(
     supposed = context_of(deps.decider, who.seen({}, {k: v for k, v in page.items() if v}), locale, now_ms)
     named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
-    late = targeting.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
-    standing = targeting.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    late = membership.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
+    standing = membership.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
     common = {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}

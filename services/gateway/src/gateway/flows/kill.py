@@ -19,6 +19,7 @@ from chassis.auth import Actor
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.problems import Problem
+from chassis.schemas import MOST_KILLED
 from chassis.service import repeat
 from redis.exceptions import RedisError
 
@@ -128,9 +129,9 @@ class Killer:
         """The number of this change of the list; None when it could not be made."""
         said = json.dumps({"by": actor.subject, "at_ms": self._clock.now_ms()})
         try:
-            if await self._redis.hlen(KILLS) >= kills.MOST:
+            if await self._redis.hlen(KILLS) >= MOST_KILLED:
                 raise Problem(
-                    "kills-full", 409, "Too much is killed", detail=f"At most {kills.MOST}: lift what is over"
+                    "kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over"
                 )
             async with self._redis.pipeline(transaction=True) as pipe:
                 _, count = await pipe.hset(KILLS, name, said).incr(COUNT).execute()

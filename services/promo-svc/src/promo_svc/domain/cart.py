@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
-from chassis.schemas import MOST_KILLED
 from conditions.read import step
 from conditions.values import MOST_ELEMENTS
 from msgspec import Meta
@@ -68,7 +67,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coupons: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TYPED)], ...], Meta(max_length=MOST_ITEMS)] = ()
     shipping: Amount = 0
     membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0
-    killed: Annotated[frozenset[Text], Meta(max_length=MOST_KILLED)] = frozenset()
+    killed: frozenset[Text] = frozenset()
 
     @property
     def subtotal(self) -> int:
