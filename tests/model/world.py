@@ -1,0 +1,401 @@
+"""A shop that is published to, and people who ask it, behind real edges and gateways; and what the oracle says to each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+from devstack.stack import Stack, customer_token
+from oracle import Answer, Audience, History, Shown, State, View, alive, answer
+
+SLACK_S = 2.0  # how long what was replaced may still be shown
+SLOTS = ("one", "two", "three", "four")
+ATTRIBUTES = ("gold", "busy", "local")  # durable segments, by the attribute of that name
+ASKED = {
+    "bavaria": {"context": "region", "op": "eq", "value": "BY"},
+    "members": {"context": "logged_in", "op": "eq", "value": True},
+}
+SEGMENTS = (*ATTRIBUTES, *ASKED)
+GROUPS = ("guest", "trade")
+KEYS = tuple(f"b{n}" for n in range(8))
+RULES = ("r0", "r1", "r2")
+FORGERIES = ("none", "none", "none", "stranger", "fact", "query", "proof", "mask", "context", "visitor", "twice")
+
+
+@dataclass
+class Person:
+    """Somebody with what they have of the shop. `held` is what they are, `context` when their cookie was made."""
+
+    name: str
+    customer: bool
+    held: History[View]
+    cookies: dict[str, str] = field(default_factory=dict)
+    context: tuple[float, float] | None = None
+
+
+@dataclass
+class World:
+    """`doors`: edges and gateways by name; `wrong` is what nobody may see and somebody saw."""
+
+    stack: Stack
+    doors: dict[str, str]
+    seed: int
+    people: list[Person] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.chance, self.numbers = random.Random(self.seed), itertools.count(1)
+        self.state = History(State(), time.monotonic())
+        self.versions: dict[tuple[str, str], int] = {}
+        timeout = httpx.Timeout(20.0)
+        self.admin = httpx.AsyncClient(
+            base_url=f"{self.stack.url}/admin/v1", headers={"x-api-key": self.stack.secrets.admin}, timeout=timeout
+        )
+        self.server = httpx.AsyncClient(
+            base_url=self.stack.url, headers={"x-api-key": self.stack.secrets.secret}, timeout=timeout
+        )
+        self.browser = httpx.AsyncClient(headers={"x-api-key": self.stack.secrets.publishable}, timeout=timeout)
+        self.turn = asyncio.Lock()  # changes come one after the other
+
+    # What the shop is made of
+
+    async def open(self) -> None:
+        """Slots, segments and people, and nothing to show."""
+        for slot in SLOTS:
+            await self._made("slots", key=slot, title=slot, default=words("default"))
+        for name in ATTRIBUTES:
+            condition = {"attribute": name, "op": "eq", "value": "yes"}
+            await self._made("segments", key=name, name=name, status="active", condition=condition)
+        for name, condition in ASKED.items():
+            await self._made("segments", key=name, name=name, status="active", condition=condition)
+        while any(s["live_version"] is None for s in (await self.admin.get("/segments")).json()["segments"]):
+            await asyncio.sleep(0.05)
+        now_s = time.monotonic()
+        for n in range(9):
+            self.people.append(Person(f"p{n}", n > 5, History(View(frozenset()), now_s)))
+        for person in self.people:
+            if not person.customer:
+                await self.refresh(person)
+
+    async def _made(self, noun: str, **body: Any) -> None:
+        found = await self.admin.post(f"/{noun}", json=body)
+        assert found.status_code == 201, found.text
+
+    # What merchants do
+
+    async def publish(self) -> None:
+        """A block or rule as it comes."""
+        kind = self.chance.choice(("blocks", "blocks", "cart-rules"))
+        key, word = self.chance.choice(KEYS if kind == "blocks" else RULES), f"w{next(self.numbers)}"
+        pick = lambda most: frozenset(self.chance.sample(SEGMENTS, self.chance.randint(0, most)))  # noqa: E731
+        any_of, all_of, none_of = pick(2), pick(1), pick(1)
+        groups = frozenset(g for g in GROUPS if self.chance.random() < 0.15)
+        ends = int(time.time() * 1000) + self.chance.randint(2000, 8000) if self.chance.random() < 0.2 else None
+        slots = frozenset(self.chance.sample(SLOTS, self.chance.randint(1, 3))) if kind == "blocks" else frozenset()
+        priority, live = self.chance.randint(0, 5), self.chance.random() < 0.8
+        one = Shown(word, Audience(any_of, all_of, none_of, groups), slots, priority, ends, live)
+        segments = {"any_of": sorted(any_of), "all_of": sorted(all_of), "none_of": sorted(none_of)}
+        body: dict[str, Any] = {"status": "live" if live else "draft", "priority": priority, "ends_at": ends}
+        if kind == "blocks":
+            audience = {**segments, "groups": sorted(groups)}
+            body |= {"title": word, "slots": sorted(slots), "audience": audience, "content": words(word)}
+        else:
+            action = {"type": "percent", "value": 10}
+            body |= {"name": word, "label": word, "segments": segments, "action": action}
+            body |= {"groups": sorted(groups), "all_groups": not groups}
+        await self._save(kind, key, body, one)
+
+    async def _save(self, kind: str, key: str, body: dict[str, Any] | None, one: Shown | None) -> None:
+        known = self.versions.get((kind, key))
+        if body is None and known is None:
+            return
+        asked_s = time.monotonic()
+        headers = {} if known is None else {"if-match": f'"{known}"'}
+        if body is None:
+            found = await self.admin.delete(f"/{kind}/{key}", headers=headers)
+        elif known is None:
+            found = await self.admin.post(f"/{kind}", json={"key": key, **body})
+        else:
+            found = await self.admin.put(f"/{kind}/{key}", json=body, headers=headers)
+        answered_s = time.monotonic()
+        assert found.status_code in (200, 201, 204), found.text
+        if body is None:
+            del self.versions[kind, key]
+        else:
+            self.versions[kind, key] = found.json()["version"]
+        self._changed(kind, key, one, asked_s=asked_s, answered_s=answered_s)
+
+    def _changed(self, kind: str, key: str, one: Shown | None, *, asked_s: float, answered_s: float) -> None:
+        name = "blocks" if kind == "blocks" else "rules"
+        found = {**getattr(self.state.value, name)}
+        found.pop(key, None)
+        if one is not None:
+            found[key] = one
+        state = replace(self.state.value, **{name: found})
+        self.state.change(state, asked_s=asked_s, answered_s=answered_s)
+
+    async def remove(self) -> None:
+        """A block or rule is deleted."""
+        kind = self.chance.choice(("blocks", "cart-rules"))
+        await self._save(kind, self.chance.choice(KEYS if kind == "blocks" else RULES), None, None)
+
+    async def kill(self) -> None:
+        """A block, rule or slot is killed; what its owner switched off is off in itself, too."""
+        kind = self.chance.choice(("block", "block", "rule", "slot"))
+        key = self.chance.choice({"block": KEYS, "rule": RULES, "slot": SLOTS}[kind])
+        asked_s = time.monotonic()
+        found = (await self.admin.post("/kills", json={"kind": kind, "key": key})).raise_for_status().json()
+        answered_s = time.monotonic()
+        state = self.state.value
+        noun, name = {"block": ("blocks", "blocks"), "rule": ("cart-rules", "rules")}.get(kind, ("", ""))
+        if found["owner"] in ("disabled", "away") and (noun, key) in self.versions:
+            stored = (await self.admin.get(f"/{noun}/{key}")).raise_for_status().json()
+            self.versions[noun, key] = stored["version"]
+            live = {**getattr(state, name)}
+            live[key] = live[key]._replace(live=stored["status"] == "live")
+            state = replace(state, **{name: live})
+        state = replace(state, kills=state.kills | {f"{kind}:{key}"})
+        self.state.change(state, asked_s=asked_s, answered_s=answered_s)
+
+    async def lift(self) -> None:
+        """What was killed is shown again, if it is live."""
+        if not self.state.value.kills:
+            return
+        name = self.chance.choice(sorted(self.state.value.kills))
+        asked_s = time.monotonic()
+        (await self.admin.delete(f"/kills/{name.replace(':', '/')}")).raise_for_status()
+        state = replace(self.state.value, kills=self.state.value.kills - {name})
+        self.state.change(state, asked_s=asked_s, answered_s=time.monotonic())
+
+    # What people do
+
+    async def become(self) -> None:
+        """Somebody enters or leaves a segment, or gets another group."""
+        person = self.chance.choice(self.people)
+        view, subject = person.held.value, self.subject(person)
+        event = {"id": f"e{next(self.numbers)}", "source": "model", "subject": subject, "time": _now()}
+        if person.customer and self.chance.random() < 0.4:
+            group = self.chance.choice(GROUPS)
+            view = view._replace(group=group)
+            event |= {"type": "group_assigned", "data": {"group": group}}
+        else:
+            name = self.chance.choice(ATTRIBUTES)
+            inside = name not in view.segments
+            segments = view.segments | {name} if inside else view.segments - {name}
+            view = view._replace(segments=segments)
+            event |= {"type": "identify", "data": {"attributes": {name: "yes" if inside else "no"}}}
+        asked_s = time.monotonic()
+        found = await self.server.post("/v1/events", json={"events": [event]})
+        assert found.json()["rejected"] == [], found.text
+        await self._until(lambda: self._is(person, view), 60)
+        person.held.change(view, asked_s=asked_s, answered_s=time.monotonic())
+
+    async def _is(self, person: Person, view: View) -> bool:
+        profile = self.subject(person).replace("visitor:", "v:").replace("customer:", "c:")
+        found = await self.server.get("/v1/explain", params={"profile": profile, "slots": ",".join(SLOTS)})
+        if found.status_code != 200:
+            return False
+        facts = await self.admin.get(f"/profiles/{profile}")
+        inside = {s["segment"] for s in facts.json()["segments"]} if facts.status_code == 200 else set()
+        return inside == set(view.segments) and found.json()["group"] == view.group
+
+    def subject(self, person: Person) -> str:
+        """As events name them."""
+        if person.customer:
+            return f"customer:{person.name}"
+        return f"visitor:{person.cookies['__Host-ff_vid'].split('.')[0]}"
+
+    async def refresh(self, person: Person | None = None) -> None:
+        """Somebody's context cookie is made anew."""
+        person = person or self.chance.choice([p for p in self.people if not p.customer])
+        began_s = time.monotonic()
+        door = self.chance.choice([url for name, url in self.doors.items() if name.startswith("gateway")])
+        found = await self.browser.get(f"{door}/v1/context", headers=cookie(person.cookies))
+        for line in found.headers.get_list("set-cookie"):
+            name, _, value = line.split(";")[0].partition("=")
+            if name == "__Host-ff_ctx":
+                person.context = (began_s, time.monotonic())
+            person.cookies[name] = value
+
+    # What goes wrong
+
+    async def stall(self) -> None:
+        """A service answers nobody for a while, and refuses nobody either."""
+        name = self.chance.choice(("content_svc", "promo_svc", "segment_svc"))
+        process = self.stack.children[name].popen
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(self.chance.uniform(0.3, 2.5))
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+    # What is asked, and whether it is right
+
+    async def ask(self) -> None:
+        """One request of somebody through some door, genuine or not; what came is compared with what may be."""
+        person, slots = self.chance.choice(self.people), sorted(self.chance.sample(SLOTS, self.chance.randint(1, 2)))
+        door, forgery = self.chance.choice(sorted(self.doors)), self.chance.choice(FORGERIES)
+        region = self.chance.choice((None, None, "BY", "HH"))
+        headers, query, known = self._forged(person, forgery)
+        if region is not None:
+            headers |= {"x-fact-region": region, "x-front-key": self.stack.secrets.front}
+        if forgery == "fact":
+            headers |= {"x-fact-region": "BY", "x-front-key": "y" * 43}
+            region = None
+        began_s = time.monotonic()
+        try:
+            url = f"{self.doors[door]}/v1/decisions?slots={','.join(slots)}{query}"
+            found = await self.browser.get(url, headers=headers)
+        except httpx.HTTPError:
+            self.seen["no answer"] += 1
+            return
+        self._judge(found, person if known else None, slots, region, (began_s, time.monotonic()), f"{door} {forgery}")
+
+    def _forged(self, person: Person, forgery: str) -> tuple[dict[str, str], str, bool]:
+        """Headers, more of the query, and whether the person is known by them."""
+        headers: dict[str, str] = {}
+        if person.customer:
+            headers["authorization"] = f"Bearer {customer_token(self.stack.secrets.jwt, person.name)}"
+        else:
+            headers = cookie(person.cookies)
+        if forgery == "query":
+            return headers, "&logged_in=1&region=BY", True
+        if forgery in ("proof", "mask"):
+            more = {
+                "x-edge-key": "e1",
+                "x-edge-mask": "base" if forgery == "proof" else ".s1.",
+                "x-edge-proof": "A" * 43,
+            }
+            return {**headers, **more, "x-edge-aud": "", "x-edge-step": "base", "x-edge-codes": ".s1.s2.g."}, "", True
+        if person.customer or forgery in ("none", "fact"):
+            return headers, "", True
+        name, value = "__Host-ff_vid", person.cookies["__Host-ff_vid"]
+        if forgery == "stranger":
+            return {}, "", False
+        if forgery == "visitor":
+            return cookie({**person.cookies, name: value[:-2] + ("aa" if value[-2:] != "aa" else "bb")}), "", False
+        if forgery == "twice":
+            other = self.chance.choice([p for p in self.people if not p.customer]).cookies[name]
+            return {"cookie": f"{name}={other}; {cookie(person.cookies)['cookie']}"}, "", False
+        other = self.chance.choice([p for p in self.people if not p.customer])
+        return cookie({**person.cookies, "__Host-ff_ctx": other.cookies.get("__Host-ff_ctx", "")}), "", True
+
+    def _judge(
+        self, found: httpx.Response, person: Person | None, slots: list[str], region: str | None,
+        when: tuple[float, float], what: str,
+    ) -> None:  # fmt: skip
+        self.seen[found.headers.get("cache-status", "direct")] += 1
+        if found.status_code != 200:
+            self.seen[f"status {found.status_code}"] += 1
+            return
+        body = found.json()
+        said = Answer(
+            tuple((slot, tuple(shown(body["slots"][slot]))) for slot in slots),
+            frozenset(message["label"] for message in body["messages"]),
+        )
+        since_s, until_s = when[0] - SLACK_S, when[1]
+        states, views = self.state.during(since_s, until_s), self._views(person, region, when)
+        instants = self._instants(states, since_s, until_s)
+        if "degraded" in body:
+            self.seen["degraded"] += 1
+            right = self._is_harmless(said, states, views, instants)
+        else:
+            right = any(answer(s, v, slots, at) == said for s in states for v in views for at in instants)
+        self.seen["asked"] += 1
+        if not right:
+            expected = answer(states[-1], views[-1], slots, instants[-1])
+            self.wrong.append(f"{what}: {person and person.name} {region} saw {said}, not {expected}; {found.headers}")
+
+    def _views(self, person: Person | None, region: str | None, when: tuple[float, float]) -> list[View]:
+        held = [View(frozenset())]
+        if person is not None:
+            held = person.held.during(*when)
+            if person.context is not None and not person.customer:
+                held += person.held.during(*person.context)
+        asked = {
+            name for name, is_so in (("bavaria", region == "BY"), ("members", person and person.customer)) if is_so
+        }
+        return [view._replace(segments=view.segments | asked) for view in held]
+
+    def _instants(self, states: list[State], since_s: float, until_s: float) -> list[int]:
+        first, last = (int((time.time() - time.monotonic() + at) * 1000) for at in (since_s, until_s))
+        ends = {b.ends_at_ms for s in states for b in (*s.blocks.values(), *s.rules.values()) if b.ends_at_ms}
+        return sorted({first, last, *(end for end in ends if first <= end <= last)})
+
+    def _is_harmless(self, said: Answer, states: list[State], views: list[View], instants: list[int]) -> bool:
+        """Whether everything shown may be seen, whatever else is missing."""
+        may = set()
+        for state, view, at in itertools.product(states, views, instants):
+            for kind, found in (("block", state.blocks), ("rule", state.rules)):
+                may |= {one.word for _, one in alive(found, kind, state.kills, at) if one.audience.takes(view)}
+        return {word for _, found in said.slots for word in found} | said.labels <= may
+
+    async def _until(self, check: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while not await check():
+                await asyncio.sleep(0.05)
+
+    async def live(self, rounds: int) -> None:
+        """So many requests, of several people at once, while things change."""
+        left, stop = itertools.count(1), asyncio.Event()
+        deeds = (
+            [self.publish] * 6 + [self.remove, self.kill, self.lift, self.lift] + [self.become] * 5 + [self.refresh] * 4
+        )
+
+        async def asking() -> None:
+            while next(left) <= rounds:
+                await self.ask()
+
+        async def changing(deeds: list[Callable[[], Awaitable[None]]]) -> None:
+            while not stop.is_set():
+                await self.chance.choice(deeds)()
+                await asyncio.sleep(self.chance.uniform(0.0, 0.3))
+
+        async with asyncio.TaskGroup() as group:
+            changes = group.create_task(changing([*deeds]))
+            faults = group.create_task(changing([self.stall, self.rest, self.rest]))
+            await asyncio.gather(*(asking() for _ in range(8)))
+            stop.set()
+            await asyncio.gather(changes, faults)
+
+    async def rest(self) -> None:
+        """Nothing goes wrong for a while."""
+        await asyncio.sleep(2)
+
+    @asynccontextmanager
+    async def opened(self) -> Any:
+        """Close the connections at the end."""
+        yield self
+        for client in (self.admin, self.server, self.browser):
+            await client.aclose()
+
+
+def words(text: str) -> dict[str, Any]:
+    """Content that says one word."""
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+def shown(slot: dict[str, Any]) -> list[str]:
+    """The words a slot shows; none for its default."""
+    found = [block["content"]["blocks"][0]["props"]["text"] for block in slot["blocks"]]
+    return [word for word in found if word != "default"]
+
+
+def cookie(cookies: dict[str, str]) -> dict[str, str]:
+    """As a header."""
+    return {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
