@@ -17,7 +17,7 @@ keys: .venv/ready ## print the addresses and keys of what runs, for a shell: eva
 	@$(PY) -m devstack.keys
 
 ##@ Check
-.PHONY: check test conformance faults bench deploy-test
+.PHONY: check test conformance faults model bench deploy-test
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, < 60 s)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -m "not servers"
@@ -29,6 +29,8 @@ conformance: .venv/ready ## run language-neutral cases: make conformance CASES=p
 	@$(PY) tools/conformance.py $(CASES)
 faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with a second one joining and dying
 	@$(PY) -m devstack.install tests && FAULT_ROUNDS=$${FAULT_ROUNDS:-200} .venv/bin/pytest -q -s tests/faults
+model: .venv/ready ## nobody sees what is not theirs: random publishes, people, forgeries, faults (SEED=1 ROUNDS=20000)
+	@$(PY) -m devstack.install tests && SEED=$${SEED:-1} ROUNDS=$${ROUNDS:-20000} .venv/bin/pytest -q -s tests/model
 deploy-test: .venv/ready ## build the images, bring docker-compose.yml up on a real engine (DOCKER_HOST), publish an event
 	@$(PY) -m tests.deploy.live
 bench: .venv/ready ## measure decisions and ingest against their baselines, in one run

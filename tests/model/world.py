@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from devstack.stack import Stack, customer_token
 from oracle import Answer, Audience, History, Shown, State, View, alive, answer
 
+STALL_S = 2.5
 SLACK_S = 2.0  # how long what was replaced may still be shown
 SLOTS = ("one", "two", "three", "four")
 ATTRIBUTES = ("gold", "busy", "local")  # durable segments, by the attribute of that name
@@ -25,7 +26,7 @@ ASKED = {
     "members": {"context": "logged_in", "op": "eq", "value": True},
 }
 SEGMENTS = (*ATTRIBUTES, *ASKED)
-GROUPS = ("guest", "trade")
+GROUPS, VALUES = ("guest", "trade"), ("yes", "no")
 KEYS = tuple(f"b{n}" for n in range(8))
 RULES = ("r0", "r1", "r2")
 FORGERIES = ("none", "none", "none", "stranger", "fact", "query", "proof", "mask", "context", "visitor", "twice")
@@ -38,8 +39,21 @@ class Person:
     name: str
     customer: bool
     held: History[View]
+    attributes: dict[str, str] = field(default_factory=dict)
     cookies: dict[str, str] = field(default_factory=dict)
     context: tuple[float, float] | None = None
+
+
+class Asked(NamedTuple):
+    """An answer, and what it is to be judged by: `context` is when the cookie was made, `when` it was asked and answered."""
+
+    what: str
+    person: Person | None
+    context: tuple[float, float] | None
+    slots: tuple[str, ...]
+    region: str | None
+    when: tuple[float, float]
+    found: httpx.Response
 
 
 @dataclass
@@ -51,6 +65,7 @@ class World:
     seed: int
     people: list[Person] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    answers: list[Asked] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -65,7 +80,8 @@ class World:
             base_url=self.stack.url, headers={"x-api-key": self.stack.secrets.secret}, timeout=timeout
         )
         self.browser = httpx.AsyncClient(headers={"x-api-key": self.stack.secrets.publishable}, timeout=timeout)
-        self.turn = asyncio.Lock()  # changes come one after the other
+        self.turn = asyncio.Lock()  # changes of who is what come one after the other
+        self.values = dict.fromkeys(ATTRIBUTES, "yes")  # that one must have to be in a segment
 
     # What the shop is made of
 
@@ -74,8 +90,7 @@ class World:
         for slot in SLOTS:
             await self._made("slots", key=slot, title=slot, default=words("default"))
         for name in ATTRIBUTES:
-            condition = {"attribute": name, "op": "eq", "value": "yes"}
-            await self._made("segments", key=name, name=name, status="active", condition=condition)
+            await self._made("segments", key=name, name=name, status="active", condition=self._condition(name))
         for name, condition in ASKED.items():
             await self._made("segments", key=name, name=name, status="active", condition=condition)
         while any(s["live_version"] is None for s in (await self.admin.get("/segments")).json()["segments"]):
@@ -86,6 +101,8 @@ class World:
         for person in self.people:
             if not person.customer:
                 await self.refresh(person)
+        for _ in range(12):
+            await self.publish()
 
     async def _made(self, noun: str, **body: Any) -> None:
         found = await self.admin.post(f"/{noun}", json=body)
@@ -158,6 +175,8 @@ class World:
         answered_s = time.monotonic()
         state = self.state.value
         noun, name = {"block": ("blocks", "blocks"), "rule": ("cart-rules", "rules")}.get(kind, ("", ""))
+        if found["owner"] == "away":  # it may switch it off when it goes on
+            await asyncio.sleep(STALL_S + 0.5)
         if found["owner"] in ("disabled", "away") and (noun, key) in self.versions:
             stored = (await self.admin.get(f"/{noun}/{key}")).raise_for_status().json()
             self.versions[noun, key] = stored["version"]
@@ -181,23 +200,45 @@ class World:
 
     async def become(self) -> None:
         """Somebody enters or leaves a segment, or gets another group."""
-        person = self.chance.choice(self.people)
-        view, subject = person.held.value, self.subject(person)
-        event = {"id": f"e{next(self.numbers)}", "source": "model", "subject": subject, "time": _now()}
-        if person.customer and self.chance.random() < 0.4:
-            group = self.chance.choice(GROUPS)
-            view = view._replace(group=group)
-            event |= {"type": "group_assigned", "data": {"group": group}}
-        else:
+        async with self.turn:
+            person = self.chance.choice(self.people)
+            event = {"id": f"e{next(self.numbers)}", "source": "model", "subject": self.subject(person), "time": _now()}
+            group = person.held.value.group
+            if person.customer and self.chance.random() < 0.4:
+                group = self.chance.choice(GROUPS)
+                event |= {"type": "group_assigned", "data": {"group": group}}
+            else:
+                name = self.chance.choice(ATTRIBUTES)
+                person.attributes[name] = self.chance.choice(VALUES)
+                event |= {"type": "identify", "data": {"attributes": {name: person.attributes[name]}}}
+            asked_s = time.monotonic()
+            found = await self.server.post("/v1/events", json={"events": [event]})
+            assert found.json()["rejected"] == [], found.text
+            await self._settled(person, View(self._inside(person), group), asked_s)
+
+    async def redefine(self) -> None:
+        """A segment is for others from now on."""
+        async with self.turn:
             name = self.chance.choice(ATTRIBUTES)
-            inside = name not in view.segments
-            segments = view.segments | {name} if inside else view.segments - {name}
-            view = view._replace(segments=segments)
-            event |= {"type": "identify", "data": {"attributes": {name: "yes" if inside else "no"}}}
-        asked_s = time.monotonic()
-        found = await self.server.post("/v1/events", json={"events": [event]})
-        assert found.json()["rejected"] == [], found.text
-        await self._until(lambda: self._is(person, view), 60)
+            self.values[name] = self.chance.choice([v for v in VALUES if v != self.values[name]])
+            stored = (await self.admin.get(f"/segments/{name}")).json()
+            body = {"name": name, "status": "active", "condition": self._condition(name)}
+            asked_s = time.monotonic()
+            saved = await self.admin.put(f"/segments/{name}", json=body, headers={"if-match": f'"{stored["version"]}"'})
+            assert saved.status_code == 200, saved.text
+            for person in self.people:
+                await self._settled(person, person.held.value._replace(segments=self._inside(person)), asked_s)
+
+    def _condition(self, name: str) -> dict[str, Any]:
+        return {"attribute": name, "op": "eq", "value": self.values[name]}
+
+    def _inside(self, person: Person) -> frozenset[str]:
+        return frozenset(name for name in ATTRIBUTES if person.attributes.get(name) == self.values[name])
+
+    async def _settled(self, person: Person, view: View, asked_s: float) -> None:
+        async with asyncio.timeout(60):
+            while not await self._is(person, view):
+                await asyncio.sleep(0.05)
         person.held.change(view, asked_s=asked_s, answered_s=time.monotonic())
 
     async def _is(self, person: Person, view: View) -> bool:
@@ -236,7 +277,7 @@ class World:
         assert process is not None
         process.send_signal(signal.SIGSTOP)
         try:
-            await asyncio.sleep(self.chance.uniform(0.3, 2.5))
+            await asyncio.sleep(self.chance.uniform(0.3, STALL_S))
         finally:
             process.send_signal(signal.SIGCONT)
 
@@ -260,7 +301,15 @@ class World:
         except httpx.HTTPError:
             self.seen["no answer"] += 1
             return
-        self._judge(found, person if known else None, slots, region, (began_s, time.monotonic()), f"{door} {forgery}")
+        self.seen[found.headers.get("cache-status", "direct")] += 1
+        if found.status_code != 200:
+            self.seen[f"status {found.status_code}"] += 1
+            return
+        when = (began_s, time.monotonic())
+        context = person.context if known and not person.customer else None
+        self.answers.append(
+            Asked(f"{door} {forgery}", person if known else None, context, tuple(slots), region, when, found)
+        )
 
     def _forged(self, person: Person, forgery: str) -> tuple[dict[str, str], str, bool]:
         """Headers, more of the query, and whether the person is known by them."""
@@ -291,42 +340,38 @@ class World:
         other = self.chance.choice([p for p in self.people if not p.customer])
         return cookie({**person.cookies, "__Host-ff_ctx": other.cookies.get("__Host-ff_ctx", "")}), "", True
 
-    def _judge(
-        self, found: httpx.Response, person: Person | None, slots: list[str], region: str | None,
-        when: tuple[float, float], what: str,
-    ) -> None:  # fmt: skip
-        self.seen[found.headers.get("cache-status", "direct")] += 1
-        if found.status_code != 200:
-            self.seen[f"status {found.status_code}"] += 1
-            return
-        body = found.json()
-        said = Answer(
-            tuple((slot, tuple(shown(body["slots"][slot]))) for slot in slots),
-            frozenset(message["label"] for message in body["messages"]),
-        )
-        since_s, until_s = when[0] - SLACK_S, when[1]
-        states, views = self.state.during(since_s, until_s), self._views(person, region, when)
-        instants = self._instants(states, since_s, until_s)
-        if "degraded" in body:
-            self.seen["degraded"] += 1
-            right = self._is_harmless(said, states, views, instants)
-        else:
-            right = any(answer(s, v, slots, at) == said for s in states for v in views for at in instants)
-        self.seen["asked"] += 1
-        if not right:
-            expected = answer(states[-1], views[-1], slots, instants[-1])
-            self.wrong.append(f"{what}: {person and person.name} {region} saw {said}, not {expected}; {found.headers}")
+    def judge(self) -> None:
+        """Compare every answer with what may have been seen; afterwards, when it is known what held when."""
+        for asked in self.answers:
+            since_s, until_s = asked.when[0] - SLACK_S, asked.when[1]
+            states, views = self.state.during(since_s, until_s), self._views(asked)
+            instants = self._instants(states, since_s, until_s)
+            body = asked.found.json()
+            said = Answer(
+                tuple((slot, tuple(shown(body["slots"][slot]))) for slot in asked.slots),
+                frozenset(message["label"] for message in body["messages"]),
+            )
+            self.seen["asked"] += 1
+            if "degraded" in body:
+                self.seen[f"degraded {body['degraded']}"] += 1
+                right = self._is_harmless(said, states, views, instants)
+            else:
+                may = {answer(s, v, asked.slots, at) for s in states for v in views for at in instants}
+                right = said in may
+            if not right:
+                expected = answer(states[-1], views[-1], asked.slots, instants[-1])
+                who = f"{asked.person and asked.person.name} {asked.region}"
+                self.wrong.append(f"{asked.what}: {who} saw {said}, not {expected}; {asked.found.headers}")
 
-    def _views(self, person: Person | None, region: str | None, when: tuple[float, float]) -> list[View]:
-        held = [View(frozenset())]
+    def _views(self, asked: Asked) -> list[View]:
+        person, held = asked.person, [View(frozenset())]
         if person is not None:
-            held = person.held.during(*when)
-            if person.context is not None and not person.customer:
-                held += person.held.during(*person.context)
-        asked = {
-            name for name, is_so in (("bavaria", region == "BY"), ("members", person and person.customer)) if is_so
-        }
-        return [view._replace(segments=view.segments | asked) for view in held]
+            held = person.held.during(*asked.when)
+            if asked.context is not None:
+                held += person.held.during(*asked.context)
+        facts = {"bavaria": asked.region == "BY", "members": person is not None and person.customer}
+        more = {name for name, holds in facts.items() if holds}
+        return [view._replace(segments=view.segments | more) for view in held]
 
     def _instants(self, states: list[State], since_s: float, until_s: float) -> list[int]:
         first, last = (int((time.time() - time.monotonic() + at) * 1000) for at in (since_s, until_s))
@@ -341,17 +386,12 @@ class World:
                 may |= {one.word for _, one in alive(found, kind, state.kills, at) if one.audience.takes(view)}
         return {word for _, found in said.slots for word in found} | said.labels <= may
 
-    async def _until(self, check: Callable[[], Awaitable[bool]], seconds: float) -> None:
-        async with asyncio.timeout(seconds):
-            while not await check():
-                await asyncio.sleep(0.05)
-
     async def live(self, rounds: int) -> None:
         """So many requests, of several people at once, while things change."""
         left, stop = itertools.count(1), asyncio.Event()
-        deeds = (
-            [self.publish] * 6 + [self.remove, self.kill, self.lift, self.lift] + [self.become] * 5 + [self.refresh] * 4
-        )
+        merchants = [*[self.publish] * 6, self.remove, self.kill, self.lift, self.lift]
+        people = [self.become, self.become, self.redefine, self.refresh]
+        faults = [self.stall, self.rest, self.rest]
 
         async def asking() -> None:
             while next(left) <= rounds:
@@ -359,15 +399,17 @@ class World:
 
         async def changing(deeds: list[Callable[[], Awaitable[None]]]) -> None:
             while not stop.is_set():
-                await self.chance.choice(deeds)()
-                await asyncio.sleep(self.chance.uniform(0.0, 0.3))
+                deed = self.chance.choice(deeds)
+                await deed()
+                self.seen[deed.__name__] += 1
+                await asyncio.sleep(self.chance.choice([0.0, 0.3, 2.0, 4.0]))
 
         async with asyncio.TaskGroup() as group:
-            changes = group.create_task(changing([*deeds]))
-            faults = group.create_task(changing([self.stall, self.rest, self.rest]))
+            running = [group.create_task(changing(deeds)) for deeds in (merchants, people, [self.refresh], faults)]
             await asyncio.gather(*(asking() for _ in range(8)))
             stop.set()
-            await asyncio.gather(changes, faults)
+            await asyncio.gather(*running)
+        self.judge()
 
     async def rest(self) -> None:
         """Nothing goes wrong for a while."""
