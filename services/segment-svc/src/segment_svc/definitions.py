@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,6 +23,7 @@ from segment_svc import wire
 from segment_svc.domain.definition import Circle, Definition, references, renamed
 from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.settings import Settings
+from segment_svc.store import Row
 from segment_svc.telemetry import QUARANTINED
 
 HEAD = "SELECT version FROM release_head"
@@ -53,12 +54,6 @@ class Stored:
     quarantined: str | None = None
 
 
-class Settled(Protocol):
-    """Somebody's row."""
-
-    settled_at: int
-
-
 @dataclass(frozen=True, slots=True)
 class Live:
     """The live segment an atom stands for."""
@@ -85,13 +80,9 @@ class Rules:
     since: int = 0
     told_dear: list[str] = field(default_factory=list)
 
-    def instant(self, clock: Clock, rows: Iterable[Settled]) -> int:
-        """Now (epoch ms), for who holds the locks of rows: not before what was done to them or to the rules, by whosever clock.
-
-        So nobody's history goes back, while the clocks of machines are within SKEW_MS of each other.
-        """
-        now = clock.now_ms()
-        return min(max([now, self.since, *(row.settled_at for row in rows)]), now + SKEW_MS)
+    def instant(self, clock: Clock, rows: Iterable[Row]) -> int:
+        """Now, for who holds the locks of rows: not before what was done to them or the rules. So no history goes back."""
+        return not_before(clock, self.since, *(row.settled_at for row in rows))
 
 
 def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings, since: int = 0) -> Rules:
@@ -205,9 +196,13 @@ async def alone(tx: Tx, clock: Clock) -> int:
     Answers now (epoch ms), which is not before any release began, by whosever clock.
     """
     await tx.execute(ALONE)
-    since: int = await tx.fetchval(SINCE)
+    return not_before(clock, await tx.fetchval(SINCE))
+
+
+def not_before(clock: Clock, *instants: int) -> int:
+    """Now (epoch ms), but not before what was done by whosever clock, if that is within SKEW_MS of ours."""
     now = clock.now_ms()
-    return min(max(now, since), now + SKEW_MS)
+    return min(max(now, *instants), now + SKEW_MS)
 
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
