@@ -8,9 +8,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import redis
 from chassis.cache import versioned
+from contracts import audience
 from devstack.process import free_port
 from devstack.servers import Valkey
 from devstack.stack import Secrets
@@ -31,8 +31,8 @@ def _fill(url: str, known: Secrets) -> list[str]:
     for _ in range(VISITORS):
         name, cookie = visitor_cookie(Ring(f"1:{known.visitor}"), rng.randbytes(16))
         bits = sum(1 << s for s in rng.sample(range(SEGMENTS), 12))
-        document = [bits.to_bytes(25, "little"), [], "", 0, None, False]
-        pipe.set(f"aud:v:{name}", versioned(1, msgspec.msgpack.encode(document)))
+        document = audience.Audience(audience.FORMAT, 0, bits.to_bytes(25, "little"), [], "", 0, None, False)
+        pipe.set(f"aud:v:{name}", versioned(1, audience.encode(document)))
         cookies.append(cookie)
     pipe.mset({"ver:segment": 1, "ver:content": 1, "ver:promo": 1})
     pipe.execute()

@@ -11,7 +11,10 @@ CONTENT = {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props"
 
 def _known(path: str) -> Any:
     if path == "/v1/definitions":
-        refs = ({"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i} for i in range(SEGMENTS))
+        refs = (
+            {"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i, "epoch": 0}
+            for i in range(SEGMENTS)
+        )
         return {
             "version": 1,
             "empty": {"visitor": "", "customer": ""},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import islice
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,7 @@ from contracts.codec import Codec
 from segment_svc import definitions, store, wire
 from segment_svc.domain import profile as people
 from segment_svc.domain.checks import check
-from segment_svc.domain.ruleset import RuleSet, plan_atoms
+from segment_svc.domain.ruleset import RuleSet, atoms_needed
 from segment_svc.flows import backfill, sweep
 from segment_svc.flows.apply_events import apply_events
 from segment_svc.flows.save_segment import Change, delete_segment, save_segment
@@ -131,7 +132,7 @@ class Pure:
     async def members(self, key: str) -> set[str]:
         numbers = iter(range(10_000))
         made = [
-            msgspec.structs.replace(d, atoms=plan_atoms(d, self._zone, lambda: next(numbers)))
+            msgspec.structs.replace(d, atoms=tuple(islice(numbers, atoms_needed(d, self._zone))))
             for d in self._definitions()
         ]
         rules = RuleSet.compile(made, self._zone)

@@ -10,8 +10,8 @@ from chassis import bus
 from chassis.bus import Record
 from chassis.bus_places import EARLIEST, Slice
 from chassis.documents import FACTS
+from contracts.audience import Audience, decode
 from msgspec.json import encode
-from segment_svc.domain import document
 from segment_svc.flows import backfill
 from segment_svc.flows.ingest import Ingest
 from segment_svc.positions import StoredPositions
@@ -78,6 +78,6 @@ async def members(client: httpx.AsyncClient, key: str) -> set[str]:
     return {m["profile"] for m in (await client.get(f"/v1/segments/{key}/members")).json()["members"]}
 
 
-async def shown(service: Any, identity: str) -> document.Document:
+async def shown(service: Any, identity: str) -> Audience:
     await service.deps.relay.drain()
-    return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
+    return decode((await service.redis.get(f"aud:{identity}"))[8:])

@@ -22,7 +22,7 @@ from segment_svc.telemetry import DEAR
 from structlog.testing import capture_logs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from seg_log import START, VIEWED, Log, event, make, members
+from seg_log import START, VIEWED, Log, event, make, members, shown
 
 pytestmark = pytest.mark.servers
 Breaking = Callable[[], Awaitable[None]]
@@ -143,6 +143,11 @@ class TestQuarantine:
         assert await members(client, "viewers") == {"v:ann", "v:bob"}
 
 
+async def epochs(client: httpx.AsyncClient) -> dict[str, int]:
+    """Of which epoch the bits of each live segment are."""
+    return {s["key"]: s["epoch"] for s in (await client.get("/v1/definitions")).json()["segments"]}
+
+
 class TestSaving:
     """What a save tries, it tries before it stands in anybody's way."""
 
@@ -174,6 +179,23 @@ class TestSaving:
         answer = await client.post("/v1/segments", json={**body, "key": "two"})
         assert (answer.status_code, answer.json()["type"]) == (409, "urn:footfall:problem:segments-full")
         assert [s["key"] for s in (await client.get("/v1/segments")).json()["segments"]] == ["one"]
+
+    async def test_a_bit_that_is_used_again_is_of_another_epoch_and_so_is_every_document_by_then(
+        self, client: httpx.AsyncClient, log: Log, service: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(save_segment, "MOST_ATOMS", 2)
+        await make(client, service, "first")
+        await log.give(event(1), event(2, "search", {"query": "q"}, who="visitor:bob"))
+        before = await shown(service, "v:ann"), await shown(service, "v:bob")
+        assert [(d.epoch, d.bits) for d in before] == [(1, b"\1"), (1, b"")]
+        assert (await client.delete("/v1/segments/first", headers={"if-match": '"1"'})).status_code == 204
+        await make(client, service, "second")  # the other bit
+        assert await epochs(client) == {"second": 1}
+        assert (await client.delete("/v1/segments/second", headers={"if-match": '"1"'})).status_code == 204
+        await make(client, service, "third", {"events": {"type": "search", "count": {"op": "gte", "value": 1}}})
+        assert await epochs(client) == {"third": 2}
+        after = await shown(service, "v:ann"), await shown(service, "v:bob")
+        assert [(d.epoch, d.bits) for d in after] == [(2, b""), (2, b"\1")]
 
     async def test_events_go_on_while_a_definition_is_tried(
         self, client: httpx.AsyncClient, log: Log, service: Any, monkeypatch: pytest.MonkeyPatch

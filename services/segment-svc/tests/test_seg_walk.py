@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from chassis.clock import ManualClock
+from contracts.audience import Audience, decode
 from segment_svc import definitions, store
-from segment_svc.domain import document
 from segment_svc.flows import backfill, project, sweep
 
 pytestmark = pytest.mark.servers
@@ -62,9 +62,9 @@ async def members(client: httpx.AsyncClient, key: str) -> set[str]:
     return {m["profile"] for m in answer["members"]}
 
 
-async def read(service: Any, identity: str) -> document.Document:
+async def read(service: Any, identity: str) -> Audience:
     await service.deps.relay.drain()
-    return document.decode((await service.redis.get(f"aud:{identity}"))[8:])
+    return decode((await service.redis.get(f"aud:{identity}"))[8:])
 
 
 async def failing(*_: Any, **__: Any) -> None:

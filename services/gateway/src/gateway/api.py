@@ -99,7 +99,7 @@ async def get_context(
     expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
     expires_s = min(expires_ms, known.until or expires_ms) // 1000
     if (
-        name is not None and not known.degraded
+        name is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
     ):  # else a member would be a stranger to every edge as long as a cookie lives
         codes = dimensions.codes(visible.codes, seen)
         _cookie(response, CONTEXT, context_cookie(rings.context, codes, expires_s, cookie), deps.settings.context_s)

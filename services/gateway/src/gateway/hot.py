@@ -116,7 +116,8 @@ class Hot:
         release, plan, seen, answer = await decided(
             self._decider, lambda release: self._plan(scope, release, key), seen_of, known, now_ms
         )
-        share = proven is not None and shareable(plan, seen, proven) and self._may_share(release, proven)
+        said = known.epoch >= plan.epoch
+        share = said and proven is not None and shareable(plan, seen, proven) and self._may_share(release, proven)
         await respond(send, answer, share=share, etag=headers.get(b"if-none-match", b""))
 
     def _may_share(self, release: Release, proven: Proof) -> bool:

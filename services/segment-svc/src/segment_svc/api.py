@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import uuid
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from segment_svc.domain import profile as people
 from segment_svc.domain.checks import check
 from segment_svc.domain.facts import view
 from segment_svc.domain.probes import run_probes
-from segment_svc.domain.ruleset import RuleRaised, RuleSet, plan_atoms
+from segment_svc.domain.ruleset import RuleRaised, RuleSet, atoms_needed
 from segment_svc.flows.ingest import HEADERS, Ingest
 from segment_svc.flows.quarantine import guarded
 from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
@@ -136,19 +135,17 @@ async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
     draft = definitions.as_definition(0, DRAFT, 0, {**body.model_dump(), "overrides": []})
     faults = check([*rules.live, draft], DRAFT, deps.rulebook.zone)
     refuse(faults)
-    used = max((a for d in rules.live for a in d.atoms), default=-1) + 1
-    fresh = itertools.count(used)
-    atoms = plan_atoms(draft, deps.rulebook.zone, lambda: next(fresh))
-    if len(atoms) != 1:
+    if atoms_needed(draft, deps.rulebook.zone) != 1:
         raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
     # Beside the loop: one person may take long, and a draft has not been weighed before.
     fault = await asyncio.to_thread(run_probes, draft, deps.rulebook.zone, own_time=thread_time)
     refuse([fault] if fault else [])
-    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=atoms)], deps.rulebook.zone)
+    unused = max((a for d in rules.live for a in d.atoms), default=-1) + 1
+    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=(unused,))], deps.rulebook.zone)
     async with deps.db.tx() as tx:
         drawn, total = await reads.sample(tx, SAMPLE)
     try:
-        matched, looked_at = await asyncio.to_thread(_matched, ruleset, drawn, used, now=deps.clock.now_ms())
+        matched, looked_at = await asyncio.to_thread(_matched, ruleset, drawn, unused, now=deps.clock.now_ms())
     except RuleRaised:
         refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
     share = matched / looked_at if looked_at else 0.0
@@ -298,6 +295,7 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
             "websites": list(d.websites),
             "applies_to": d.applies_to,
             "atom": d.atoms[0] if durable(d.key) else None,
+            "epoch": d.epoch,
             "residual": None if durable(d.key) else rules.ruleset.residuals[d.key],
         }
         for d in rules.live

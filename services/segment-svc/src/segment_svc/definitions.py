@@ -32,7 +32,7 @@ SKEW_MS = 5000  # by how much the clocks of machines may differ
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.live, p.cause, v.body::text FROM plan p
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.live, p.cause, v.body::text FROM plan p
     JOIN segment s ON s.id = p.segment_id
     JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
 SHADOW_MARK = "@shadow"
@@ -65,6 +65,7 @@ class Live:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment; `since` is when it began.
+    `epoch` is the one atom numbers of documents written by it are of.
 
     `told_dear`: the rules the log has named, once, as taking long for somebody.
     """
@@ -78,6 +79,7 @@ class Rules:
     horizon_ms: int
     lead_ms: int
     since: int = 0
+    epoch: int = 0
     told_dear: list[str] = field(default_factory=list)
 
     def instant(self, clock: Clock, rows: Iterable[Row]) -> int:
@@ -114,6 +116,7 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
         horizon_ms=settings.horizon_ms,
         lead_ms=settings.lead_ms,
         since=since,
+        epoch=max((d.epoch for d in found.values()), default=0),
     )
 
 
@@ -137,7 +140,7 @@ def _compiles(plan: dict[str, Any], name: str, condition: Any, zone: ZoneInfo) -
 
 def _definition(plan: dict[str, Any], key: str, condition: Any) -> Definition:
     definition = as_definition(plan["id"], key, plan["version"], {**plan["body"], "condition": condition})
-    return msgspec.structs.replace(definition, atoms=tuple(plan["atoms"]))
+    return msgspec.structs.replace(definition, atoms=tuple(plan["atoms"]), epoch=plan["epoch"])
 
 
 def as_definition(segment_id: int, key: str, version: int, body: dict[str, Any]) -> Definition:

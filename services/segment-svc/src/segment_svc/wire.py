@@ -7,12 +7,13 @@ outbox payload is a MessagePack list, so that one row carries a whole batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from chassis import bus
 from chassis.bus import MOST_RECORD, Headers, Record, header_size
+from contracts import audience as audiences
 from contracts import facts, topics
 from contracts.codec import Codec, Event, plausible
 from contracts.fields import Undecodable
@@ -46,6 +47,23 @@ class Dead:
     record: Record
     reason: str
     detail: str
+
+
+def document(
+    epoch: int, bits: bytes, flips: list[tuple[int, bytes]], *, group: str, consent: int, covered_until: int | None,
+    customer: bool,
+) -> bytes:  # fmt: skip
+    """An audience document, as contracts.audience says."""
+    return audiences.encode(
+        audiences.Audience(audiences.FORMAT, epoch, bits, flips, group, consent, covered_until, customer)
+    )
+
+
+def changed_document(stored: bytes, epoch: int, change: Callable[[bytes], bytes]) -> bytes:
+    """The same with other bits, now and later, which are of an epoch."""
+    found = audiences.decode(stored)
+    flips = [(at, change(bits)) for at, bits in found.flips]
+    return audiences.encode(msgspec.structs.replace(found, epoch=epoch, bits=change(found.bits), flips=flips))
 
 
 def decode(codec: Codec, records: Sequence[Record], *, now: int) -> tuple[list[Incoming], list[Dead]]:

@@ -5,24 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
 from conditions import Node, holds
 
 from gateway.domain.targeting import Definitions, SegmentRef
-
-
-class Person(msgspec.Struct, array_like=True, frozen=True):
-    """The audience document as segment-svc writes it (its README): bits and flips are little-endian bytes."""
-
-    bits: bytes
-    flips: list[tuple[int, bytes]]
-    group: str
-    consent: int
-    covered_until: int | None
-    customer: bool
-
-
-decode = msgspec.msgpack.Decoder(Person).decode
 
 
 class Facts:
@@ -51,24 +36,6 @@ class Standing(NamedTuple):
     unknown: list[str]
 
 
-def bits_at(person: Person, now_ms: int) -> int:
-    """The person's bits at this instant: coming flips that fell due count, although nobody rewrote the document."""
-    bits = person.bits
-    for at, after in person.flips:
-        if at > now_ms:
-            break
-        bits = after
-    return int.from_bytes(bits, "little")
-
-
-def next_flip(person: Person, now_ms: int) -> int | None:
-    """The next instant at which the document itself says that something changes."""
-    for at, _ in person.flips:
-        if at > now_ms:
-            return at
-    return person.covered_until
-
-
 def late_bits(
     definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
 ) -> Late:
@@ -92,13 +59,11 @@ def _holds(node: Node, facts: Facts, now_ms: int) -> bool | None:
         return None
 
 
-def standing(
-    refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, late: Late, *, degraded: bool
-) -> Standing:
-    """Where a person stands with segments. `degraded`: the person's document could not be had."""
+def standing(refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, late: Late, *, epoch: int) -> Standing:
+    """Where a person stands with segments. `epoch`: of the person's document; of what has a later one it says nothing."""
     inside, unknown = [], set(undefined)
     for r in refs:
-        if (late.unknown >> r.id & 1 if r.atom is None else False) or (degraded and r.personal):
+        if (late.unknown >> r.id & 1 if r.atom is None else False) or (r.personal and epoch < r.epoch):
             unknown.add(r.key)
         elif (late.held >> r.id if r.atom is None else atoms >> r.atom) & 1:
             inside.append(r.key)

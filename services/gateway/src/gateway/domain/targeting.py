@@ -22,7 +22,7 @@ class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
 
     `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `personal`:
-    whether it takes the person's document to say.
+    whether it takes the person's document to say, and then one of which `epoch`, or a later one.
     """
 
     id: int
@@ -32,6 +32,7 @@ class SegmentRef:
     depends_on: tuple[Dimension, ...]
     by_the_hour: bool = False
     personal: bool = True
+    epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -50,6 +51,11 @@ class Definitions:
     decide: Callable[[Any, int], tuple[int, int | None]]
     changes: list[dict[str, Any]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        """The earliest of which a document says everything."""
+        return epoch_of(self.segments.values())
 
     def of(self, website: str, keys: Iterable[str]) -> list[SegmentRef]:
         """The segments of these keys. Those of other websites are nobody's."""
@@ -75,7 +81,9 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
                 found, by_the_hour, personal = _asked(tree, empty)
                 late.append((s["id"], tree))
             websites = tuple(s["websites"])
-            refs[s["key"]] = SegmentRef(s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal)
+            refs[s["key"]] = SegmentRef(
+                s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal, s["epoch"]
+            )
         except (Invalid, ValueError):
             unreadable.append(s["key"])
     return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
@@ -101,7 +109,8 @@ class Plan:
 
     `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`. `unknown` are
     slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `undefined` are segments
-    that are named and not defined. `release` is the one of the gateway's knowledge it was made from.
+    that are named and not defined. `epoch`: a person's document of an earlier one leaves something unsaid. `release` is the one
+    of the gateway's knowledge it was made from.
     """
 
     website: str
@@ -117,6 +126,7 @@ class Plan:
     by_the_hour: bool
     unknown: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    epoch: int = 0
     release: int = 0
 
     @property
@@ -155,8 +165,14 @@ def plan(
         boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
         by_the_hour=any(ref.by_the_hour for ref in late),
         undefined=definitions.undefined(named),
+        epoch=epoch_of(refs),
         release=release,
     )
+
+
+def epoch_of(refs: Iterable[SegmentRef]) -> int:
+    """The earliest epoch of which a document says something of all these segments."""
+    return max((r.epoch for r in refs if r.personal), default=0)
 
 
 def of_website(parts: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from conditions.read import step
 
 from gateway.deps import Deps
 from gateway.domain import cart, kills, membership
-from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots, epoch_of
 from gateway.flows.decide import decided, late_bits, look_up
 from gateway.keys import ApiKey
 from gateway.upstreams import PROMO
@@ -44,13 +44,13 @@ async def price_cart(
     refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
     undefined = definitions.undefined(release.promo.get("segments", ()))
-    standing = membership.standing(refs, undefined, who.atoms, late, degraded=who.degraded)
+    standing = membership.standing(refs, undefined, who.atoms, late, epoch=who.epoch)
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     asked |= {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     asked["membership_version"] = definitions.version
     asked["killed"] = kills.keys(deps.decider.knowledge.kills, "rule")
     found = await _evaluated(deps, asked)
-    degraded = ["audience"] if who.degraded or not deps.decider.knowledge.loaded else []
+    degraded = ["audience"] if who.epoch < epoch_of(refs) or not deps.decider.knowledge.loaded else []
     if found is None or kills.spoils(found, deps.decider.knowledge.kills):
         found = cart.plain(body)
         degraded.append("promotions")

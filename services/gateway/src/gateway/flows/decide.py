@@ -17,12 +17,13 @@ import httpx
 import msgspec
 from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
+from contracts import audience
 
 from gateway.domain import dimensions, kills, membership
 from gateway.domain.answer import Answer, decode, encode, finish, is_known, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.kept import Kept
-from gateway.domain.membership import NONE_LATE, Late, Person, Standing
+from gateway.domain.membership import NONE_LATE, Late, Standing
 from gateway.domain.release import Release
 from gateway.domain.targeting import Plan, SegmentRef
 from gateway.knowledge import Knowledge
@@ -30,6 +31,7 @@ from gateway.telemetry import DECISIONS, DEGRADED
 from gateway.upstreams import CONTENT, PROMO, Coalescer
 
 MOST_LAST_GOOD = 32 << 20  # bytes
+NOTHING_SAID, EVERYTHING_SAID = -1, 1 << 62  # epochs of a document that cannot be had, and of who has none
 AGAIN_S = 0.05  # until a replica that is a moment behind is asked once more
 NOTHING: Mapping[str, Any] = {"slots": {}, "messages": [], "tags": []}
 _miss = DECISIONS.labels(source="services")
@@ -53,16 +55,21 @@ class Decider:
 class Known(NamedTuple):
     """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
 
-    `degraded`: Redis could not be asked, or the document not be read. Without `consent` they count as a stranger, whatever is
-    known.
+    `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
+    count as a stranger, whatever is known.
     """
 
     atoms: int
     group: str = GUEST
     logged_in: bool = False
-    degraded: bool = False
+    epoch: int = EVERYTHING_SAID
     until: int | None = None
     consent: bool = True
+
+    @property
+    def degraded(self) -> bool:
+        """Whether nothing is known of them that should be."""
+        return self.epoch == NOTHING_SAID
 
     def asked(self, standing: Standing) -> dict[str, Any]:
         """What services are told of them."""
@@ -91,15 +98,15 @@ async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Know
     logged_in = identity.startswith(b"c:")
     try:
         stored = await decider.pipe.get(b"aud:" + identity)
-        person: Person | None = None if stored is None else membership.decode(memoryview(stored)[8:])
+        person = None if stored is None else audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
     except (PipeUnavailable, msgspec.DecodeError):
-        return stranger._replace(logged_in=logged_in, degraded=True)
+        return stranger._replace(logged_in=logged_in, epoch=NOTHING_SAID)
     if person is None and logged_in:
         return Known(definitions.empty_customer, logged_in=True)
     if person is None or person.consent & 1:
         return stranger._replace(logged_in=logged_in, consent=person is None)
-    atoms, until = membership.bits_at(person, now_ms), membership.next_flip(person, now_ms)
-    return Known(atoms, person.group or GUEST, logged_in or person.customer, until=until)
+    atoms, until = person.bits_at(now_ms), person.next_change(now_ms)
+    return Known(atoms, person.group or GUEST, logged_in or person.customer, person.epoch, until)
 
 
 async def decided(
@@ -123,7 +130,7 @@ async def decide(decider: Decider, release: Release, plan: Plan, known: Known, s
     """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
     late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
     groups = tuple([d.read(seen) for d in plan.groups])
-    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, known.degraded)
+    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, min(known.epoch, plan.epoch))
     answer = release.answers.get(key)
     if answer is not None and answer.until > now_ms:
         decider.knowledge.hits += 1
@@ -155,11 +162,11 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
     now_ms, loaded, killed = decider.clock.now_ms(), decider.knowledge.loaded, decider.knowledge.kills
     refs = (*plan.durable, *plan.late)
-    standing = membership.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    standing = membership.standing(refs, plan.undefined, who.atoms, late, epoch=who.epoch)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
-    degraded = ["audience"] if who.degraded else []
+    degraded = ["audience"] if who.epoch < plan.epoch else []
     async with asyncio.TaskGroup() as group:
         content = group.create_task(_part(decider, release, CONTENT, asked)) if plan.slots else None
         promo = group.create_task(_part(decider, release, PROMO, common))

@@ -45,7 +45,7 @@ async def explain(
     named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
     late = membership.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
-    standing = membership.standing(refs, plan.undefined, who.atoms, late, degraded=who.degraded)
+    standing = membership.standing(refs, plan.undefined, who.atoms, late, epoch=who.epoch)
     common = {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}

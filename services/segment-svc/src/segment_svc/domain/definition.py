@@ -9,7 +9,10 @@ import msgspec
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """One segment. `overrides`: (profile key, include, until in epoch ms or None). `atoms`: the bits that are its."""
+    """One segment. `overrides`: (profile key, include, until in epoch ms or None). `atoms`: the bits that are its.
+
+    `epoch`: when these got their meaning; a document of an earlier one says nothing of them.
+    """
 
     id: int
     key: str
@@ -19,6 +22,7 @@ class Definition(msgspec.Struct, frozen=True):
     condition: Any
     overrides: tuple[tuple[str, bool, int | None], ...]
     atoms: tuple[int, ...] = ()
+    epoch: int = 0
 
 
 def references(condition: Any) -> set[str]:

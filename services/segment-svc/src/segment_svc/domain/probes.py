@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import blake2b
-from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,7 +25,7 @@ from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
 from segment_svc.domain.leaves.where import written
 from segment_svc.domain.profile import Profile
-from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, plan_atoms
+from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, atoms_needed
 from segment_svc.domain.vocabulary import GUARDS
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000
@@ -63,8 +62,7 @@ def run_probes(definition: Definition, zone: ZoneInfo = UTC, *, own_time: Callab
     """
     who = "anybody"
     try:
-        numbers = count()
-        atoms = plan_atoms(definition, zone, lambda: next(numbers))
+        atoms = tuple(range(atoms_needed(definition, zone)))
         rules = RuleSet.compile([msgspec.structs.replace(definition, atoms=atoms)], zone)
         for residual in rules.residuals.values():
             compile_set([(0, parse(residual, REQUEST))])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -79,7 +80,7 @@ class RuleSet:
 
     @classmethod
     def compile(cls, definitions: Sequence[Definition], zone: ZoneInfo = UTC) -> RuleSet:
-        """Compile checked definitions; each needs as many atoms as plan_atoms gave it."""
+        """Compile checked definitions; each needs as many atoms as atoms_needed says."""
         bits: dict[str, int] = {}
         trees, residuals, atoms = {}, {}, []
         for definition in ordered(definitions):
@@ -212,13 +213,8 @@ def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> No
     return node
 
 
-def plan_atoms(definition: Definition, zone: ZoneInfo, allocate: Callable[[], int]) -> tuple[int, ...]:
-    """As many fresh bits as the definition has durable sub-trees."""
-    atoms: list[int] = []
-
-    def keep(_: Node) -> Node:
-        atoms.append(allocate())
-        return Leaf(Atom(), atoms[-1])
-
-    split(_tree(definition, zone, {}), keep)
-    return tuple(atoms)
+def atoms_needed(definition: Definition, zone: ZoneInfo) -> int:
+    """How many bits a definition takes: one for each durable sub-tree."""
+    found = itertools.count()
+    split(_tree(definition, zone, {}), lambda _: Leaf(Atom(), next(found)))
+    return next(found)

@@ -23,7 +23,7 @@ from chassis.telemetry import get_logger
 from segment_svc import positions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
-from segment_svc.domain import bounds, document
+from segment_svc.domain import bounds
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.facts import Facts
@@ -275,7 +275,7 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     before, row.coming = row.coming, coming
     if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):
         row.next_flip_at = _wake(row, coming, rules, now)
-        row.document = _document(row, coming)
+        row.document = _document(row, coming, rules.epoch)
     row.touched.clear()
     if not (row.atoms ^ coming.bits) & rules.live_mask:
         row.atoms = coming.bits
@@ -328,14 +328,13 @@ def _wake(row: Row, coming: Timeline, rules: Rules, now: int) -> int | None:
     return min(moments, default=None)
 
 
-def _document(row: Row, coming: Timeline) -> bytes:
-    return document.encode(
-        document.Document(
-            store.to_bytes(coming.bits),
-            [(at, store.to_bytes(bits)) for at, bits in coming.flips],
-            row.profile.group,
-            people.consent_flags(row.profile),
-            coming.next_at,
-            row.profile.kind == "customer",
-        )
+def _document(row: Row, coming: Timeline, epoch: int) -> bytes:
+    return wire.document(
+        epoch,
+        store.to_bytes(coming.bits),
+        [(at, store.to_bytes(bits)) for at, bits in coming.flips],
+        group=row.profile.group,
+        consent=people.consent_flags(row.profile),
+        covered_until=coming.next_at,
+        customer=row.profile.kind == "customer",
     )

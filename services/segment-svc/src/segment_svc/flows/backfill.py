@@ -17,12 +17,10 @@ from typing import Any
 from chassis import outbox
 from chassis.db import Tx
 from chassis.service import repeat
-from msgspec import structs
 
 from segment_svc import definitions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
-from segment_svc.domain import document
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.meet import meet
@@ -152,7 +150,7 @@ async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
     after = ""
     while found := await tx.fetch(LEFT_OUT, after, PAGE):
         keys, versions = [r["profile"] for r in found], [r["version"] + 1 for r in found]
-        documents = [_carried_document(r["document"], sources) for r in found]
+        documents = [_carried_document(r["document"], sources, rules.epoch) for r in found]
         await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
         names = await store.identities(tx, keys)
         shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
@@ -166,12 +164,8 @@ def _carried(stored: bytes, sources: Mapping[int, int | None]) -> bytes:
     return store.to_bytes(kept | sum(1 << a for a, old in sources.items() if old is not None and bits >> old & 1))
 
 
-def _carried_document(stored: bytes | None, sources: Mapping[int, int | None]) -> bytes | None:
-    if stored is None:
-        return None
-    found = document.decode(stored)
-    flips = [(at, _carried(bits, sources)) for at, bits in found.flips]
-    return document.encode(structs.replace(found, bits=_carried(found.bits, sources), flips=flips))
+def _carried_document(stored: bytes | None, sources: Mapping[int, int | None], epoch: int) -> bytes | None:
+    return None if stored is None else wire.changed_document(stored, epoch, lambda bits: _carried(bits, sources))
 
 
 async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ that is switched off stops at once. Segments that refer to a changed one are com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import thread_time
 from typing import Any
@@ -23,9 +23,9 @@ from segment_svc.deps import Deps
 from segment_svc.domain.checks import check, needs_request
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.probes import run_probes
-from segment_svc.domain.ruleset import plan_atoms
+from segment_svc.domain.ruleset import atoms_needed
 
-MOST_ATOMS, MOST_OWN_ATOMS, FULL = 4096, 64, -1
+MOST_ATOMS, MOST_OWN_ATOMS = 4096, 64
 OF_OTHERS = ("unknown-segment", "needs-request", "cycle")  # faults that only the whole set can tell
 
 
@@ -98,7 +98,7 @@ def _unused(users: Sequence[str]) -> None:
 def _try(draft: Definition, zone: ZoneInfo) -> None:
     """What can be said of a definition alone, by running it too. Raises Problem 422 rule-invalid."""
     refuse([fault for fault in check([draft], draft.key, zone) if fault.code not in OF_OTHERS])
-    if len(plan_atoms(draft, zone, lambda: 0)) > MOST_OWN_ATOMS:
+    if atoms_needed(draft, zone) > MOST_OWN_ATOMS:
         refuse(
             [Fault("", "too-large", f"at most {MOST_OWN_ATOMS} parts of it may stand beside what a request decides")]
         )
@@ -149,17 +149,16 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     )
     if not chosen:
         return
-    used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
-    free = (atom for atom in range(MOST_ATOMS) if atom not in used)
+    wanted = {s.id: atoms_needed(_draft(s), deps.rulebook.zone) for s in chosen.values()}
+    epoch, free = await _take_atoms(tx, sum(wanted.values()))
     for stored in chosen.values():
-        atoms = plan_atoms(_draft(stored), deps.rulebook.zone, lambda: next(free, FULL))
-        if FULL in atoms:
-            raise Problem("segments-full", 409, "There are too many segments", detail=f"{MOST_ATOMS} bits are in use")
+        atoms = [next(free) for _ in range(wanted[stored.id])]
         await tx.execute(
-            "INSERT INTO plan (segment_id, version, atoms, live) VALUES ($1, $2, $3, false)",
+            "INSERT INTO plan (segment_id, version, atoms, epoch, live) VALUES ($1, $2, $3, $4, false)",
             stored.id,
             stored.version,
-            list(atoms),
+            atoms,
+            epoch,
         )
     await tx.execute(
         """INSERT INTO backfill (segments, status, total, created_at)
@@ -183,3 +182,16 @@ async def delete_segment(deps: Deps, key: str, *, expected: int) -> None:
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
     deps.relay.wake()
+
+
+async def _take_atoms(tx: Tx, count: int) -> tuple[int, Iterator[int]]:
+    """(epoch, numbers) of bits that meant nothing in this epoch. Raises Problem 409 segments-full."""
+    record = await tx.fetchrow("SELECT epoch, atoms FROM free_atoms FOR UPDATE")
+    epoch, free = record["epoch"], record["atoms"]
+    if len(free) < count:  # what is nobody's now can be had in another epoch
+        used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
+        epoch, free = epoch + 1, [atom for atom in range(MOST_ATOMS) if atom not in used]
+    if len(free) < count:
+        raise Problem("segments-full", 409, "There are too many segments", detail=f"{MOST_ATOMS} bits are in use")
+    await tx.execute("UPDATE free_atoms SET epoch = $1, atoms = $2", epoch, free[count:])
+    return epoch, iter(free[:count])

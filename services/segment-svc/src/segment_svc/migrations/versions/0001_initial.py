@@ -90,6 +90,14 @@ STATEMENTS = (
         saved_at bigint NOT NULL,
         PRIMARY KEY (segment_id, version)
     )""",
+    # One row: the bits that segments have not had in this epoch. When there are too few, a new one begins with those that are
+    # nobody's then: no document of an earlier epoch is asked what they are.
+    """CREATE TABLE free_atoms (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        epoch int NOT NULL,
+        atoms smallint[] NOT NULL
+    )""",
+    "INSERT INTO free_atoms (epoch, atoms) VALUES (0, '{}')",
     # How a version is computed: which bits of `profile.atoms` are its. A live plan serves; a shadow plan is being
     # backfilled and takes the live one's place at the swap. `cause`: why
     # it is quarantined, if it is: nobody is in a live one, and a shadow one will not serve.
@@ -98,6 +106,7 @@ STATEMENTS = (
         segment_id smallint NOT NULL,
         version int NOT NULL,
         atoms smallint[] NOT NULL,
+        epoch int NOT NULL,
         live boolean NOT NULL,
         cause text,
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
