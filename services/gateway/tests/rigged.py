@@ -8,7 +8,7 @@ from typing import Any
 from gateway.domain.answer import Answer
 from gateway.domain.signing import Ring
 from gateway.flows.decide import Decider, decided, look_up
-from gateway.hot import Rings
+from gateway.lanes.decisions import Rings
 
 DEFAULT = [{"key": "top:default", "content": "default"}]  # what the slot `top` shows of which nothing else is known
 RING = Ring("1:" + "s" * 32)

@@ -16,8 +16,8 @@ from gateway.domain.kept import Kept
 from gateway.flows import decide as flow
 from gateway.flows.cart import _asked
 from gateway.flows.decide import Decider
-from gateway.hot import Hot
-from gateway.knowledge import Knowledge
+from gateway.flows.knowledge import Knowledge
+from gateway.lanes.decisions import Hot
 from rigged import DEFAULT, RINGS, release, slot, stranger_asks
 
 START, MINUTE = 1_800_000_000_000, 60_000

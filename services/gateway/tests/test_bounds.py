@@ -16,14 +16,14 @@ import pytest
 import uvicorn
 from chassis.auth import ServiceTokens
 from chassis.clock import SystemClock
-from gateway import upstreams
+from gateway.adapters import upstreams
+from gateway.adapters.upstreams import MOST_IDLE_S, SEGMENT, Coalescer
 from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, visitor_cookie
 from gateway.domain.kept import Kept
 from gateway.flows.decide import Decider
-from gateway.hot import MOST_VALUE, Hot
-from gateway.knowledge import Knowledge
-from gateway.upstreams import MOST_IDLE_S, SEGMENT, Coalescer
+from gateway.flows.knowledge import Knowledge
+from gateway.lanes.decisions import MOST_VALUE, Hot
 from hypothesis import given
 from hypothesis import strategies as st
 from rigged import DEFAULT, RING, RINGS, release, slot, stranger_asks

@@ -8,7 +8,7 @@ import pytest
 from chassis.cache import open_redis
 from chassis.clock import ManualClock
 from chassis.problems import Problem
-from gateway.limits import UNKNOWN, Limiter, Most, block_of
+from gateway.adapters.limits import UNKNOWN, Limiter, Most, block_of
 from hypothesis import given
 from hypothesis import strategies as st
 

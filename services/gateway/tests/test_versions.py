@@ -15,8 +15,8 @@ from chassis.clock import SystemClock
 from gateway.domain.kept import Kept
 from gateway.flows import decide as flow
 from gateway.flows.decide import Decider
-from gateway.hot import Hot
-from gateway.knowledge import Knowledge
+from gateway.flows.knowledge import Knowledge
+from gateway.lanes.decisions import Hot
 from rigged import DEFAULT, RINGS, release, slot, stranger_asks
 
 KNOWN = 2

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from chassis.health import Health
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.flows import watch
+from gateway.flows.knowledge import SURE_S, Knowledge
 from gateway.flows.watch import Watcher
-from gateway.knowledge import SURE_S, Knowledge
-from gateway.upstreams import CONTENT, PROMO, SEGMENT
 
 
 class Shop:

@@ -20,23 +20,24 @@ from chassis.pipe import Pipe
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 
-from gateway import admin, api
+from gateway.adapters.keys import Keys
+from gateway.adapters.limits import Limiter, Most
+from gateway.adapters.tokens import CustomerTokens
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
 from gateway.deps import Deps
 from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
 from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
+from gateway.flows.knowledge import Knowledge
 from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
-from gateway.hot import Hot, Rings
-from gateway.keys import Keys
-from gateway.knowledge import Knowledge
-from gateway.limits import Limiter, Most
+from gateway.lanes.decisions import Hot, Rings
+from gateway.routes import merchants as merchant_routes
+from gateway.routes import shop
 from gateway.settings import Settings
-from gateway.tokens import CustomerTokens
-from gateway.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstreams
 
 NAME = "gateway"
 
@@ -65,8 +66,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
 
     app = service_app("Footfall", pings={"targeting": loaded, "redis": redis.ping}, health=health, public=True)
     app.openapi = _described  # type: ignore[method-assign]
-    app.include_router(api.router)
-    app.include_router(admin.router)
+    app.include_router(shop.router)
+    app.include_router(merchant_routes.router)
     guarded = Limits(app, service=NAME)
     visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
     rings = Rings(visitors, contexts, edges, settings.front_key.encode())
@@ -102,7 +103,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
 @cache
 def _described() -> dict[str, Any]:
     """Every route behind this door, those of the services included; tools/openapi.py writes it."""
-    return dict(json.loads(files("gateway").joinpath("openapi.json").read_text()))
+    return dict(json.loads(files("gateway.routes").joinpath("openapi.json").read_text()))
 
 
 def _decider(settings: Settings, knowledge: Knowledge, pipe: Pipe, upstreams: Upstreams, clock: Clock) -> Decider:

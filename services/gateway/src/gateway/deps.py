@@ -10,16 +10,16 @@ from chassis.bus import KafkaProducer
 from chassis.clock import Clock
 from contracts.codec import Codec
 
+from gateway.adapters.keys import Keys
+from gateway.adapters.limits import Limiter
+from gateway.adapters.tokens import CustomerTokens
+from gateway.adapters.upstreams import Upstreams
 from gateway.flows.decide import Decider
 from gateway.flows.kill import Killer
-from gateway.keys import Keys
-from gateway.limits import Limiter
 from gateway.settings import Settings
-from gateway.tokens import CustomerTokens
-from gateway.upstreams import Upstreams
 
 if TYPE_CHECKING:
-    from gateway.hot import Hot
+    from gateway.lanes.decisions import Hot
 
 
 @dataclass(frozen=True, slots=True)

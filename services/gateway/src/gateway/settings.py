@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`keys` is the JSON list of API keys (see keys.py). `edge_urls` are the caches to purge. `jwks` is inline JSON.
+    """`keys` is the JSON list of API keys (see adapters/keys.py). `edge_urls` are the caches to purge. `jwks` is inline JSON.
 
     Keys are apart by purpose: `visitor_keys`, `context_keys` and `edge_keys` (what an edge proves with) are lists `id:secret`,
     the newest first (domain/signing.py); `front_key` vouches for the facts of a request, `purge_key` opens an edge's PURGE.

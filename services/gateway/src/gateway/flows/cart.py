@@ -11,12 +11,12 @@ import msgspec
 from chassis.problems import Problem
 from conditions.read import step
 
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import cart, kills, membership
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots, epoch_of
 from gateway.flows.decide import decided, late_bits, look_up
-from gateway.keys import ApiKey
-from gateway.upstreams import PROMO
 
 MOST_NAMED = 50
 _decode = msgspec.json.Decoder().decode

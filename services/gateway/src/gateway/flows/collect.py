@@ -15,10 +15,10 @@ from contracts import topics
 from contracts.codec import plausible
 from contracts.fields import Undecodable
 
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import SEGMENT
 from gateway.deps import Deps
-from gateway.keys import ApiKey
 from gateway.telemetry import COLLECTED
-from gateway.upstreams import SEGMENT
 
 MOST_EVENTS, HAND_OVER_S = 500, 5.0
 HEADERS = (("content-type", b"application/cloudevents+json"),)

@@ -19,6 +19,7 @@ from chassis.clock import Clock
 from chassis.pipe import Pipe, PipeUnavailable
 from contracts import audience
 
+from gateway.adapters.upstreams import CONTENT, PROMO, Coalescer
 from gateway.domain import dimensions, kills, membership
 from gateway.domain.answer import Answer, decode, encode, finish, is_known, merge, with_unknown
 from gateway.domain.dimensions import GUEST, Seen
@@ -26,9 +27,8 @@ from gateway.domain.kept import Kept
 from gateway.domain.membership import NONE_LATE, Late, Standing
 from gateway.domain.release import Release
 from gateway.domain.targeting import Plan, SegmentRef
-from gateway.knowledge import Knowledge
+from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS, DEGRADED
-from gateway.upstreams import CONTENT, PROMO, Coalescer
 
 MOST_LAST_GOOD = 32 << 20  # bytes
 NOTHING_SAID, EVERYTHING_SAID = -1, 1 << 62  # epochs of a document that cannot be had, and of who has none

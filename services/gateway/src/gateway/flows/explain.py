@@ -12,14 +12,14 @@ from chassis.auth import Actor
 from chassis.problems import Problem
 from conditions.context import FIELDS
 
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 from gateway.deps import Deps
 from gateway.domain import kills, membership
 from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import context_of, look_up
-from gateway.hot import MOST_VALUE, PARAMETERS
-from gateway.keys import ApiKey
-from gateway.upstreams import CONTENT, PROMO, SEGMENT, unavailable
+from gateway.lanes.decisions import MOST_VALUE, PARAMETERS
 
 PROFILE = re.compile(r"[vc]:.{1,200}", re.DOTALL)
 

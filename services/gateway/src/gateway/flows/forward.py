@@ -7,8 +7,8 @@ from chassis.auth import Actor
 from chassis.http import read_json, require_json
 from fastapi import Request, Response
 
+from gateway.adapters.upstreams import unavailable
 from gateway.deps import Deps
-from gateway.upstreams import unavailable
 
 HEADERS = (b"content-type", b"if-match", b"idempotency-key")  # handed on as the bytes they are
 PASSED_ON = ("etag", "content-type")

@@ -23,10 +23,10 @@ from chassis.schemas import MOST_KILLED
 from chassis.service import repeat
 from redis.exceptions import RedisError
 
+from gateway.adapters.upstreams import CONTENT, PROMO, Upstreams, unavailable
 from gateway.domain import kills
+from gateway.flows.knowledge import Knowledge
 from gateway.flows.purge import Purger
-from gateway.knowledge import Knowledge
-from gateway.upstreams import CONTENT, PROMO, Upstreams, unavailable
 
 KILLS, COUNT, GATEWAYS = "kills", "ver:kill", "gateways"
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5

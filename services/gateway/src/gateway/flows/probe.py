@@ -16,10 +16,10 @@ from chassis.clock import Clock
 from chassis.health import Health
 from chassis.service import repeat
 
+from gateway.adapters.upstreams import MOST_IDLE_S
 from gateway.domain import probing
 from gateway.domain.signing import Ring
 from gateway.telemetry import PROBES
-from gateway.upstreams import MOST_IDLE_S
 
 LOOK_S, AGAIN_S, ANSWER_S = 30.0, 1.0, 2.0
 

@@ -18,10 +18,10 @@ from chassis.health import Health
 from chassis.service import repeat
 from redis.exceptions import RedisError
 
+from gateway.adapters.upstreams import MOST_IDLE_S
 from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
 from gateway.domain.release import KINDS
 from gateway.telemetry import PURGES
-from gateway.upstreams import MOST_IDLE_S
 
 LOOK_S, ANSWER_S = 0.1, 2.0
 

@@ -15,10 +15,10 @@ from chassis.health import Health
 from chassis.pace import pause_s
 from chassis.service import repeat
 
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 from gateway.domain.release import KINDS, needs
-from gateway.knowledge import Knowledge
+from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
-from gateway.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
 
 WATCHED = tuple(f"ver:{kind}".encode() for kind in KINDS)
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, unquote
 
 from chassis.problems import Problem
 
+from gateway.adapters.keys import Keys
+from gateway.adapters.tokens import CustomerTokens
 from gateway.domain import probing
 from gateway.domain.dimensions import FACTS, PAGE, Seen
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
@@ -22,8 +24,6 @@ from gateway.domain.signing import Ring
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows.decide import Decider, decided, look_up, respond
 from gateway.flows.probe import Probes
-from gateway.keys import Keys
-from gateway.tokens import CustomerTokens
 
 PATH = "/v1/decisions"
 MOST_QUERY, MOST_FIELDS, MOST_IDENTITIES, MOST_PLANS, MOST_VALUE = 2000, 40, 50_000, 32 << 20, 200

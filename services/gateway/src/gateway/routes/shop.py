@@ -11,6 +11,8 @@ from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
 
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import dimensions
 from gateway.domain.cart import MOST_ID, MOST_LINES
@@ -21,9 +23,7 @@ from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
 from gateway.flows.forward import forward
-from gateway.hot import headers_of
-from gateway.keys import ApiKey
-from gateway.upstreams import PROMO
+from gateway.lanes.decisions import headers_of
 
 YEAR_S = 365 * 24 * 3600
 PRICE_S = 60  # how long a price may be shown to who lost the segment it is for

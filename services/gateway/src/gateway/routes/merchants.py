@@ -9,12 +9,12 @@ from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api import deps_of
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.deps import Deps
 from gateway.domain import kills
 from gateway.flows.forward import forward
-from gateway.keys import ApiKey
-from gateway.upstreams import CONTENT, PROMO, SEGMENT
+from gateway.routes.shop import deps_of
 
 OWNERS = {
     "segments": SEGMENT,

@@ -1,0 +1,1 @@
+"""What is outside: services, the identity provider, keys, counts."""

@@ -1,0 +1,1 @@
+"""The hot path: GET /v1/decisions, from the connection to the answer."""

@@ -1,0 +1,1 @@
+"""The other routes: what each takes, who may, which flow answers."""
