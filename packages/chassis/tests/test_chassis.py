@@ -19,11 +19,10 @@ from chassis.db import Database, Tx
 from chassis.health import STUCK_S, Health
 from chassis.http import Limits, service_app
 from chassis.pace import pause_s
-from chassis.pipe import Pipe, PipeUnavailable
 from chassis.service import Loop, Service, repeat, serve
 from chassis.settings import SettingsError, load
 from devstack.process import free_port
-from devstack.servers import Postgres, Valkey
+from devstack.servers import Postgres
 
 servers = pytest.mark.servers
 
@@ -244,44 +243,6 @@ class TestProjection:
         await writer.put_many([("k", 300, b"same"), ("k", 70_000, b"newest")])
         assert (await redis.get("k"))[8:] == b"newest"
         await redis.aclose()
-
-
-@servers
-class TestPipe:
-    async def test_reads_of_a_tick_share_a_trip_and_it_comes_back_after_the_server_died(self, tmp_path: Path) -> None:
-        server = Valkey(tmp_path)
-        server.start()
-        seen: list[list[bytes | None]] = []
-        pipe, stop = Pipe(server.url, watched=[b"v"], seen=seen.append), asyncio.Event()
-        running = asyncio.ensure_future(pipe.run(stop))
-        redis = open_redis(server.url)
-        await redis.mset({"a": 1, "b": 2, "v": 9})
-
-        async def get(key: bytes) -> bytes | None:
-            for _ in range(200):
-                with contextlib.suppress(PipeUnavailable):
-                    return await pipe.get(key)
-                await asyncio.sleep(0.02)
-            raise TimeoutError
-
-        assert await get(b"a") == b"1"
-        before = int((await redis.info("commandstats"))["cmdstat_mget"]["calls"])
-        assert await asyncio.gather(*(pipe.get(k) for k in (b"a", b"b", b"c"))) == [b"1", b"2", None]
-        assert int((await redis.info("commandstats"))["cmdstat_mget"]["calls"]) - before <= 2
-        await asyncio.sleep(0.6)
-        assert seen[-1] == [b"9"]
-        server.kill()
-        with pytest.raises(PipeUnavailable):
-            await pipe.get(b"a")
-        server.start()
-        await redis.aclose()
-        redis = open_redis(server.url)
-        await redis.set("a", 5)
-        assert await get(b"a") == b"5"
-        stop.set()
-        await running
-        await redis.aclose()
-        server.stop()
 
 
 class TestLimits:

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.adapters.keys import Keys
 from gateway.domain.answer import Answer
 from gateway.domain.signing import Ring
 from gateway.flows.decide import Decider, decided, look_up
-from gateway.lanes.decisions import Rings
+from gateway.lanes.decisions import Decisions
+from gateway.lanes.request import Reader, Request, Rings
 
 DEFAULT = [{"key": "top:default", "content": "default"}]  # what the slot `top` shows of which nothing else is known
 RING = Ring("1:" + "s" * 32)
 RINGS = Rings(RING, RING, RING, b"front")
+KEYS = Keys(json.dumps([{"id": "k", "sha256": hashlib.sha256(b"k").hexdigest(), "kind": "publishable"}]))
+
+
+class Unlimited:
+    """Counts nothing."""
+
+    def take(self, *_: Any, **__: Any) -> None:
+        """Nobody is refused."""
+
+
+def decisions(decider: Decider, keys: Keys) -> Decisions:
+    """As the gateway has them, for who has a key of `keys`."""
+    none: Any = None
+    limiter: Any = Unlimited()
+    return Decisions(decider, keys, Reader(keys, RINGS, none), limiter, edges=RING, visitors=RING, probes=none)
+
+
+def asked(query: bytes, method: str = "GET", **fields: bytes) -> Request:
+    """A request for a decision."""
+    named = {name.replace("_", "-").encode(): value for name, value in fields.items()}
+    return Request(method, b"/v1/decisions", query, {b"x-api-key": b"k", **named}, "127.0.0.1")
 
 
 def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from gateway.flows import decide as flow
 from gateway.flows.cart import _asked
 from gateway.flows.decide import Decider
 from gateway.flows.knowledge import Knowledge
-from gateway.lanes.decisions import Hot
-from rigged import DEFAULT, RINGS, release, slot, stranger_asks
+from rigged import DEFAULT, KEYS, asked, decisions, release, slot, stranger_asks
 
 START, MINUTE = 1_800_000_000_000, 60_000
 
@@ -44,7 +43,7 @@ class Shop:
     async def see(self) -> tuple[list[str], int, bool]:
         """(blocks, for how many seconds a cache may show them in all, whether that is degraded)."""
         answer = await stranger_asks(self.decider, "top")
-        body, cache = flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
+        body, cache = flow.decode(answer.body), dict(answer.shared.headers)[b"cache-control"].decode()
         fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
         return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body
 
@@ -87,22 +86,12 @@ class TestEnds:
 
 class TestDoor:
     def test_a_query_that_was_read_before_is_still_for_those_who_read(self) -> None:
-        class Keys:
-            website = "main"
-
-            def require(self, *_: Any) -> Any:
-                return self
-
-        keys = Keys()
-        none: Any = None
-        decider = Shop(START).decider
-        door: Any = (none, decider, keys)
-        current = decider.knowledge.release
-        hot, scope = Hot(*door, rings=RINGS, tokens=none, probes=none), {"query_string": b"slots=top", "method": "GET"}
-        hot._plan(scope, current, b"k")
-        for method in ("POST", "DELETE", "PATCH"):
+        door = decisions(Shop(START).decider, KEYS)
+        for method in ("GET", "HEAD"):
+            door.begin(asked(b"slots=top", method))
+        for method in ("POST", "DELETE", "PATCH", "OPTIONS"):
             with pytest.raises(Problem) as refused:
-                hot._plan({**scope, "method": method}, current, b"k")
+                door.begin(asked(b"slots=top", method))
             assert refused.value.status == 405
 
     def test_fields_nobody_knows_are_named_as_pointers_and_not_all_of_very_many(self) -> None:

@@ -23,10 +23,10 @@ from gateway.domain.identity import VISITOR, visitor_cookie
 from gateway.domain.kept import Kept
 from gateway.flows.decide import Decider
 from gateway.flows.knowledge import Knowledge
-from gateway.lanes.decisions import MOST_VALUE, Hot
+from gateway.lanes.request import MOST_VALUE, Reader
 from hypothesis import given
 from hypothesis import strategies as st
-from rigged import DEFAULT, RING, RINGS, release, slot, stranger_asks
+from rigged import DEFAULT, KEYS, RING, RINGS, asked, release, slot, stranger_asks
 
 
 class Service:
@@ -63,7 +63,7 @@ def decider(service: Service) -> Decider:
 
 async def shown(decider: Decider, *slots: str, locale: str = "*") -> dict[str, Any]:
     answer = await stranger_asks(decider, *slots, locale=locale)
-    assert dict(answer.shared)[b"content-length"] == b"%d" % len(answer.body)
+    assert dict(answer.shared.headers)[b"content-length"] == b"%d" % len(answer.body)
     return dict(httpx.Response(200, content=answer.body).json())
 
 
@@ -114,9 +114,9 @@ class TestRemembered:
             await shown(decider, "top", "side", locale=f"q{n}")
         assert (known.release.plans.size, known.release.answers.size, decider.last_good.size) == before
         plan = known.release.plan
-        for asked, found in (("de-AT", "de-AT"), ("de-CH", "de"), ("de", "de"), ("fr-FR", "*"), ("", "*"), ("*", "*")):
-            assert plan("main", ["side", "top"], asked).locale == found
-            assert plan("main", ["top"], asked).locale == "*"
+        for named, found in (("de-AT", "de-AT"), ("de-CH", "de"), ("de", "de"), ("fr-FR", "*"), ("", "*"), ("*", "*")):
+            assert plan("main", ["side", "top"], named).locale == found
+            assert plan("main", ["top"], named).locale == "*"
 
     async def test_before_anything_is_known_no_slot_is_said_to_be_empty_for_good(self, decider: Decider) -> None:
         found = await shown(decider, "top")
@@ -147,15 +147,15 @@ class TestRemembered:
 
     def test_cookies_take_the_same_place_however_long_they_are(self) -> None:
         none: Any = None
-        hot = Hot(none, none, none, rings=RINGS, tokens=none, probes=none)
+        reader = Reader(KEYS, RINGS, none)
         name, value = visitor_cookie(RING, bytes(16))
         tracemalloc.start()
         try:
             for n in range(500):
                 junk = b"x=%d; y=" % n + b"z" * 20_000
-                assert hot._identity({b"cookie": junk}) is None
-                assert hot._identity({b"cookie": junk + f"; {VISITOR}={value}".encode()}) == f"v:{name}".encode()
-                assert hot._identity({b"cookie": junk + f"; {VISITOR}={value[:-1]}".encode()}) is None
+                assert reader.visitor(asked(b"", cookie=junk)) is None
+                assert reader.visitor(asked(b"", cookie=junk + f"; {VISITOR}={value}".encode())) == name
+                assert reader.visitor(asked(b"", cookie=junk + f"; {VISITOR}={value[:-1]}".encode())) is None
             assert tracemalloc.get_traced_memory()[0] < 1 << 20
         finally:
             tracemalloc.stop()
@@ -166,17 +166,13 @@ class TestContext:
     def test_no_field_is_longer_than_a_condition_may_have_to_look_at_and_facts_come_from_the_front(
         self, front: bytes
     ) -> None:
-        class Keys:
-            def find(self, _: bytes) -> None:
-                return None
-
         long, none = "a" * 500, None
-        sources: Any = (none, none, Keys())
-        headers = {f"x-fact-{name}".encode(): long.encode() for name in FACTS}
-        headers |= {b"referer": long.encode(), b"accept-language": long.encode(), b"x-front-key": front}
+        tokens: Any = none
+        fields = {f"x_fact_{name}": long.encode() for name in FACTS}
+        fields |= {"referer": long.encode(), "accept_language": long.encode(), "x_front_key": front}
         query = "&".join(f"{name}={long}" for name in ("path", "landing_page", "visit", *PAGE, *FACTS))
-        hot = Hot(*sources, rings=RINGS, tokens=sources[0], probes=sources[0])
-        facts, page = hot.request({"query_string": query.encode()}, headers)
+        reader, request = Reader(KEYS, RINGS, tokens), asked(query.encode(), **fields)
+        facts, page = reader.facts(request), reader.page(request)
         assert facts == (dict.fromkeys(FACTS, long[:MOST_VALUE]) if front == b"front" else {})
         assert page == dict.fromkeys(PAGE, long[:MOST_VALUE])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from chassis.cache import open_redis
 from chassis.clock import ManualClock
+from chassis.health import Health
 from chassis.problems import Problem
+from gateway.adapters import limits
 from gateway.adapters.limits import UNKNOWN, Limiter, Most, block_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,41 +34,95 @@ def test_whatever_is_said_has_a_block_that_is_short(said: str) -> None:
     assert len(block_of(said)) <= 39
 
 
-@pytest.mark.servers
+def taken(limiter: Limiter, times: int, **who: str | None) -> int:
+    """How many of so many requests are answered."""
+    answered, refused = 0, set[tuple[int, str]]()
+    for _ in range(times):
+        try:
+            limiter.take("k", **{"person": None, "address": None, **who})  # type: ignore[arg-type]
+        except Problem as problem:
+            refused.add((problem.status, problem.headers["retry-after"]))
+        else:
+            answered += 1
+    assert refused <= {(429, "60")}
+    return answered
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(START)
+
+
 class TestTake:
     @pytest.fixture
-    async def limiter(self, redis_url: str) -> Any:
+    def limiter(self, clock: ManualClock) -> Limiter:
+        return Limiter(None, clock, MOST, Health())
+
+    def test_a_person_silences_no_neighbour_and_no_shop(self, limiter: Limiter) -> None:
+        assert taken(limiter, 5, person="a", address="203.0.113.1") == 3
+        assert taken(limiter, 1, person="b", address="203.0.113.2") == 1
+
+    def test_a_neighbourhood_silences_no_other_and_no_shop(self, limiter: Limiter) -> None:
+        assert taken(limiter, 50, address="203.0.113.1") == 6
+        assert taken(limiter, 1, address="203.0.113.2") == 0
+        assert taken(limiter, 50, address="198.51.100.1") == 4, "what the key has left"
+
+    def test_a_server_has_as_much_as_its_key(self, limiter: Limiter) -> None:
+        assert taken(limiter, 12) == 10
+
+    def test_it_is_over_with_the_minute(self, limiter: Limiter, clock: ManualClock) -> None:
+        assert taken(limiter, 5, person="a") == 3
+        clock.advance(60_000)
+        assert taken(limiter, 5, person="a") == 3
+
+    def test_however_many_come_what_is_counted_is_bounded_and_the_key_is_counted_still(
+        self, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "MOST_NAMES", 3)
+        assert taken(limiter, 1, person="a") == 1
+        assert [taken(limiter, 1, person=f"p{n}") for n in range(5)] == [1] * 5
+        assert len(limiter._here) == 3
+        assert taken(limiter, 3, person="a") == 2, "who was counted is"
+        assert taken(limiter, 9) == 2, "what the key has left"
+
+
+@pytest.mark.servers
+class TestTogether:
+    @pytest.fixture
+    async def limiters(self, redis_url: str, clock: ManualClock) -> AsyncIterator[tuple[Limiter, Limiter]]:
         redis = open_redis(redis_url)
-        self.clock = ManualClock(START)
-        yield Limiter(redis, self.clock, MOST)
+        one, other = (Limiter(redis, clock, Most(16, 1000, 1000), Health()) for _ in range(2))
+        yield one, other
         await redis.aclose()
 
-    async def taken(self, limiter: Limiter, times: int, **who: str | None) -> int:
-        """How many of so many requests are answered."""
-        answered, refused = 0, set[tuple[int, str]]()
-        for _ in range(times):
-            try:
-                await limiter.take("k", **{"person": None, "address": None, **who})  # type: ignore[arg-type]
-            except Problem as problem:
-                refused.add((problem.status, problem.headers["retry-after"]))
-            else:
-                answered += 1
-        assert refused <= {(429, "60")}
-        return answered
+    async def test_what_somebody_asks_of_two_gateways_counts_once_they_have_talked(
+        self, limiters: tuple[Limiter, Limiter], clock: ManualClock
+    ) -> None:
+        one, other = limiters
+        assert (taken(one, 6, person="a"), taken(other, 6, person="a")) == (6, 6)
+        for _ in range(3):  # told once, however often it is said
+            await one.share()
+            await other.share()
+        await one.share()
+        assert (taken(one, 9, person="a"), taken(other, 1, person="b")) == (4, 1)
+        await one.share()
+        await other.share()
+        assert taken(other, 9, person="a") == 0
+        clock.advance(60_000)
+        assert taken(other, 20, person="a") == 16
 
-    async def test_a_person_silences_no_neighbour_and_no_shop(self, limiter: Limiter) -> None:
-        assert await self.taken(limiter, 5, person="a", address="203.0.113.1") == 3
-        assert await self.taken(limiter, 1, person="b", address="203.0.113.2") == 1
+    async def test_who_asks_little_is_nobody_elses_concern(self, limiters: tuple[Limiter, Limiter]) -> None:
+        one, other = limiters
+        assert taken(one, 1, person="a") == 1
+        await one.share()
+        await other.share()
+        assert await one._redis.keys("rate:person*") == []
+        assert taken(other, 20, person="a") == 16
 
-    async def test_a_neighbourhood_silences_no_other_and_no_shop(self, limiter: Limiter) -> None:
-        assert await self.taken(limiter, 50, address="203.0.113.1") == 6
-        assert await self.taken(limiter, 1, address="203.0.113.2") == 0
-        assert await self.taken(limiter, 50, address="198.51.100.1") == 4, "what the key has left"
-
-    async def test_a_server_has_as_much_as_its_key(self, limiter: Limiter) -> None:
-        assert await self.taken(limiter, 12) == 10
-
-    async def test_it_is_over_with_the_minute(self, limiter: Limiter) -> None:
-        assert await self.taken(limiter, 5, person="a") == 3
-        self.clock.advance(60_000)
-        assert await self.taken(limiter, 5, person="a") == 3
+    async def test_without_redis_each_counts_for_itself(self, clock: ManualClock) -> None:
+        nowhere = open_redis("redis://127.0.0.1:1")
+        limiter = Limiter(nowhere, clock, Most(16, 1000, 1000), Health())
+        assert taken(limiter, 6, person="a") == 6
+        await limiter.share()
+        assert taken(limiter, 20, person="a") == 10
+        await nowhere.aclose()

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from conditions.context import Context
-from gateway.domain.membership import Late, late_bits, standing
+from gateway.domain.membership import NOTHING_SAID, Late, late_bits, standing
 from gateway.domain.targeting import definitions_of
-from gateway.flows.decide import NOTHING_SAID
 
 
 def segment(number: int, region: str, **more: Any) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from gateway.domain.kept import Kept
 from gateway.flows import decide as flow
 from gateway.flows.decide import Decider
 from gateway.flows.knowledge import Knowledge
-from gateway.lanes.decisions import Hot
-from rigged import DEFAULT, RINGS, release, slot, stranger_asks
+from rigged import DEFAULT, KEYS, asked, decisions, release, slot, stranger_asks
 
 KNOWN = 2
 
@@ -54,7 +53,7 @@ def shop(content: Service, promo: Service) -> Decider:
 async def get(decider: Decider) -> tuple[dict[str, Any], str]:
     """(body, cache-control) of one request."""
     answer = await stranger_asks(decider, "top")
-    return flow.decode(answer.body), dict(answer.shared)[b"cache-control"].decode()
+    return flow.decode(answer.body), dict(answer.shared.headers)[b"cache-control"].decode()
 
 
 @pytest.fixture(autouse=True)
@@ -129,22 +128,13 @@ async def test_nobody_waits_for_an_answer_that_was_begun_before_a_publish() -> N
 
 
 def test_queries_of_old_releases_keep_no_plans_of_theirs() -> None:
-    class Keys:
-        website = "main"
-
-        def require(self, *_: Any) -> Keys:
-            return self
-
-    decider = shop(Service(KNOWN), Service(KNOWN))
-    known, keys = decider.knowledge, Keys()
-    none: Any = None
-    door: Any = (none, decider, keys)
-    hot, refs = Hot(*door, rings=RINGS, tokens=none, probes=none), []
+    decider, key = shop(Service(KNOWN), Service(KNOWN)), KEYS.require(b"k", ("publishable",))
+    known, door, refs = decider.knowledge, decisions(decider, KEYS), []
     for version in range(3, 9):
         publish(known, version)
         refs.append(weakref.ref(known.release.plans))
-        scope = {"query_string": b"slots=top&path=/%d" % version, "method": "GET"}
-        assert hot._plan(scope, known.release, b"k") is hot._plan(scope, known.release, b"k")
-        assert hot._plan({**scope, "query_string": b"slots=top"}, known.release, b"k").release == known.release.number
+        one = asked(b"slots=top&path=/%d" % version)
+        assert door._plan(one, known.release, key) is door._plan(one, known.release, key)
+        assert door._plan(asked(b"slots=top"), known.release, key).release == known.release.number
     gc.collect()
     assert [ref() is not None for ref in refs] == [False] * 5 + [True]

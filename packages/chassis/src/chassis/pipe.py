@@ -1,7 +1,8 @@
 """The hot path to Redis or Valkey: one connection, every GET of a loop tick in one write and one round trip.
 
-A pooled client spends most of a request's time on itself (docs/decisions/0004); this one only reads. Each write also
-asks for the watched keys once, so that whoever watches a version sees it with the data.
+A pooled client spends most of a request's time on itself (docs/decisions/0004); this one only reads. What was read is
+remembered, and kept true by the server (RESP3 client tracking): what it says comes in order, so that the news of a change comes
+after every reply from before it. With the connection everything is forgotten.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -19,6 +20,8 @@ from chassis.pace import pause_of, pause_s
 from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
+V = TypeVar("V")
+OVERHEAD = 600  # bytes that what is remembered takes beside its own
 log = get_logger("pipe")
 
 
@@ -26,26 +29,49 @@ class PipeUnavailable(Exception):
     """The server is away or too slow; ask again later, and answer without it."""
 
 
+class Memory(Protocol[V]):
+    """Where values are kept by key, as long as there is room for their bytes."""
+
+    def get(self, key: bytes) -> V | None:
+        """The value, unless it is gone."""
+
+    def put(self, key: bytes, value: V, size: int) -> None:
+        """Keep a value of so many bytes."""
+
+    def drop(self, key: bytes) -> None:
+        """Forget one."""
+
+    def clear(self) -> None:
+        """Forget all."""
+
+
 def _command(*parts: bytes) -> bytes:
     head = b"*%d\r\n" % len(parts)
     return head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-class Pipe(asyncio.Protocol):
-    """`get` is for any number of callers at once. `watched` are read with every write and given to `seen`."""
+class Pipe(asyncio.Protocol, Generic[V]):
+    """`get` is for any number of callers at once; what `read` makes of the bytes is in `memory` until they change.
+
+    `watched` are read four times a second, and when they change, and given to `seen`.
+    """
 
     def __init__(
-        self, url: str, *, watched: Sequence[bytes] = (), seen: Seen | None = None, timeout_s: float = 0.25
-    ) -> None:
+        self, url: str, *, read: Callable[[bytes | None], V], memory: Memory[V], watched: Sequence[bytes] = (),
+        seen: Seen | None = None, timeout_s: float = 0.25,
+    ) -> None:  # fmt: skip
         self._url, self._timeout_s = urlsplit(url), timeout_s
+        self._read, self._memory, self._watched = read, memory, frozenset(watched)
+        self.remembered = memory.get  # at once, or None: `get` asks
         self._watch = _command(b"MGET", *watched) if watched else b""
         self._seen = seen
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[list[asyncio.Future[Any]], asyncio.TimerHandle | None]] = deque()
-        self._queue: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._waiting: deque[_Commanded | _Asked[V]] = deque()
+        self._queue: dict[bytes, asyncio.Future[V]] = {}
+        self._open = self._tracked = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lost = asyncio.Event()
+        self._lost, self._news = asyncio.Event(), asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set."""
@@ -72,30 +98,37 @@ class Pipe(asyncio.Protocol):
                 secure = ssl.create_default_context() if self._url.scheme == "rediss" else None
                 host, port = self._url.hostname or "127.0.0.1", self._url.port or 6379
                 transport, _ = await self._loop.create_connection(lambda: self, host, port, ssl=secure)
-            hello = []
-            if self._url.password:
-                user = [unquote(self._url.username).encode()] if self._url.username else []
-                hello.append(_command(b"AUTH", *user, unquote(self._url.password).encode()))
-            database = self._url.path.strip("/")
-            if self._url.scheme != "unix" and database not in ("", "0"):
-                hello.append(_command(b"SELECT", database.encode()))
             self._transport = transport
-            for command in hello:
-                await self._ask(command)
+            await self._greet()
+        self._open = True  # not before: of a server that says nothing, nobody waits for an answer
+
+    async def _greet(self) -> None:
+        who: list[bytes] = []
+        if self._url.password:
+            who = [b"AUTH", unquote(self._url.username or "default").encode(), unquote(self._url.password).encode()]
+        await self._ask(_command(b"HELLO", b"3", *who))
+        database = self._url.path.strip("/")
+        if self._url.scheme != "unix" and database not in ("", "0"):
+            await self._ask(_command(b"SELECT", database.encode()))
+        try:
+            self._tracked = await self._ask(_command(b"CLIENT", b"TRACKING", b"ON")) == b"OK"
+        except hiredis.ReplyError as error:  # it is forbidden here: then everything is asked for
+            log.warning("pipe_untracked", error=str(error)[:200])
 
     async def _watchdog(self, stop: asyncio.Event) -> None:
         """Ask once in a while: a connection that says nothing is as good as lost, and watched keys stay fresh."""
         while not stop.is_set() and not self._lost.is_set():
             await self._ask(_command(b"PING"))
+            self._news.clear()
             if self._watch and self._seen is not None:
                 self._seen(await self._ask(self._watch))
-            await pause_of(0.25, self._lost, stop)
+            await pause_of(0.25, self._lost, stop, self._news)
 
     async def _ask(self, command: bytes) -> Any:
         if self._transport is None or self._loop is None:
             raise PipeUnavailable
         answer = self._loop.create_future()
-        self._waiting.append(([answer], None))
+        self._waiting.append(answer)
         self._transport.write(command)
         async with asyncio.timeout(1.0):
             reply = await answer
@@ -103,66 +136,86 @@ class Pipe(asyncio.Protocol):
             raise reply
         return reply
 
-    def get(self, key: bytes) -> asyncio.Future[bytes | None]:
-        """The value of a key, to be awaited. Raises PipeUnavailable without a connection, or an answer in time."""
+    def get(self, key: bytes) -> asyncio.Future[V]:
+        """What is read of a key now, to be awaited, and not to be cancelled: everybody who asks in this tick has the same.
+
+        Raises PipeUnavailable without a connection, or an answer in time.
+        """
         loop = self._loop
-        if self._transport is None or loop is None:
+        if not self._open or loop is None:
             raise PipeUnavailable
-        answer: asyncio.Future[bytes | None] = loop.create_future()
-        if not self._queue:
-            loop.call_soon(self._flush)
-        self._queue.append((key, answer))
+        answer = self._queue.get(key)
+        if answer is None:
+            if not self._queue:
+                loop.call_soon(self._flush)
+            answer = self._queue[key] = loop.create_future()
         return answer
 
     def _flush(self) -> None:
-        queue, self._queue = self._queue, []
+        queue, self._queue = self._queue, {}
         if self._transport is None or self._loop is None:
-            for _, answer in queue:
-                _fail(answer)
+            _fail(queue.values())
             return
-        answers = [answer for _, answer in queue]
-        self._waiting.append((answers, self._loop.call_later(self._timeout_s, _fail_all, answers)))
-        self._transport.write(_command(b"MGET", *[key for key, _ in queue]))
+        timer = self._loop.call_later(self._timeout_s, _fail, queue.values())
+        self._waiting.append((queue, timer))
+        self._transport.write(_command(b"MGET", *queue))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with bytes of the server."""
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            answers, timer = self._waiting.popleft()
-            if timer is not None:
-                timer.cancel()
-                _deliver(reply, answers)
-            elif not answers[0].done():
-                answers[0].set_result(reply)
+            if isinstance(reply, hiredis.PushNotification):
+                self._told(reply)
+                continue
+            waiting = self._waiting.popleft()
+            if isinstance(waiting, tuple):
+                self._deliver(reply, *waiting)
+            elif not waiting.done():
+                waiting.set_result(reply)
+
+    def _told(self, push: Any) -> None:
+        if push[0] != b"invalidate" or push[1] is None:  # everything was flushed, or who knows
+            self._memory.clear()
+            self._news.set()
+            return
+        for key in push[1]:
+            self._memory.drop(key)
+            if key in self._watched:
+                self._news.set()
+
+    def _deliver(self, reply: Any, queue: dict[bytes, asyncio.Future[V]], timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        if isinstance(reply, hiredis.ReplyError):
+            _fail(queue.values())
+            return
+        for (key, answer), value in zip(queue.items(), reply, strict=True):
+            made = self._read(value)
+            if self._tracked:
+                self._memory.put(key, made, len(key) + len(value or b"") + OVERHEAD)
+            if not answer.done():
+                answer.set_result(made)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop at the end of the connection."""
         self._drop()
 
     def _drop(self) -> None:
+        self._open = self._tracked = False
+        self._memory.clear()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
         self._lost.set()
         waiting, self._waiting = self._waiting, deque()
-        for answers, _ in waiting:
-            _fail_all(answers)
+        for item in waiting:
+            _fail(item[0].values() if isinstance(item, tuple) else [item])
 
 
-def _fail(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_exception(PipeUnavailable())
+_Commanded = asyncio.Future[Any]
+_Asked = tuple[dict[bytes, asyncio.Future[V]], asyncio.TimerHandle]
 
 
-def _fail_all(answers: Sequence[asyncio.Future[Any]]) -> None:
+def _fail(answers: Iterable[asyncio.Future[Any]]) -> None:
     for answer in answers:
-        _fail(answer)
-
-
-def _deliver(reply: Any, answers: Sequence[asyncio.Future[Any]]) -> None:
-    if isinstance(reply, hiredis.ReplyError):
-        _fail_all(answers)
-        return
-    for answer, value in zip(answers, reply, strict=True):
         if not answer.done():
-            answer.set_result(value)
+            answer.set_exception(PipeUnavailable())

@@ -42,13 +42,14 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A built process. Loops are listed so that each outlives those after it."""
+    """A built process. Loops are listed so that each outlives those after it. `http`: uvicorn's, or a protocol of our own."""
 
     name: str
     app: Any
     host: str
     port: int
     loops: Sequence[Loop] = ()
+    http: Any = "httptools"
 
 
 DRAIN_S = 15.0
@@ -125,7 +126,7 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
         service.app,
         host=service.host,
         port=service.port,
-        http="httptools",
+        http=service.http,
         loop="uvloop",
         lifespan="off",
         access_log=False,

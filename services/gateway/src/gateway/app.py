@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import uvicorn
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
 from chassis.cache import open_redis
@@ -18,6 +19,7 @@ from chassis.health import Health
 from chassis.http import Limits, service_app
 from chassis.pipe import Pipe
 from chassis.service import Loop, Service
+from chassis.telemetry import get_logger
 from contracts.codec import Codec
 
 from gateway.adapters.keys import Keys
@@ -31,15 +33,22 @@ from gateway.domain.signing import Ring
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
 from gateway.flows.knowledge import Knowledge
+from gateway.flows.people import Person
 from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
-from gateway.lanes.decisions import Hot, Rings
+from gateway.lanes.asgi import Door, Lane
+from gateway.lanes.connection import UVICORN, Connections
+from gateway.lanes.decisions import Decisions
+from gateway.lanes.direct import Direct
+from gateway.lanes.request import Reader, Rings
 from gateway.routes import merchants as merchant_routes
 from gateway.routes import shop
 from gateway.settings import Settings
 
 NAME = "gateway"
+MOST_PEOPLE = 64 << 20  # bytes
+log = get_logger("gateway")
 
 
 @asynccontextmanager
@@ -51,13 +60,17 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     # Whoever keeps connections busy keeps them from their own kind only: merchants, shoppers, and news of what is published.
     upstreams, merchants, news = (Upstreams(urls, ServiceTokens(settings.service_secret, NAME)) for _ in range(3))
     knowledge, health = Knowledge(), Health()
-    purger = Purger(settings.edge_urls, settings.purge_key, redis, health)
-    watcher = Watcher(knowledge, news, purger.changed, health)
-    pipe = Pipe(settings.redis_url, watched=WATCHED, seen=watcher.seen)
-    killer = Killer(knowledge, redis, merchants, purger, clock, health)
-    decider = _decider(settings, knowledge, pipe, upstreams, clock)
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
+    reader = Reader(keys, Rings(visitors, contexts, edges, settings.front_key.encode()), tokens)
+    most = Most(settings.person_per_minute, settings.block_per_minute, settings.key_per_minute)
+    limiter = Limiter(redis, clock, most, health)
+    purger = Purger(settings.edge_urls, settings.purge_key, redis, health)
+    watcher = Watcher(knowledge, news, purger.changed, health)
+    pipe = Pipe(settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), watched=WATCHED, seen=watcher.seen)
+    killer = Killer(knowledge, redis, merchants, purger, clock, health)
+    decider = _decider(settings, knowledge, pipe, upstreams, clock)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
 
     async def loaded() -> None:
@@ -68,30 +81,19 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.openapi = _described  # type: ignore[method-assign]
     app.include_router(shop.router)
     app.include_router(merchant_routes.router)
-    guarded = Limits(app, service=NAME)
-    visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
-    rings = Rings(visitors, contexts, edges, settings.front_key.encode())
     probes = Probes(settings.edge_urls, (edges, visitors, contexts), clock, health)
-    hot = Hot(guarded, decider, keys, rings=rings, tokens=tokens, probes=probes)
+    decisions = Decisions(decider, keys, reader, limiter, edges=edges, visitors=visitors, probes=probes)
+    door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health)
     app.state.deps = Deps(
-        settings,
-        clock,
-        keys,
-        tokens,
-        upstreams,
-        merchants,
-        decider,
-        hot,
-        Limiter(redis, clock, Most(settings.person_per_minute, settings.block_per_minute, settings.key_per_minute)),
-        Codec(),
-        producer,
-        encode,
-        killer,
-    )
+        settings, clock, keys, tokens, upstreams, merchants, decider, reader, contexts, visitors, limiter, Codec(), producer,
+        encode, killer,
+    )  # fmt: skip
     try:
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
         loops += [Loop("purge", purger.run), Loop("kills", killer.run), Loop("probe", probes.run)]
-        yield Service(NAME, hot, settings.host, settings.port, loops)
+        loops += [Loop("limits", limiter.run), Loop("connections", connections.run)]
+        lane = Lane(Limits(app, service=NAME), door, decisions, keys)
+        yield Service(NAME, lane, settings.host, settings.port, loops, http=_http(connections, door, decisions))
     finally:
         if producer is not None:
             await producer.stop()
@@ -100,13 +102,23 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         await redis.aclose()
 
 
+def _http(connections: Connections, door: Door, decisions: Decisions) -> Any:
+    """How connections are spoken to; the fast lane leans on the inside of one version of uvicorn."""
+    if uvicorn.__version__ != UVICORN:
+        log.warning("fast_lane_closed", uvicorn=uvicorn.__version__, needed=UVICORN)
+        return "httptools"
+    return partial(Direct, connections, door, decisions)
+
+
 @cache
 def _described() -> dict[str, Any]:
     """Every route behind this door, those of the services included; tools/openapi.py writes it."""
     return dict(json.loads(files("gateway.routes").joinpath("openapi.json").read_text()))
 
 
-def _decider(settings: Settings, knowledge: Knowledge, pipe: Pipe, upstreams: Upstreams, clock: Clock) -> Decider:
+def _decider(
+    settings: Settings, knowledge: Knowledge, pipe: Pipe[Person], upstreams: Upstreams, clock: Clock
+) -> Decider:
     return Decider(
         knowledge,
         pipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chassis.bus import KafkaProducer
 from chassis.clock import Clock
@@ -14,12 +14,11 @@ from gateway.adapters.keys import Keys
 from gateway.adapters.limits import Limiter
 from gateway.adapters.tokens import CustomerTokens
 from gateway.adapters.upstreams import Upstreams
+from gateway.domain.signing import Ring
 from gateway.flows.decide import Decider
 from gateway.flows.kill import Killer
+from gateway.lanes.request import Reader
 from gateway.settings import Settings
-
-if TYPE_CHECKING:
-    from gateway.lanes.decisions import Hot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,9 @@ class Deps:
     upstreams: Upstreams
     merchants: Upstreams
     decider: Decider
-    hot: Hot
+    reader: Reader
+    contexts: Ring
+    visitors: Ring
     limiter: Limiter
     codec: Codec
     producer: KafkaProducer | None

@@ -9,6 +9,8 @@ class Settings:
 
     Keys are apart by purpose: `visitor_keys`, `context_keys` and `edge_keys` (what an edge proves with) are lists `id:secret`,
     the newest first (domain/signing.py); `front_key` vouches for the facts of a request, `purge_key` opens an edge's PURGE.
+
+    `hosts` are the names the shop is asked by, without ports. Edges count as one address each: `connections_per_address`.
     """
 
     redis_url: str
@@ -37,3 +39,5 @@ class Settings:
     person_per_minute: int = 300
     block_per_minute: int = 6000
     key_per_minute: int = 60_000
+    connections_per_address: int = 1000
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1")

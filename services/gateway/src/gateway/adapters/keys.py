@@ -12,13 +12,14 @@ from chassis.problems import Problem
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key, known by the SHA-256 of its text."""
+    """One key, known by the SHA-256 of its text. `origins`: from whose pages a browser may call with it, beside our own."""
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,120}$")]  # it travels in a header
     sha256: str
     kind: str
     website: str = "main"
     role: str = "viewer"
+    origins: tuple[Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,200}$")], ...] = ()
 
     @property
     def actor(self) -> Actor:
@@ -43,9 +44,14 @@ class Keys:
                 self._seen[text] = key
         return key
 
-    def require(self, text: str | None, kinds: tuple[str, ...], *, role: str = "viewer") -> ApiKey:
+    @property
+    def origins(self) -> frozenset[str]:
+        """Those of any key."""
+        return frozenset(origin for key in self._keys.values() for origin in key.origins)
+
+    def require(self, text: str | bytes | None, kinds: tuple[str, ...], *, role: str = "viewer") -> ApiKey:
         """The key, when it is of one of the kinds and has the role. Raises Problem 401 or 403, without a hint."""
-        key = self.find((text or "").encode())
+        key = self.find(text.encode() if isinstance(text, str) else text or b"")
         if key is None:
             raise Problem("unauthenticated", 401, "Unauthenticated")
         if key.kind not in kinds or (key.kind == "admin" and not key.actor.may(role)):

@@ -1,16 +1,24 @@
-"""How much one person, one neighbourhood of addresses and one key may ask for. Who asks too much silences nobody else."""
+"""How much one person, one neighbourhood of addresses and one key may ask for. Who asks too much silences nobody else.
+
+Counted here at once, so that a request waits for nobody; what somebody asks of all gateways together is known a second later.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 from chassis.clock import Clock
+from chassis.health import Health
 from chassis.problems import Problem
+from chassis.service import repeat
 from redis.exceptions import RedisError
 
 NEIGHBOURS = {4: 24, 6: 48}  # bits of an address that whoever has one usually has all addresses of
 UNKNOWN = "unknown"
+SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 200_000
 
 
 class Most(NamedTuple):
@@ -21,6 +29,7 @@ class Most(NamedTuple):
     key: int
 
 
+@lru_cache(maxsize=65_536)
 def block_of(address: str) -> str:
     """The neighbourhood of an address."""
     try:
@@ -32,31 +41,60 @@ def block_of(address: str) -> str:
 
 
 class Limiter:
-    """Counts minutes over all gateways. While Redis is away nothing is refused."""
+    """Counts of a minute by name, of at most MOST_NAMES: who comes when there are as many is not counted but by the key.
 
-    def __init__(self, redis: Any, clock: Clock, most: Most) -> None:
-        self._redis, self._clock, self._most = redis, clock, most
+    What here comes to less than LEAST_TOLD of what is allowed is nobody else's concern. While Redis is away each gateway counts
+    for itself.
+    """
 
-    async def take(self, key: str, *, person: str | None, address: str | None) -> None:
+    def __init__(self, redis: Any, clock: Clock, most: Most, health: Health) -> None:
+        self._redis, self._clock, self._most, self._health = redis, clock, most, health
+        self._minute = 0
+        self._here: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._elsewhere: dict[str, int] = {}
+
+    def take(self, key: str, *, person: str | None, address: str | None) -> None:
         """Count a request; of a server, which has many shoppers, neither `person` nor `address`. Raises Problem 429.
 
         A key is not charged for what a person or an address is refused.
         """
-        counts = [(f"person:{person}", self._most.person)] if person is not None else []
+        minute = self._clock.now_ms() // 60_000
+        if minute != self._minute:
+            self._minute, self._here, self._told, self._elsewhere = minute, {}, {}, {}
+        if person is not None:
+            self._count("person:" + person, self._most.person)
         if address is not None:
-            counts.append((f"block:{block_of(address)}", self._most.block))
-        if counts:
-            await self._count(counts)
-        await self._count([(f"key:{key}", self._most.key)])
+            self._count("block:" + block_of(address), self._most.block)
+        self._count("key:" + key, self._most.key, always=True)
 
-    async def _count(self, counts: list[tuple[str, int]]) -> None:
-        now_s = self._clock.now_ms() // 1000
-        pipe = self._redis.pipeline(transaction=False)
-        for name, _ in counts:
-            pipe.incr(f"rate:{name}:{now_s // 60}").expire(f"rate:{name}:{now_s // 60}", 120)
-        try:
-            found = (await pipe.execute())[::2]
-        except (RedisError, OSError):
+    def _count(self, name: str, most: int, *, always: bool = False) -> None:
+        count = self._here.get(name, 0) + 1
+        if count == 1 and len(self._here) >= MOST_NAMES and not always:
             return
-        if any(count > most for count, (_, most) in zip(found, counts, strict=True)):
-            raise Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(60 - now_s % 60)})
+        self._here[name] = count
+        if count + self._elsewhere.get(name, 0) > most:
+            wait_s = 60 - self._clock.now_ms() // 1000 % 60
+            raise Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(wait_s)})
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tell the other gateways, and hear from them, until `stop` is set."""
+        await repeat(self.share, stop, name="limits", idle_s=SHARED_S, health=self._health)
+
+    async def share(self) -> bool:
+        """Once."""
+        minute, told = self._minute, self._told
+        least = {kind: getattr(self._most, kind) * LEAST_TOLD for kind in Most._fields}
+        names = [n for n, count in self._here.items() if count >= least[n.partition(":")[0]]]
+        counts = [self._here[name] for name in names]
+        pipe = self._redis.pipeline(transaction=False)
+        for name, count in zip(names, counts, strict=True):
+            pipe.incrby(f"rate:{name}:{minute}", count - told.get(name, 0)).expire(f"rate:{name}:{minute}", 120)
+        try:
+            totals = (await pipe.execute())[::2]
+        except (RedisError, OSError):
+            return False
+        if minute == self._minute:
+            for name, count, total in zip(names, counts, totals, strict=True):
+                told[name], self._elsewhere[name] = count, total - count
+        return False

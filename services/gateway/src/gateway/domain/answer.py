@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.domain.reply import Headers, Reply
 from gateway.domain.targeting import Plan
 
 STALE_S, ERROR_S, DEGRADED_S = 30, 300, 5
@@ -18,27 +19,31 @@ SHARE = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-er
 NOWHERE: dict[str, Any] = {"fallback": True, "blocks": []}
 SLOT_KEY = re.compile(r"[a-z][a-z0-9.-]*")  # anything else has no tag, and no place in a header
 encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A finished body. `until` (epoch ms) is when it must be made anew. A `stopgap` stands for what could not be had.
 
-    Headers go out as they are: `shared` to an edge that proved that it keys by the mask, else `private`.
+    `shared` is for an edge that proved that it keys by the mask, `private` for anybody else.
     """
 
     body: bytes
     etag: bytes
-    shared: Headers
-    private: Headers
+    shared: Reply
+    private: Reply
     until: int
     stopgap: bool = False
+
+    def reply(self, *, share: bool, known: bytes) -> Reply:
+        """What goes out to one who may `share` it, or may not, and names as `known` what he has (If-None-Match)."""
+        found = self.shared if share else self.private
+        return found.unchanged() if known and is_known(self.etag, known) else found
 
     @property
     def size(self) -> int:
         """Bytes it takes in memory, about."""
-        return len(self.body) + sum(len(value) for _, value in self.shared) + 1000
+        return len(self.body) + 2 * len(self.shared.lines()) + 1000
 
 
 def next_boundary(plan: Plan, now_ms: int) -> int | None:
@@ -95,7 +100,7 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
         (b"etag", etag),
         (b"vary", b"accept-encoding"),
     ]
-    shared = [
+    shared: Headers = [
         *always,
         (b"cache-control", SHARE % (fresh, stale, error)),
         (b"x-aud-mask", plan.mask.encode()),
@@ -105,7 +110,8 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
     if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes
         left, window = coming - now_ms, (most_s + STALE_S + ERROR_S) * 1000
         life = min(life, 1000, left) if left < window else min(life, left - window)
-    return Answer(body, etag, shared, [*always, (b"cache-control", b"private, no-store")], now_ms + life)
+    private = [*always, (b"cache-control", b"private, no-store")]
+    return Answer(body, etag, Reply(200, shared, body), Reply(200, private, body), now_ms + life)
 
 
 def is_known(etag: bytes, named: bytes) -> bool:
@@ -126,9 +132,9 @@ def with_unknown(answer: Answer, slots: Sequence[str]) -> Answer:
     body, etag = _written(merged)
     tags = "".join(f" slot:{key}" for key in slots if SLOT_KEY.fullmatch(key)).encode()
     changed = {b"content-length": b"%d" % len(body), b"etag": etag}
-    shared = [(n, value + tags if n == b"xkey" else changed.get(n, value)) for n, value in answer.shared]
-    private = [(n, changed.get(n, value)) for n, value in answer.private]
-    return replace(answer, body=body, etag=etag, shared=shared, private=private)
+    shared = [(n, value + tags if n == b"xkey" else changed.get(n, value)) for n, value in answer.shared.headers]
+    private = [(n, changed.get(n, value)) for n, value in answer.private.headers]
+    return replace(answer, body=body, etag=etag, shared=Reply(200, shared, body), private=Reply(200, private, body))
 
 
 def _written(merged: Mapping[str, Any]) -> tuple[bytes, bytes]:

@@ -24,6 +24,16 @@ class Kept(Generic[K, V]):
         found = self._values.get(key)
         return None if found is None else found[0]
 
+    def drop(self, key: K) -> None:
+        """Forget one."""
+        _, size = self._values.pop(key, (None, 0))
+        self.size -= size
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._values.clear()
+        self.size = 0
+
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value in place of the one there was; `size` is what it takes, in bytes, its key included."""
         _, before = self._values.pop(key, (None, 0))

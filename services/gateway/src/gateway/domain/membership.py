@@ -3,11 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from conditions import Node, holds
 
+from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.targeting import Definitions, SegmentRef
+
+NOTHING_SAID, EVERYTHING_SAID = -1, 1 << 62  # epochs of a document that cannot be had, and of who has none
+NO_CONSENT = 1
+
+
+class Standing(NamedTuple):
+    """Keys of the segments a person is in, and of those of which nobody can say: neither in nor out."""
+
+    inside: list[str]
+    unknown: list[str]
+
+
+class Known(NamedTuple):
+    """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
+
+    `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
+    count as a stranger, whatever is known.
+    """
+
+    atoms: int
+    group: str = GUEST
+    logged_in: bool = False
+    epoch: int = EVERYTHING_SAID
+    until: int | None = None
+    consent: bool = True
+
+    @property
+    def degraded(self) -> bool:
+        """Whether nothing is known of them that should be."""
+        return self.epoch == NOTHING_SAID
+
+    def asked(self, standing: Standing) -> dict[str, Any]:
+        """What services are told of them."""
+        group = "" if self.degraded else self.group  # nobody's
+        return {"segments": standing.inside, "unknown": standing.unknown, "group": group}
+
+    def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
+        """With what is known of a request."""
+        return Seen(self.atoms, self.group, self.logged_in, facts, page)
+
+
+class Document(Protocol):
+    """Of a person, as contracts.audience.Audience is."""
+
+    @property
+    def group(self) -> str:
+        """Of customers; empty for the guests'."""
+
+    @property
+    def consent(self) -> int:
+        """NO_CONSENT among the bits: what is known must not be used."""
+
+    @property
+    def customer(self) -> bool:
+        """Whether it is about a customer."""
+
+    @property
+    def epoch(self) -> int:
+        """What the bits mean."""
+
+    def bits_at(self, now_ms: int) -> int:
+        """The bits at an instant."""
+
+    def next_change(self, now_ms: int) -> int | None:
+        """When the document says that something changes."""
+
+
+def known_of(definitions: Definitions, identity: bytes | None, person: Document | None, now_ms: int) -> Known:
+    """Of somebody with a document, or without one, which is an empty profile; and of nobody at all (no identity)."""
+    logged_in = identity is not None and identity.startswith(b"c:")
+    if person is None:
+        return Known(definitions.empty_customer if logged_in else definitions.empty, logged_in=logged_in)
+    if person.consent & NO_CONSENT:
+        return Known(definitions.empty, logged_in=logged_in, consent=False)
+    atoms, until = person.bits_at(now_ms), person.next_change(now_ms)
+    return Known(atoms, person.group or GUEST, logged_in or person.customer, person.epoch, until)
+
+
+def unknown(definitions: Definitions, identity: bytes) -> Known:
+    """Of somebody whose document cannot be had."""
+    return Known(definitions.empty, logged_in=identity.startswith(b"c:"), epoch=NOTHING_SAID)
 
 
 class Facts:
@@ -27,13 +109,6 @@ class Late(NamedTuple):
 
 
 NONE_LATE = Late(0)
-
-
-class Standing(NamedTuple):
-    """Keys of the segments a person is in, and of those of which nobody can say: neither in nor out."""
-
-    inside: list[str]
-    unknown: list[str]
 
 
 def late_bits(

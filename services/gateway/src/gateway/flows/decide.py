@@ -7,31 +7,30 @@ once for everybody who waits for the same answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import httpx
-import msgspec
 from chassis.clock import Clock
-from chassis.pipe import Pipe, PipeUnavailable
-from contracts import audience
+from chassis.pipe import Pipe
 
 from gateway.adapters.upstreams import CONTENT, PROMO, Coalescer
 from gateway.domain import dimensions, kills, membership
-from gateway.domain.answer import Answer, decode, encode, finish, is_known, merge, with_unknown
-from gateway.domain.dimensions import GUEST, Seen
+from gateway.domain.answer import Answer, decode, encode, finish, merge, with_unknown
+from gateway.domain.dimensions import Seen
 from gateway.domain.kept import Kept
-from gateway.domain.membership import NONE_LATE, Late, Standing
+from gateway.domain.membership import NONE_LATE, Known, Late
 from gateway.domain.release import Release
 from gateway.domain.targeting import Plan, SegmentRef
+from gateway.flows import people
 from gateway.flows.knowledge import Knowledge
+from gateway.flows.people import Person
 from gateway.telemetry import DECISIONS, DEGRADED
 
 MOST_LAST_GOOD = 32 << 20  # bytes
-NOTHING_SAID, EVERYTHING_SAID = -1, 1 << 62  # epochs of a document that cannot be had, and of who has none
 AGAIN_S = 0.05  # until a replica that is a moment behind is asked once more
 NOTHING: Mapping[str, Any] = {"slots": {}, "messages": [], "tags": []}
 _miss = DECISIONS.labels(source="services")
@@ -42,7 +41,7 @@ class Decider:
     """What a decision needs."""
 
     knowledge: Knowledge
-    pipe: Pipe
+    pipe: Pipe[Person]
     content: Coalescer
     promo: Coalescer
     clock: Clock
@@ -50,35 +49,6 @@ class Decider:
     budget_s: float
     share_s: int
     last_good: Kept[Any, bytes]
-
-
-class Known(NamedTuple):
-    """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
-
-    `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
-    count as a stranger, whatever is known.
-    """
-
-    atoms: int
-    group: str = GUEST
-    logged_in: bool = False
-    epoch: int = EVERYTHING_SAID
-    until: int | None = None
-    consent: bool = True
-
-    @property
-    def degraded(self) -> bool:
-        """Whether nothing is known of them that should be."""
-        return self.epoch == NOTHING_SAID
-
-    def asked(self, standing: Standing) -> dict[str, Any]:
-        """What services are told of them."""
-        group = "" if self.degraded else self.group  # nobody's
-        return {"segments": standing.inside, "unknown": standing.unknown, "group": group}
-
-    def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
-        """With what is known of a request."""
-        return Seen(self.atoms, self.group, self.logged_in, facts, page)
 
 
 class Part(NamedTuple):
@@ -90,23 +60,8 @@ class Part(NamedTuple):
 
 
 async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
-    """The document of an identity; a stranger, and nobody at all, is an empty profile, as of a visitor or of a customer."""
-    definitions = decider.knowledge.release.definitions
-    stranger = Known(definitions.empty)
-    if identity is None:
-        return stranger
-    logged_in = identity.startswith(b"c:")
-    try:
-        stored = await decider.pipe.get(b"aud:" + identity)
-        person = None if stored is None else audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
-    except (PipeUnavailable, msgspec.DecodeError):
-        return stranger._replace(logged_in=logged_in, epoch=NOTHING_SAID)
-    if person is None and logged_in:
-        return Known(definitions.empty_customer, logged_in=True)
-    if person is None or person.consent & 1:
-        return stranger._replace(logged_in=logged_in, consent=person is None)
-    atoms, until = person.bits_at(now_ms), person.next_change(now_ms)
-    return Known(atoms, person.group or GUEST, logged_in or person.customer, person.epoch, until)
+    """What is known of an identity."""
+    return await people.look_up(decider.pipe, decider.knowledge.release.definitions, identity, now_ms)
 
 
 async def decided(
@@ -126,15 +81,32 @@ async def decided(
     return release, plan, seen, answer
 
 
+def ready(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer | None:
+    """The answer for one request, if it was made before."""
+    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
+    return _kept(decider, release, plan, _key(plan, known, seen, late), now_ms)
+
+
+def _key(plan: Plan, known: Known, seen: Seen, late: Late) -> Any:
+    groups = tuple([d.read(seen) for d in plan.groups])
+    return plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, min(known.epoch, plan.epoch)
+
+
+def _kept(decider: Decider, release: Release, plan: Plan, key: Any, now_ms: int) -> Answer | None:
+    answer = release.answers.get(key)
+    if answer is None or answer.until <= now_ms:
+        return None
+    decider.knowledge.hits += 1
+    return with_unknown(answer, plan.unknown)
+
+
 async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
     """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
     late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
-    groups = tuple([d.read(seen) for d in plan.groups])
-    key = (plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, min(known.epoch, plan.epoch))
-    answer = release.answers.get(key)
-    if answer is not None and answer.until > now_ms:
-        decider.knowledge.hits += 1
-        return with_unknown(answer, plan.unknown)
+    key = _key(plan, known, seen, late)
+    answer = _kept(decider, release, plan, key, now_ms)
+    if answer is not None:
+        return answer
     flight = release.flights.get(key)
     if flight is None:
         flight = asyncio.ensure_future(_make(decider, release, plan, known, late=late, key=key))
@@ -223,18 +195,3 @@ def _over(said: Mapping[str, Any], now_ms: int) -> bool:
     """Whether what a service said last has ended since."""
     until = said.get("next_change_at")
     return until is not None and until <= now_ms
-
-
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-
-
-async def respond(send: Send, answer: Answer, *, share: bool, etag: bytes) -> None:
-    """Write an answer, or 304 when the caller has it."""
-    headers = answer.shared if share else answer.private
-    if etag and is_known(answer.etag, etag):
-        kept = [h for h in headers if h[0] not in (b"content-length", b"content-type")]
-        await send({"type": "http.response.start", "status": 304, "headers": kept})
-        await send({"type": "http.response.body", "body": b""})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})

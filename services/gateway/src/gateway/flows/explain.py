@@ -19,7 +19,7 @@ from gateway.domain import kills, membership
 from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import context_of, look_up
-from gateway.lanes.decisions import MOST_VALUE, PARAMETERS
+from gateway.lanes.request import MOST_VALUE, PARAMETERS
 
 PROFILE = re.compile(r"[vc]:.{1,200}", re.DOTALL)
 

@@ -16,14 +16,14 @@ from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import dimensions
 from gateway.domain.cart import MOST_ID, MOST_LINES
-from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie, visitor_of
+from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookies_of, visitor_cookie
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
 from gateway.flows.forward import forward
-from gateway.lanes.decisions import headers_of
+from gateway.lanes.request import request_of
 
 YEAR_S = 365 * 24 * 3600
 PRICE_S = 60  # how long a price may be shown to who lost the segment it is for
@@ -44,17 +44,18 @@ async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) 
     """A storefront's key, of somebody who does not ask too much. Raises Problem 401, 403, 429."""
     found = deps.keys.require(key, ("publishable", "secret"))
     if found.kind == "secret":
-        await deps.limiter.take(found.id, person=None, address=None)
+        deps.limiter.take(found.id, person=None, address=None)
     else:
-        address = deps.hot.address(request.scope, headers_of(request.scope))
-        await deps.limiter.take(found.id, person=visitor(request, deps), address=address)
+        asked = request_of(request.scope)
+        who = deps.reader.identity(asked)
+        deps.limiter.take(found.id, person=None if who is None else who.decode(), address=deps.reader.address(asked))
     return found
 
 
 async def server_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
     """The key of a storefront's server. Raises Problem 401, 403, 429."""
     found = deps.keys.require(key, ("secret",))
-    await deps.limiter.take(found.id, person=None, address=None)
+    deps.limiter.take(found.id, person=None, address=None)
     return found
 
 
@@ -62,18 +63,10 @@ Storefront = Annotated[ApiKey, Depends(storefront_of)]
 Server = Annotated[ApiKey, Depends(server_of)]
 
 
-def visitor(request: Request, deps: Deps) -> str | None:
-    """The verified visitor id of a request."""
-    return visitor_of(deps.hot.rings.visitor, request.cookies.get(VISITOR, ""))
-
-
 def identity(request: Request, deps: Deps) -> str | None:
-    """The verified identity: the customer of a token, else the visitor of a cookie."""
-    bearer = request.headers.get("authorization")
-    if bearer:
-        return "c:" + deps.tokens.customer_of(bearer.encode("latin-1"))
-    name = visitor(request, deps)
-    return None if name is None else f"v:{name}"
+    """The verified identity: the customer of a token, else the visitor of a cookie. Raises Problem 401."""
+    found = deps.reader.identity(request_of(request.scope))
+    return None if found is None else found.decode()
 
 
 def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
@@ -85,11 +78,11 @@ async def get_context(
     request: Request, deps: DepsDep, key: Storefront, consent: bool = True, logout: bool = False
 ) -> Response:
     """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
-    rings, cookie = deps.hot.rings, request.cookies.get(VISITOR, "")
-    name = visitor_of(rings.visitor, cookie)
+    asked = request_of(request.scope)
+    name, cookie = deps.reader.visitor(asked), cookies_of(asked.fields.get(b"cookie", b"")).get(VISITOR, "")
     response = JSONResponse({}, headers={"cache-control": "no-store"})
     if logout or (name is None and consent):
-        name, cookie = visitor_cookie(rings.visitor, random.token_bytes(16))
+        name, cookie = visitor_cookie(deps.visitors, random.token_bytes(16))
         _cookie(response, VISITOR, cookie, YEAR_S)
     now_ms = deps.clock.now_ms()
     who_key = None if logout or not consent else identity(request, deps) or (f"v:{name}" if name else None)
@@ -102,7 +95,7 @@ async def get_context(
         name is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
     ):  # else a member would be a stranger to every edge as long as a cookie lives
         codes = dimensions.codes(visible.codes, seen)
-        _cookie(response, CONTEXT, context_cookie(rings.context, codes, expires_s, cookie), deps.settings.context_s)
+        _cookie(response, CONTEXT, context_cookie(deps.contexts, codes, expires_s, cookie), deps.settings.context_s)
     response.body = deps.encode({"visitor": name is not None, "expires_at": expires_s})
     response.headers["content-length"] = str(len(response.body))
     return response
@@ -158,7 +151,9 @@ CART = _object(
 @router.post("/v1/events", status_code=202, openapi_extra=EVENTS)
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
-    return await collect(deps, key, await _object_of(request, nul=True), visitor=visitor(request, deps))
+    return await collect(
+        deps, key, await _object_of(request, nul=True), visitor=deps.reader.visitor(request_of(request.scope))
+    )
 
 
 @router.post("/v1/cart", openapi_extra=CART)
@@ -167,8 +162,8 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
 
     Whoever asks with a secret key is told the trace too: per rule why it does nothing.
     """
-    facts, page = deps.hot.request(request.scope, headers_of(request.scope))
-    who = identity(request, deps)
+    asked, who = request_of(request.scope), identity(request, deps)
+    facts, page = deps.reader.facts(asked), deps.reader.page(asked)
     found = await price_cart(deps, key, await _object_of(request), identity=who, facts=facts, page=page)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 

@@ -1,0 +1,170 @@
+"""The hot path's connection: reads of a tick are one, what is remembered is true, and with the connection it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chassis.cache import open_redis
+from chassis.pipe import Pipe, PipeUnavailable
+from devstack.servers import Valkey
+
+pytestmark = pytest.mark.servers
+
+
+class Remembered(dict[bytes, Any]):
+    """Without a bound."""
+
+    def put(self, key: bytes, value: Any, size: int) -> None:
+        assert size > len(key)
+        self[key] = value
+
+    def drop(self, key: bytes) -> None:
+        self.pop(key, None)
+
+
+class Rig:
+    """A server, a pipe to it, and a client that writes. What is read is (bytes,), so that a missing key is remembered too."""
+
+    def __init__(self, state: Path) -> None:
+        self.server, self.memory, self.seen = Valkey(state), Remembered(), list[list[bytes | None]]()
+        self.server.start()
+        read: Any = lambda value: (value,)  # noqa: E731
+        self.pipe = Pipe(self.server.url, read=read, memory=self.memory, watched=[b"v"], seen=self.seen.append)
+        self.redis = open_redis(self.server.url)
+
+    async def get(self, key: bytes) -> bytes | None:
+        """However long it takes to be connected."""
+        for _ in range(200):
+            with contextlib.suppress(PipeUnavailable):
+                return (await asyncio.shield(self.pipe.get(key)))[0]
+            await asyncio.sleep(0.02)
+        raise TimeoutError
+
+    async def empty(self) -> None:
+        """Wait until nothing is remembered."""
+        async with asyncio.timeout(2.0):
+            while self.memory:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    made, stop = Rig(tmp_path), asyncio.Event()
+    running = asyncio.ensure_future(made.pipe.run(stop))
+    await made.get(b"nothing")
+    yield made
+    stop.set()
+    await running
+    await made.redis.aclose()
+    made.server.stop()
+
+
+async def test_reads_of_a_tick_share_a_trip_and_those_of_a_key_an_answer(rig: Rig) -> None:
+    await rig.redis.mset({"a": 1, "b": 2})
+    before = int((await rig.redis.info("commandstats"))["cmdstat_mget"]["calls"])
+    assert await asyncio.gather(*(rig.get(k) for k in (b"a", b"b", b"c", b"a"))) == [b"1", b"2", None, b"1"]
+    assert int((await rig.redis.info("commandstats"))["cmdstat_mget"]["calls"]) - before <= 2
+
+
+async def test_what_is_watched_is_seen_as_soon_as_it_changes(rig: Rig) -> None:
+    await asyncio.sleep(0.3)
+    for n in range(5):
+        await rig.redis.set("v", n)
+        async with asyncio.timeout(0.2):  # less than the pause between two looks
+            while not rig.seen or rig.seen[-1] != [b"%d" % n]:
+                await asyncio.sleep(0.002)
+
+
+async def test_what_is_remembered_is_what_the_server_has_whatever_is_written_when(rig: Rig) -> None:
+    chance, written, keys = random.Random(7), dict[bytes, bytes | None](), [b"k%d" % n for n in range(8)]
+    hits = 0
+    for n in range(2000):
+        key = chance.choice(keys)
+        match chance.randrange(4):
+            case 0:
+                written[key] = b"%d" % n
+                asked = [asyncio.ensure_future(rig.get(k)) for k in chance.sample(keys, 2)]  # on its way meanwhile
+                await rig.redis.set(key, n)
+                await asyncio.gather(*asked)
+            case 1:
+                written[key] = None
+                await rig.redis.delete(key)
+            case _:
+                await rig.get(key)
+        await rig.get(b"fence")  # all that the server said before has come
+        for k in keys:
+            if (found := rig.memory.get(k)) is not None:
+                hits += 1
+                assert found[0] == written.get(k)
+    assert hits > 1000
+
+
+async def test_a_flush_and_a_cut_connection_leave_nothing_behind(rig: Rig) -> None:
+    await rig.redis.set("a", 1)
+    for end in (rig.redis.flushall, lambda: rig.redis.client_kill_filter(_type="normal", skipme=True)):
+        await rig.get(b"a")
+        assert rig.memory
+        await end()
+        await rig.empty()
+        assert await rig.get(b"a") is None
+        await rig.redis.set("a", 1)
+        assert await rig.get(b"a") == b"1"
+        await rig.redis.delete("a")
+
+
+async def test_of_a_server_that_says_nothing_nothing_is_believed_and_nobody_waits_long_for_it(rig: Rig) -> None:
+    await rig.get(b"a")
+    process = rig.server.child.popen
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(PipeUnavailable):
+            await rig.pipe.get(b"b")
+        await rig.empty()
+        began = asyncio.get_running_loop().time()
+        for _ in range(20):  # it is away, and known to be
+            with pytest.raises(PipeUnavailable):
+                await rig.pipe.get(b"b")
+        assert asyncio.get_running_loop().time() - began < 0.25
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert await rig.get(b"a") is None
+
+
+async def test_it_comes_back_after_the_server_died(rig: Rig) -> None:
+    await rig.get(b"a")
+    rig.server.kill()
+    with pytest.raises(PipeUnavailable):
+        await rig.pipe.get(b"a")
+    assert not rig.memory
+    rig.server.start()
+    redis = open_redis(rig.server.url)
+    await redis.set("a", 5)
+    assert await rig.get(b"a") == b"5"
+    await redis.aclose()
+
+
+async def test_where_tracking_is_forbidden_nothing_is_remembered_and_everything_is_asked(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.redis.acl_setuser(
+        "default", enabled=True, nopass=True, commands=["+@all", "-client|tracking"], keys=["*"]
+    )
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(rig.pipe.run(stop))
+    try:
+        for n in range(3):
+            await rig.redis.set("a", n)
+            assert await rig.get(b"a") == b"%d" % n
+        assert not rig.memory
+    finally:
+        stop.set()
+        await running
+        await rig.redis.aclose()
+        rig.server.stop()

@@ -1,0 +1,67 @@
+"""Called by whatever has to know who somebody is: their audience document, remembered as long as it is true."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from chassis.pipe import Pipe, PipeUnavailable
+from contracts import audience
+
+from gateway.domain import membership
+from gateway.domain.membership import Known
+from gateway.domain.targeting import Definitions
+
+KEY = b"aud:"
+EVER_MS = 1 << 62
+
+
+class Person:
+    """A document as it was read, or that there is none, and what it says until something of it changes by itself."""
+
+    __slots__ = ("_definitions", "_document", "_from_ms", "_known", "_readable", "_until_ms")
+
+    def __init__(self, stored: bytes | None) -> None:
+        """From what stands in Redis."""
+        self._document, self._readable = None, True
+        try:
+            if stored is not None:
+                self._document = audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
+        except msgspec.DecodeError:
+            self._readable = False
+        self._definitions: Definitions | None = None
+        self._known = Known(0)
+        self._from_ms = self._until_ms = 0
+
+    def known(self, definitions: Definitions, identity: bytes, now_ms: int) -> Known:
+        """What is known of them at an instant."""
+        if definitions is self._definitions and self._from_ms <= now_ms < self._until_ms:
+            return self._known
+        if self._readable:
+            found = membership.known_of(definitions, identity, self._document, now_ms)
+        else:
+            found = membership.unknown(definitions, identity)
+        self._known, self._definitions = found, definitions
+        self._from_ms, self._until_ms = now_ms, EVER_MS if found.until is None else found.until
+        return found
+
+
+def remembered(pipe: Pipe[Person], definitions: Definitions, identity: bytes | None, now_ms: int) -> Known | None:
+    """What is known of an identity without asking; None: `look_up` asks. A stranger, and nobody at all, is an empty profile."""
+    if identity is None:
+        return membership.known_of(definitions, None, None, now_ms)
+    person = pipe.remembered(KEY + identity)
+    return None if person is None else person.known(definitions, identity, now_ms)
+
+
+async def look_up(pipe: Pipe[Person], definitions: Definitions, identity: bytes | None, now_ms: int) -> Known:
+    """What is known of an identity."""
+    found = remembered(pipe, definitions, identity, now_ms)
+    if found is None and identity is not None:
+        try:
+            person = await asyncio.shield(pipe.get(KEY + identity))
+        except PipeUnavailable:
+            return membership.unknown(definitions, identity)
+        found = person.known(definitions, identity, now_ms)
+    assert found is not None
+    return found

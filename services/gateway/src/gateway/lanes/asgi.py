@@ -1,0 +1,110 @@
+"""The ASGI callable in front of everything: what no route is for is refused, decisions are answered, all else goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from chassis.problems import MEDIA_TYPE, Problem
+
+from gateway.adapters.keys import Keys
+from gateway.domain import cors
+from gateway.domain.answer import encode
+from gateway.domain.reply import Headers, Reply
+from gateway.lanes.decisions import PATH, Decisions
+from gateway.lanes.request import Request, request_of
+
+MOST_QUERY, MOST_FIELDS = 2000, 40
+QUESTION = "footfall.question"  # in a scope: what the connection read already
+OF_ANYBODY = (b"/healthz", b"/readyz")  # asked by who runs us, at whatever address
+
+
+class Door:
+    """What every request must be, whichever way it came. `hosts`: the names we go by."""
+
+    def __init__(self, hosts: Collection[str]) -> None:
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._known: set[bytes] = set()
+
+    def refusal(self, request: Request) -> Problem | None:
+        """Why a request is none of ours."""
+        if not request.path.isascii() or not request.query.isascii():
+            return Problem("invalid-request", 400, "A path and a query are ASCII; anything else is encoded")
+        if len(request.query) > MOST_QUERY:
+            return Problem("query-too-long", 414, "The query is too long")
+        if request.query.count(b"&") >= MOST_FIELDS:
+            return Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields")
+        if not all(map(bytes.isascii, request.fields.values())):
+            return Problem("invalid-request", 400, "Headers are ASCII")
+        host = request.fields.get(b"host", b"")
+        if host not in self._known and request.path not in OF_ANYBODY:
+            if host.decode().rpartition(":")[0].lower() not in self._hosts and host.decode().lower() not in self._hosts:
+                return Problem("unknown-host", 421, "There is nothing of that name here")
+            if len(self._known) < 10_000:
+                self._known.add(host)
+        return None
+
+
+class Lane:
+    """See the module. `app` is for what is no decision."""
+
+    def __init__(self, app: Any, door: Door, decisions: Decisions, keys: Keys) -> None:
+        self._app, self._door, self._decisions, self._keys = app, door, decisions, keys
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See the class."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = request_of(scope)
+        try:
+            if (refusal := self._door.refusal(request)) is not None:
+                raise refusal
+            origin = request.fields.get(b"origin")
+            if (
+                origin is not None
+                and request.method == "OPTIONS"
+                and b"access-control-request-method" in request.fields
+            ):
+                reply = self._preflight(origin)
+            elif request.path == PATH:
+                question = scope.get(QUESTION) or self._decisions.begin(request)
+                reply = self._decisions.now(question) or await self._decisions.later(question)
+            else:
+                await self._app(scope, receive, self._told(request, origin, send))
+                return
+        except Problem as problem:
+            reply = refused(problem).marked(self._cors(request, request.fields.get(b"origin")))
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _preflight(self, origin: bytes) -> Reply:
+        found = cors.preflight(self._keys.origins, origin)
+        if found is None:
+            raise Problem("origin-not-allowed", 403, "Pages of this origin may not call")
+        return Reply(204, found, b"")
+
+    def _cors(self, request: Request, origin: bytes | None) -> Headers:
+        key = self._keys.find(request.fields.get(b"x-api-key", b""))
+        return [] if key is None else cors.of(key.origins, origin)
+
+    def _told(self, request: Request, origin: bytes | None, send: Any) -> Any:
+        more = self._cors(request, origin)
+        if not more:
+            return send
+
+        async def telling(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        return telling
+
+
+def refused(problem: Problem) -> Reply:
+    """A problem as an answer that no cache keeps."""
+    body = encode(problem.body())
+    more = {"cache-control": "no-store", **problem.headers}
+    headers = [(name.encode(), value.encode()) for name, value in more.items()]
+    length = (b"content-length", b"%d" % len(body))
+    return Reply(problem.status, [(b"content-type", MEDIA_TYPE.encode()), length, *headers], body)

@@ -1,0 +1,188 @@
+"""A connection of uvicorn's, within limits: how much a request may say before its body, for how long, how many from one address.
+
+It leans on the inside of uvicorn, whose version is UVICORN; with another one the gateway does without (app.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import httptools
+from chassis.health import Health
+from chassis.problems import Problem
+from chassis.service import repeat
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.domain.reply import Headers, status_line
+from gateway.lanes.asgi import refused
+
+UVICORN = "0.54.0"
+MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
+    32_768,
+    100,
+    2 << 20,
+)  # bytes of all headers; of them; bytes of one request, as sent
+IDLE_S, REQUEST_S, LOOK_S = 5.0, 30.0, 1.0
+TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
+TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
+TOO_LONG = Problem("body-too-large", 413, "The request is too large")
+TOO_SLOW = Problem("request-too-slow", 408, "The request came too slowly")
+CROWD = Problem("too-many-connections", 429, "Too many connections", headers={"retry-after": "5"})
+NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
+
+
+class Connections:
+    """Those that are open, and how many of each address."""
+
+    def __init__(self, most_of_an_address: int, health: Health) -> None:
+        self.open: set[Connection] = set()
+        self.of: Counter[str] = Counter()
+        self.most, self._health = most_of_an_address, health
+        self._now: Headers = []
+        self._heads: dict[int, bytes] = {}
+
+    def head(self, status: int, now: Headers) -> bytes:
+        """The status line and what every answer of this second has; uvicorn makes a new list when the second is over."""
+        if now is not self._now:
+            self._now, self._heads = now, {}
+        found = self._heads.get(status)
+        if found is None:
+            found = self._heads[status] = status_line(status) + b"".join(b"%b: %b\r\n" % header for header in now)
+        return found
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """End those that take too long, until `stop` is set."""
+        await repeat(self.look, stop, name="connections", idle_s=LOOK_S, health=self._health)
+
+    async def look(self) -> bool:
+        """Once."""
+        now_s = asyncio.get_running_loop().time()
+        for connection in list(self.open):
+            connection.look(now_s)
+        return False
+
+
+class Connection(HttpToolsProtocol):
+    """`since`: from when on the other side is to say or take something, in seconds of the loop; 0 while we are at work."""
+
+    def __init__(self, connections: Connections, **more: Any) -> None:
+        super().__init__(**more)
+        self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
+        self.head, self.taken, self.headed, self.ended = 0, 0, False, False
+
+    def connection_made(self, transport: Any) -> None:
+        """One more."""
+        super().connection_made(transport)
+        self.since, self.address = self.loop.time(), self.client[0] if self.client else ""
+        self.all.open.add(self)
+        self.all.of[self.address] += 1
+        if self.all.of[self.address] > self.all.most:
+            self.end(CROWD)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """One less."""
+        self.all.open.discard(self)
+        self.all.of[self.address] -= 1
+        if not self.all.of[self.address]:
+            del self.all.of[self.address]
+        super().connection_lost(exc)
+
+    def end(self, problem: Problem) -> None:
+        """Say why, unless an answer is on its way, and close."""
+        if self.ended or self.transport.is_closing():
+            return
+        self.ended = True
+        if self._is_silent():
+            reply = refused(problem).marked([(b"connection", b"close")])
+            self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _is_silent(self) -> bool:
+        """Whether nothing has been said, and nothing will be, to what is being asked and all before."""
+        if self.cycle is None or self.pipeline:
+            return not self.pipeline
+        return not self.cycle.response_started if self.headed else bool(self.cycle.response_complete)
+
+    def look(self, now_s: float) -> None:
+        """End what takes too long."""
+        if self.stuck_s and now_s - self.stuck_s > REQUEST_S:
+            self.transport.abort()
+        elif self.since and self.begun and now_s - self.since > REQUEST_S:
+            self.end(TOO_SLOW)
+        elif self.since and not self.begun and now_s - self.since > IDLE_S:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """What comes is counted: a request may not go on for ever, whatever it is made of."""
+        if self.ended:
+            return
+        self.taken += len(data)
+        super().data_received(data)
+        if self.taken > MOST_UNREAD:
+            self.end(TOO_LONG)
+
+    def send_400_response(self, msg: str) -> None:
+        """In our words."""
+        if not self.ended:
+            self.end(NO_HTTP)
+
+    def on_message_begin(self) -> None:
+        """A request comes."""
+        self.begin()
+        super().on_message_begin()
+
+    def begin(self) -> None:
+        """Count anew."""
+        self.since, self.begun, self.headed, self.head, self.taken = self.loop.time(), True, False, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        """Counts, too."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Counts, before it is kept."""
+        self._count(len(name) + len(value))
+        if len(self.headers) >= MOST_HEADERS:
+            self._refuse(TOO_MANY)
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self.head += size
+        if self.head > MOST_HEAD:
+            self._refuse(TOO_LARGE)
+
+    def _refuse(self, problem: Problem) -> None:
+        self.end(problem)
+        raise httptools.HttpParserError(problem.slug)  # nothing that follows is read
+
+    def on_headers_complete(self) -> None:
+        """What is said from now on is said to it."""
+        self.headed = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """It is ours to answer."""
+        self.since, self.begun = 0.0, False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Theirs again."""
+        if not self.begun:
+            self.since = 0.0 if self.pipeline else self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """They do not read what we say."""
+        self.stuck_s = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """They do."""
+        self.stuck_s = 0.0
+        super().resume_writing()
