@@ -105,7 +105,9 @@ def world(services: Callable[..., AbstractContextManager[Stack]], state: Path) -
         second = Child("gateway", [sys.executable, "-m", "gateway"], stack.state / "second.log", env=env)
         second.start()
         second.wait_ready(port, seconds=60)
-        yield Shop(stack, edge, f"http://127.0.0.1:{port}")
+        shop = Shop(stack, edge, f"http://127.0.0.1:{port}")
+        yield shop
+        shop.admin.close()
         second.stop()
     edge.stop()
 

@@ -41,7 +41,7 @@ def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Sta
 def probes(shop: Stack, *edges: str) -> tuple[Probes, Health]:
     rings, health = shop.secrets.rings(), Health()
     edge, visitor, context = (Ring(rings[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT"))
-    return Probes(edges, (edge, visitor, context), SystemClock(), health), health
+    return Probes(edges, (edge, visitor, context), "localhost", SystemClock(), health), health
 
 
 def test_an_edge_that_keys_as_it_proves_is_trusted(shop: Stack, varnish: Callable[[Stack], Varnish]) -> None:

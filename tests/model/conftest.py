@@ -1,4 +1,4 @@
-"""Tests of this folder share `oracle` and `world`."""
+"""Tests of this folder share `oracle`, `world`, `asking` and `faults`."""
 
 import sys
 from pathlib import Path

@@ -40,11 +40,15 @@ class Shown(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is known of somebody, in one request: `undefined` are segments that are named and not there."""
+    """What is known of somebody, in one request: `undefined` are segments that are named and not there.
+
+    `customer`: whether somebody who comes with a visitor cookie has been seen to be one.
+    """
 
     segments: frozenset[str]
     group: str = "guest"
     undefined: frozenset[str] = frozenset()
+    customer: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import signal
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
-from devstack.stack import Stack, customer_token
-from oracle import Answer, Audience, History, Shown, State, View, alive, answer
+from devstack.stack import Stack
+from oracle import Audience, History, Shown, State, View
 
 STALL_S = 2.5
-SLACK_S = 2.0  # how long what was replaced may still be shown
 SLOTS = ("one", "two", "three", "four")
 ATTRIBUTES = ("gold", "busy", "local")  # durable segments, by the attribute of that name
 ASKED = {
@@ -29,7 +26,6 @@ SEGMENTS = (*ATTRIBUTES, *ASKED)
 GROUPS, VALUES = ("guest", "trade"), ("yes", "no")
 KEYS = tuple(f"b{n}" for n in range(8))
 RULES = ("r0", "r1", "r2")
-FORGERIES = ("none", "none", "none", "stranger", "fact", "query", "proof", "mask", "context", "visitor", "twice")
 
 
 @dataclass
@@ -44,29 +40,15 @@ class Person:
     context: tuple[float, float] | None = None
 
 
-class Asked(NamedTuple):
-    """An answer, and what it is to be judged by: `context` is when the cookie was made, `when` it was asked and answered."""
-
-    what: str
-    person: Person | None
-    context: tuple[float, float] | None
-    slots: tuple[str, ...]
-    region: str | None
-    when: tuple[float, float]
-    found: httpx.Response
-
-
 @dataclass
 class World:
-    """`doors`: edges and gateways by name; `wrong` is what nobody may see and somebody saw."""
+    """`doors`: edges and gateways by name. `stopped`: who changes something holds off what would lose it, by what it needs."""
 
     stack: Stack
     doors: dict[str, str]
     seed: int
     people: list[Person] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    answers: list[Asked] = field(default_factory=list)
-    seen: Counter[str] = field(default_factory=Counter)
+    stopped: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def __post_init__(self) -> None:
         self.chance, self.numbers = random.Random(self.seed), itertools.count(1)
@@ -138,12 +120,13 @@ class World:
             return
         asked_s = time.monotonic()
         headers = {} if known is None else {"if-match": f'"{known}"'}
-        if body is None:
-            found = await self.admin.delete(f"/{kind}/{key}", headers=headers)
-        elif known is None:
-            found = await self.admin.post(f"/{kind}", json={"key": key, **body})
-        else:
-            found = await self.admin.put(f"/{kind}/{key}", json=body, headers=headers)
+        async with self.stopped["content_svc" if kind == "blocks" else "promo_svc"]:
+            if body is None:
+                found = await self.admin.delete(f"/{kind}/{key}", headers=headers)
+            elif known is None:
+                found = await self.admin.post(f"/{kind}", json={"key": key, **body})
+            else:
+                found = await self.admin.put(f"/{kind}/{key}", json=body, headers=headers)
         answered_s = time.monotonic()
         assert found.status_code in (200, 201, 204), found.text
         if body is None:
@@ -171,14 +154,16 @@ class World:
         kind = self.chance.choice(("block", "block", "rule", "slot"))
         key = self.chance.choice({"block": KEYS, "rule": RULES, "slot": SLOTS}[kind])
         asked_s = time.monotonic()
-        found = (await self.admin.post("/kills", json={"kind": kind, "key": key})).raise_for_status().json()
+        async with self.stopped["redis"]:
+            found = (await self.admin.post("/kills", json={"kind": kind, "key": key})).raise_for_status().json()
         answered_s = time.monotonic()
         state = self.state.value
         noun, name = {"block": ("blocks", "blocks"), "rule": ("cart-rules", "rules")}.get(kind, ("", ""))
         if found["owner"] == "away":  # it may switch it off when it goes on
             await asyncio.sleep(STALL_S + 0.5)
         if found["owner"] in ("disabled", "away") and (noun, key) in self.versions:
-            stored = (await self.admin.get(f"/{noun}/{key}")).raise_for_status().json()
+            async with self.stopped["content_svc" if kind == "block" else "promo_svc"]:
+                stored = (await self.admin.get(f"/{noun}/{key}")).raise_for_status().json()
             self.versions[noun, key] = stored["version"]
             live = {**getattr(state, name)}
             live[key] = live[key]._replace(live=stored["status"] == "live")
@@ -192,7 +177,8 @@ class World:
             return
         name = self.chance.choice(sorted(self.state.value.kills))
         asked_s = time.monotonic()
-        (await self.admin.delete(f"/kills/{name.replace(':', '/')}")).raise_for_status()
+        async with self.stopped["redis"]:
+            (await self.admin.delete(f"/kills/{name.replace(':', '/')}")).raise_for_status()
         state = replace(self.state.value, kills=self.state.value.kills - {name})
         self.state.change(state, asked_s=asked_s, answered_s=time.monotonic())
 
@@ -212,19 +198,48 @@ class World:
                 person.attributes[name] = self.chance.choice(VALUES)
                 event |= {"type": "identify", "data": {"attributes": {name: person.attributes[name]}}}
             asked_s = time.monotonic()
+            await self._tell(event)
+            await self._settled(person, person.held.value._replace(segments=self._inside(person), group=group), asked_s)
+
+    async def log_in(self) -> None:
+        """A visitor turns out to be a customer nobody knew, of the trade."""
+        async with self.turn:
+            person = self.chance.choice([p for p in self.people if not p.customer])
+            name, visitor = f"m{next(self.numbers)}", self.subject(person).removeprefix("visitor:")
+            common = {"source": "model", "subject": f"customer:{name}", "time": _now()}
+            who = {"visitor_id": visitor, "customer_id": name}
+            if person.held.value.customer:
+                return
+            asked_s = time.monotonic()
+            await self._tell({**common, "id": f"e{next(self.numbers)}", "type": "login", "data": who})
+            assigned = {"type": "group_assigned", "data": {"group": "trade"}}
+            await self._tell({**common, "id": f"e{next(self.numbers)}", **assigned})
+            await self._settled(person, View(self._inside(person), "trade", customer=True), asked_s)
+
+    async def log_out(self) -> None:
+        """Who comes back on the same device is a stranger."""
+        async with self.turn:
+            person = self.chance.choice([p for p in self.people if not p.customer])
+            asked_s = time.monotonic()
+            await self.refresh(person, logout=True)
+            person.attributes = {}
+            person.held.change(View(self._inside(person)), asked_s=asked_s, answered_s=time.monotonic())
+
+    async def _tell(self, event: dict[str, Any]) -> None:
+        async with self.stopped["segment_svc"]:
             found = await self.server.post("/v1/events", json={"events": [event]})
-            assert found.json()["rejected"] == [], found.text
-            await self._settled(person, View(self._inside(person), group), asked_s)
+        assert found.json()["rejected"] == [], found.text
 
     async def redefine(self) -> None:
         """A segment is for others from now on."""
         async with self.turn:
             name = self.chance.choice(ATTRIBUTES)
             self.values[name] = self.chance.choice([v for v in VALUES if v != self.values[name]])
-            stored = (await self.admin.get(f"/segments/{name}")).json()
             body = {"name": name, "status": "active", "condition": self._condition(name)}
-            asked_s = time.monotonic()
-            saved = await self.admin.put(f"/segments/{name}", json=body, headers={"if-match": f'"{stored["version"]}"'})
+            async with self.stopped["segment_svc"]:
+                stored = (await self.admin.get(f"/segments/{name}")).json()
+                headers, asked_s = {"if-match": f'"{stored["version"]}"'}, time.monotonic()
+                saved = await self.admin.put(f"/segments/{name}", json=body, headers=headers)
             assert saved.status_code == 200, saved.text
             for person in self.people:
                 await self._settled(person, person.held.value._replace(segments=self._inside(person)), asked_s)
@@ -256,164 +271,18 @@ class World:
             return f"customer:{person.name}"
         return f"visitor:{person.cookies['__Host-ff_vid'].split('.')[0]}"
 
-    async def refresh(self, person: Person | None = None) -> None:
-        """Somebody's context cookie is made anew."""
+    async def refresh(self, person: Person | None = None, *, logout: bool = False) -> None:
+        """Somebody's context cookie is made anew; after a `logout` with another visitor id."""
         person = person or self.chance.choice([p for p in self.people if not p.customer])
         began_s = time.monotonic()
         door = self.chance.choice([url for name, url in self.doors.items() if name.startswith("gateway")])
-        found = await self.browser.get(f"{door}/v1/context", headers=cookie(person.cookies))
+        more = "?logout=true" if logout else ""
+        found = await self.browser.get(f"{door}/v1/context{more}", headers=cookie(person.cookies))
         for line in found.headers.get_list("set-cookie"):
             name, _, value = line.split(";")[0].partition("=")
             if name == "__Host-ff_ctx":
                 person.context = (began_s, time.monotonic())
             person.cookies[name] = value
-
-    # What goes wrong
-
-    async def stall(self) -> None:
-        """A service answers nobody for a while, and refuses nobody either."""
-        name = self.chance.choice(("content_svc", "promo_svc", "segment_svc"))
-        process = self.stack.children[name].popen
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
-        try:
-            await asyncio.sleep(self.chance.uniform(0.3, STALL_S))
-        finally:
-            process.send_signal(signal.SIGCONT)
-
-    # What is asked, and whether it is right
-
-    async def ask(self) -> None:
-        """One request of somebody through some door, genuine or not; what came is compared with what may be."""
-        person, slots = self.chance.choice(self.people), sorted(self.chance.sample(SLOTS, self.chance.randint(1, 2)))
-        door, forgery = self.chance.choice(sorted(self.doors)), self.chance.choice(FORGERIES)
-        region = self.chance.choice((None, None, "BY", "HH"))
-        headers, query, known = self._forged(person, forgery)
-        if region is not None:
-            headers |= {"x-fact-region": region, "x-front-key": self.stack.secrets.front}
-        if forgery == "fact":
-            headers |= {"x-fact-region": "BY", "x-front-key": "y" * 43}
-            region = None
-        began_s = time.monotonic()
-        try:
-            url = f"{self.doors[door]}/v1/decisions?slots={','.join(slots)}{query}"
-            found = await self.browser.get(url, headers=headers)
-        except httpx.HTTPError:
-            self.seen["no answer"] += 1
-            return
-        self.seen[found.headers.get("cache-status", "direct")] += 1
-        if found.status_code != 200:
-            self.seen[f"status {found.status_code}"] += 1
-            return
-        when = (began_s, time.monotonic())
-        context = person.context if known and not person.customer else None
-        self.answers.append(
-            Asked(f"{door} {forgery}", person if known else None, context, tuple(slots), region, when, found)
-        )
-
-    def _forged(self, person: Person, forgery: str) -> tuple[dict[str, str], str, bool]:
-        """Headers, more of the query, and whether the person is known by them."""
-        headers: dict[str, str] = {}
-        if person.customer:
-            headers["authorization"] = f"Bearer {customer_token(self.stack.secrets.jwt, person.name)}"
-        else:
-            headers = cookie(person.cookies)
-        if forgery == "query":
-            return headers, "&logged_in=1&region=BY", True
-        if forgery in ("proof", "mask"):
-            more = {
-                "x-edge-key": "e1",
-                "x-edge-mask": "base" if forgery == "proof" else ".s1.",
-                "x-edge-proof": "A" * 43,
-            }
-            return {**headers, **more, "x-edge-aud": "", "x-edge-step": "base", "x-edge-codes": ".s1.s2.g."}, "", True
-        if person.customer or forgery in ("none", "fact"):
-            return headers, "", True
-        name, value = "__Host-ff_vid", person.cookies["__Host-ff_vid"]
-        if forgery == "stranger":
-            return {}, "", False
-        if forgery == "visitor":
-            return cookie({**person.cookies, name: value[:-2] + ("aa" if value[-2:] != "aa" else "bb")}), "", False
-        if forgery == "twice":
-            other = self.chance.choice([p for p in self.people if not p.customer]).cookies[name]
-            return {"cookie": f"{name}={other}; {cookie(person.cookies)['cookie']}"}, "", False
-        other = self.chance.choice([p for p in self.people if not p.customer])
-        return cookie({**person.cookies, "__Host-ff_ctx": other.cookies.get("__Host-ff_ctx", "")}), "", True
-
-    def judge(self) -> None:
-        """Compare every answer with what may have been seen; afterwards, when it is known what held when."""
-        for asked in self.answers:
-            since_s, until_s = asked.when[0] - SLACK_S, asked.when[1]
-            states, views = self.state.during(since_s, until_s), self._views(asked)
-            instants = self._instants(states, since_s, until_s)
-            body = asked.found.json()
-            said = Answer(
-                tuple((slot, tuple(shown(body["slots"][slot]))) for slot in asked.slots),
-                frozenset(message["label"] for message in body["messages"]),
-            )
-            self.seen["asked"] += 1
-            if "degraded" in body:
-                self.seen[f"degraded {body['degraded']}"] += 1
-                right = self._is_harmless(said, states, views, instants)
-            else:
-                may = {answer(s, v, asked.slots, at) for s in states for v in views for at in instants}
-                right = said in may
-            if not right:
-                expected = answer(states[-1], views[-1], asked.slots, instants[-1])
-                who = f"{asked.person and asked.person.name} {asked.region}"
-                self.wrong.append(f"{asked.what}: {who} saw {said}, not {expected}; {asked.found.headers}")
-
-    def _views(self, asked: Asked) -> list[View]:
-        person, held = asked.person, [View(frozenset())]
-        if person is not None:
-            held = person.held.during(*asked.when)
-            if asked.context is not None:
-                held += person.held.during(*asked.context)
-        facts = {"bavaria": asked.region == "BY", "members": person is not None and person.customer}
-        more = {name for name, holds in facts.items() if holds}
-        return [view._replace(segments=view.segments | more) for view in held]
-
-    def _instants(self, states: list[State], since_s: float, until_s: float) -> list[int]:
-        first, last = (int((time.time() - time.monotonic() + at) * 1000) for at in (since_s, until_s))
-        ends = {b.ends_at_ms for s in states for b in (*s.blocks.values(), *s.rules.values()) if b.ends_at_ms}
-        return sorted({first, last, *(end for end in ends if first <= end <= last)})
-
-    def _is_harmless(self, said: Answer, states: list[State], views: list[View], instants: list[int]) -> bool:
-        """Whether everything shown may be seen, whatever else is missing."""
-        may = set()
-        for state, view, at in itertools.product(states, views, instants):
-            for kind, found in (("block", state.blocks), ("rule", state.rules)):
-                may |= {one.word for _, one in alive(found, kind, state.kills, at) if one.audience.takes(view)}
-        return {word for _, found in said.slots for word in found} | said.labels <= may
-
-    async def live(self, rounds: int) -> None:
-        """So many requests, of several people at once, while things change."""
-        left, stop = itertools.count(1), asyncio.Event()
-        merchants = [*[self.publish] * 6, self.remove, self.kill, self.lift, self.lift]
-        people = [self.become, self.become, self.redefine, self.refresh]
-        faults = [self.stall, self.rest, self.rest]
-
-        async def asking() -> None:
-            while next(left) <= rounds:
-                await self.ask()
-
-        async def changing(deeds: list[Callable[[], Awaitable[None]]]) -> None:
-            while not stop.is_set():
-                deed = self.chance.choice(deeds)
-                await deed()
-                self.seen[deed.__name__] += 1
-                await asyncio.sleep(self.chance.choice([0.0, 0.3, 2.0, 4.0]))
-
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(changing(deeds)) for deeds in (merchants, people, [self.refresh], faults)]
-            await asyncio.gather(*(asking() for _ in range(8)))
-            stop.set()
-            await asyncio.gather(*running)
-        self.judge()
-
-    async def rest(self) -> None:
-        """Nothing goes wrong for a while."""
-        await asyncio.sleep(2)
 
     @asynccontextmanager
     async def opened(self) -> Any:
@@ -426,12 +295,6 @@ class World:
 def words(text: str) -> dict[str, Any]:
     """Content that says one word."""
     return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
-
-
-def shown(slot: dict[str, Any]) -> list[str]:
-    """The words a slot shows; none for its default."""
-    found = [block["content"]["blocks"][0]["props"]["text"] for block in slot["blocks"]]
-    return [word for word in found if word != "default"]
 
 
 def cookie(cookies: dict[str, str]) -> dict[str, str]:

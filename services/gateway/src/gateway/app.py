@@ -81,7 +81,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.openapi = _described  # type: ignore[method-assign]
     app.include_router(shop.router)
     app.include_router(merchant_routes.router)
-    probes = Probes(settings.edge_urls, (edges, visitors, contexts), clock, health)
+    probes = Probes(settings.edge_urls, (edges, visitors, contexts), settings.hosts[0], clock, health)
     decisions = Decisions(decider, keys, reader, limiter, edges=edges, visitors=visitors, probes=probes)
     door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health)
     app.state.deps = Deps(

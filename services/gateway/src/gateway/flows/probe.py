@@ -35,10 +35,14 @@ class Unsafe(Exception):
 class Probes:
     """Which keys of edges are trusted: those of which an edge passed, and none failed, when they were asked last."""
 
-    def __init__(self, edges: Sequence[str], rings: tuple[Ring, Ring, Ring], clock: Clock, health: Health) -> None:
-        """`rings`: of edges, visitors and contexts."""
+    def __init__(
+        self, edges: Sequence[str], rings: tuple[Ring, Ring, Ring], host: str, clock: Clock, health: Health
+    ) -> None:
+        """`rings`: of edges, visitors and contexts. `host`: a name we go by."""
         self._edges, self._rings, self._clock, self._health = edges, rings, clock, health
-        self._client = httpx.AsyncClient(timeout=ANSWER_S, limits=httpx.Limits(keepalive_expiry=MOST_IDLE_S))
+        self._client = httpx.AsyncClient(
+            headers={"host": host}, timeout=ANSWER_S, limits=httpx.Limits(keepalive_expiry=MOST_IDLE_S)
+        )
         self._trusted: frozenset[str] = frozenset()
         self._met: set[str] = set()
         self._new = asyncio.Event()

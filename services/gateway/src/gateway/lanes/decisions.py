@@ -53,10 +53,13 @@ DESCRIBED: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that is right as far as it says itself. `proven`: how an edge keys it, if one asks; `identity`: of whom."""
+    """A request that is right as far as it says itself. `proven`: how an edge keys it, if one asks; `identity`: of whom.
+
+    Without a `key` one of us asks, to try an edge: the question is signed.
+    """
 
     request: Request
-    key: ApiKey
+    key: ApiKey | None
     proven: Proof | None
     identity: bytes | None
 
@@ -88,11 +91,12 @@ class Decisions:
         """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""
         if request.method not in METHODS:
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": ", ".join(METHODS)})
-        key = self._keys.require(request.fields.get(b"x-api-key"), ("publishable", "secret"))
-        if probing.MARK not in request.query:
-            self._plan(request, self._decider.knowledge.release, key)
         proven = self._proof(request)
         identity = None if proven is not None and proven.base else self._reader.identity(request)
+        if probing.MARK in request.query:
+            return Question(request, None, proven, identity)
+        key = self._keys.require(request.fields.get(b"x-api-key"), ("publishable", "secret"))
+        self._plan(request, self._decider.knowledge.release, key)
         if key.kind == "secret":
             self._limiter.take(key.id, person=None, address=None)
         else:
@@ -102,7 +106,7 @@ class Decisions:
 
     def now(self, question: Question) -> Reply | None:
         """The answer, if everything it takes is in memory."""
-        if probing.MARK in question.request.query:
+        if question.key is None:
             return self._probed(question)
         decider, now_ms = self._decider, self._decider.clock.now_ms()
         release = decider.knowledge.release
@@ -116,11 +120,12 @@ class Decisions:
 
     async def later(self, question: Question) -> Reply:
         """The answer, whatever it takes."""
-        decider, now_ms = self._decider, self._decider.clock.now_ms()
+        decider, now_ms, key = self._decider, self._decider.clock.now_ms(), question.key
+        assert key is not None  # `now` answers the others
         known = await look_up(decider, question.identity, now_ms)
         release, plan, seen, answer = await decided(
             decider,
-            lambda release: self._plan(question.request, release, question.key),
+            lambda release: self._plan(question.request, release, key),
             lambda plan: self._seen(question, plan, known),
             known,
             now_ms,
@@ -153,7 +158,8 @@ class Decisions:
 
     def _said(self, question: Question, answer: Answer, *, share: bool) -> Reply:
         reply = answer.reply(share=share, known=question.request.fields.get(b"if-none-match", b""))
-        return cors.shown(reply, question.key.origins, question.request.fields.get(b"origin"), shared=share)
+        origins = () if question.key is None else question.key.origins
+        return cors.shown(reply, origins, question.request.fields.get(b"origin"), shared=share)
 
     def _may_share(self, release: Release, proven: Proof) -> bool:
         """Whether an edge may keep an answer: when it is trusted, and this is the newest there is, for certain."""
