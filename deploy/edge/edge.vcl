@@ -28,6 +28,7 @@ sub vcl_init {
 
 sub vcl_recv {
     if (req.restarts > 0) {
+        if (req.http.X-Edge-Stale) { set req.grace = 1d; }  # as long as the copy may be shown
         if (req.http.X-Edge-Step == "own") { return (pass); }
         return (hash);
     }
@@ -42,6 +43,7 @@ sub vcl_recv {
     if (req.method != "GET" && req.method != "HEAD") { return (pass); }
     if (req.url !~ "^/v1/decisions[?]" || req.http.Authorization) { return (pass); }
     call canonical;
+    if (std.healthy(req.backend_hint)) { set req.grace = 30s; }  # while it is fetched anew; the rest is for when that fails
     set req.http.X-Edge-Step = "base";
     cookie.parse(req.http.Cookie);
     if (req.http.Cookie ~ "(^|; *)__Host-ff_vid=.*; *__Host-ff_vid=") { return (pass); }  # two readers, two persons
@@ -61,6 +63,7 @@ sub forget {  # what only an edge says
     unset req.http.X-Edge-Key;
     unset req.http.X-Edge-Proof;
     unset req.http.X-Edge-Url;
+    unset req.http.X-Edge-Stale;
 }
 
 sub facts {  # what is known of where and with what: by a front that has the key, never by a browser; the device we see ourselves
@@ -251,6 +254,7 @@ sub vcl_backend_fetch {
     }
     unset bereq.http.X-Edge-Url;
     unset bereq.http.X-Edge-Step;
+    unset bereq.http.X-Edge-Stale;
 }
 
 sub prove {
@@ -261,6 +265,9 @@ sub prove {
 
 sub vcl_backend_response {
     if (beresp.status >= 500 && bereq.is_bgfetch) { return (abandon); }  # a bad answer replaces no good copy
+    if (beresp.status >= 500 && !bereq.uncacheable) { return (error(503)); }  # and stands before none
+    set beresp.grace = 0s;
+    set beresp.keep = 0s;
     if (beresp.status != 200 || beresp.http.Set-Cookie || beresp.http.Cache-Control !~ "s-maxage"
         || beresp.http.Cache-Control ~ "private|no-store" || !beresp.http.X-Aud-Mask) {
         set beresp.uncacheable = true;
@@ -273,15 +280,28 @@ sub vcl_backend_response {
         set beresp.ttl = 0s;
         return (deliver);
     }
-    set beresp.grace = 0s;
-    set beresp.keep = 0s;
     if (beresp.http.Cache-Control ~ "stale-if-error=[0-9]+") {
         set beresp.grace = std.duration(
             regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1") + "s", 0s);
     }
 }
 
+sub vcl_backend_error {  # nobody answers
+    if (bereq.is_bgfetch) { return (abandon); }
+    set beresp.ttl = 0s;
+    set beresp.grace = 0s;
+    set beresp.http.Content-Type = "application/problem+json";
+    set beresp.http.Cache-Control = "no-store";
+    set beresp.http.Retry-After = "2";
+    set beresp.body = {"{"type":"urn:footfall:problem:service-unavailable","title":"The service cannot be reached","status":503}"};
+    return (deliver);
+}
+
 sub vcl_deliver {
+    if (resp.status >= 500 && (req.http.X-Edge-Step == "base" || req.http.X-Edge-Step == "aud") && !req.http.X-Edge-Stale) {
+        set req.http.X-Edge-Stale = "1";  # a copy that is over is better, where there is one that may be shown
+        return (restart);
+    }
     if (req.http.X-Edge-Step == "base" && !req.http.X-Edge-Mask) {  # fetched just now
         if (resp.http.X-Aud-Mask) {
             set req.http.X-Edge-Mask = resp.http.X-Aud-Mask;
@@ -293,13 +313,22 @@ sub vcl_deliver {
     }
     set resp.http.Cache-Status = "edge; fwd=miss";
     if (obj.hits > 0) { set resp.http.Cache-Status = "edge; hit"; }
+    if (obj.hits > 0 && obj.ttl < 0s) { set resp.http.Cache-Status = "edge; hit; detail=stale"; }
     if (req.http.X-Edge-Step == "own" || !req.http.X-Edge-Step) { set resp.http.Cache-Status = "edge; fwd=bypass"; }
+    if (resp.http.X-Origins) {  # whose pages may read it
+        if (req.http.Origin && std.strstr(resp.http.X-Origins, "," + req.http.Origin + ",")) {
+            set resp.http.Access-Control-Allow-Origin = req.http.Origin;
+            set resp.http.Access-Control-Allow-Credentials = "true";
+            set resp.http.Access-Control-Expose-Headers = "etag, retry-after";
+        }
+        unset resp.http.X-Origins;
+    }
     unset resp.http.Xkey;
     unset resp.http.X-Aud-Mask;
     unset resp.http.X-Varnish;
     unset resp.http.Via;
     if (resp.http.Cache-Control ~ "s-maxage") {
         set resp.http.Cache-Control = "private, max-age=0, must-revalidate";
-        set resp.http.Vary = "Accept-Encoding, Cookie";
+        set resp.http.Vary = "Accept-Encoding, Cookie, Origin";
     }
 }

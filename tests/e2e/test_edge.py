@@ -163,7 +163,7 @@ class TestEdge:
         stranger.see("edge-a.top")
         assert stranger.see("edge-a.top")[1] == "edge; hit"
         assert httpx.request("PURGE", edge, headers={"xkey-purge": "all"}).status_code == 404
-        headers = {"xkey-purge": "slot:edge-a.top", "x-purge-key": shop.secrets.purge}
+        headers = {"xkey-purge": "main:slot:edge-a.top", "x-purge-key": shop.secrets.purge}
         assert httpx.request("PURGE", edge, headers=headers).status_code == 200
         assert stranger.see("edge-a.top")[1] == "edge; fwd=miss"
 

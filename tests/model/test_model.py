@@ -80,11 +80,12 @@ async def live(world: World, asking: Asking, rounds: int) -> None:
     left, stop, faults = itertools.count(1), asyncio.Event(), Faults(world)
     merchants = [*[world.publish] * 6, world.remove, world.kill, world.lift, world.lift]
     people = [world.become, world.become, world.redefine, world.refresh, world.log_in, world.log_out]
-    wrongs = [faults.stall, faults.silence, faults.crash, faults.rest, faults.rest]
+    wrongs = [faults.stall, faults.silence, faults.crash, *[faults.rest] * 6]
 
     async def askers() -> None:
         while next(left) <= rounds:
             await asking.ask()
+            await asyncio.sleep(world.chance.expovariate(30))  # so that much changes between two requests
 
     async def changing(deeds: list[Callable[[], Awaitable[None]]]) -> None:
         while not stop.is_set():

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from chassis.asking import let_go
 from chassis.health import Health
-from gateway.domain.debts import AGAIN_S, ALL, MOST_TAGS, Debt, debts_of, lines
+from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
+from gateway.domain.tags import ALL, MANY, MOST_LINE, of_answer
 from gateway.flows import purge
 from gateway.flows.purge import Purger
 from redis.exceptions import ConnectionError as Away
@@ -23,6 +24,11 @@ def said(version: int, *tags: str, since: int = 0, hard: bool = True) -> dict[st
     """What a service says of itself when every version after one had these tags."""
     changes = [{"version": v, "tags": list(tags or [f"t{v}"]), "hard": hard} for v in range(since + 1, version + 1)]
     return {"version": version, "changes": changes}
+
+
+def main(*tags: str) -> set[str]:
+    """What the only website there is has to forget."""
+    return {f"main:{tag}" for tag in (*tags, MANY)}
 
 
 class Edges:
@@ -64,7 +70,7 @@ class Rig:
     """A gateway's purger whose clock is moved by hand."""
 
     def __init__(self, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.purger, self.now_s = Purger((ONE, TWO), "s", edges, Health()), 100.0
+        self.purger, self.now_s = Purger((ONE, TWO), "s", ["main"], edges, Health()), 100.0
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now_s, raising=False)
 
     async def look(self, after_s: float = 0.0) -> None:
@@ -113,11 +119,11 @@ class TestOwed:
         await known(rig, edges)
         rig.purger.changed(1, said(6))
         await rig.look()
-        assert edges.taken == {ONE: [("purge", {"t6"})], TWO: [("purge", {"t6"})]}
+        assert edges.taken == {ONE: [("purge", main("t6"))], TWO: [("purge", main("t6"))]}
         await rig.look(AGAIN_S - 0.1)
         assert len(edges.taken[ONE]) == 1
         await rig.look(0.1)
-        assert edges.taken[ONE] == [("purge", {"t6"})] * 2
+        assert edges.taken[ONE] == [("purge", main("t6"))] * 2
         await rig.look(60)
         assert len(edges.taken[ONE]) == 2
 
@@ -129,18 +135,18 @@ class TestOwed:
         for version in (6, 7):
             rig.purger.changed(1, said(version))
             await rig.look(60)
-        assert "t7" in edges.taken[TWO][-1][1]
+        assert "main:t7" in edges.taken[TWO][-1][1]
         assert edges.taken[ONE] == []
         edges.away.clear()
         await rig.look()
-        assert edges.taken[ONE] == [("purge", {"t6", "t7"})]
+        assert edges.taken[ONE] == [("purge", main("t6", "t7"))]
 
     async def test_an_edit_is_purged_softly_and_what_ends_hard(self, rig: Rig, edges: Edges) -> None:
         await known(rig, edges)
         rig.purger.changed(1, said(6, "edit", since=5, hard=False))
         rig.purger.changed(2, said(1, "end"))
         await rig.look()
-        assert edges.taken[ONE] == [("purge", {ALL}), ("softpurge", {"edit"})]
+        assert edges.taken[ONE] == [("purge", {ALL}), ("softpurge", main("edit"))]
 
 
 class TestStart:
@@ -151,7 +157,7 @@ class TestStart:
         other = Rig(edges, monkeypatch)
         other.purger.changed(1, said(7))
         await other.look()
-        assert edges.taken[ONE] == [("purge", {"t6", "t7"})]
+        assert edges.taken[ONE] == [("purge", main("t6", "t7"))]
 
     async def test_what_was_begun_and_not_done_is_done_by_the_next_one(
         self, rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +168,7 @@ class TestStart:
         other = Rig(edges, monkeypatch)
         other.purger.changed(1, said(6))
         await other.look()
-        assert edges.taken[ONE] == [("purge", {"t6"})] * 2
+        assert edges.taken[ONE] == [("purge", main("t6"))] * 2
 
     async def test_when_nobody_knows_everything_is_purged(self, rig: Rig, edges: Edges) -> None:
         edges.away.add("redis")
@@ -175,20 +181,36 @@ class TestDebts:
     @pytest.mark.parametrize(
         ("version", "since", "first", "tags"),
         [
-            (6, 5, 0, {"t6"}),
+            (6, 5, 0, main("t6")),
             (6, 6, 0, set()),
             (6, 4, 5, {ALL}),
             (6, None, 0, {ALL}),
             (3, 5, 0, {ALL}),
-            (2, 0, 1, {"t2"}),
+            (2, 0, 1, main("t2")),
         ],
     )
     def test_what_is_owed(self, version: int, since: int | None, first: int, tags: set[str]) -> None:
-        found = debts_of(said(version, since=first), since, 10.0)
+        found = debts_of(said(version, since=first), since, ["main"], 10.0)
         assert {tag for debt in found for tag in debt.tags} == tags
         assert sorted({debt.due_s for debt in found}) == ([10.0, 10.0 + AGAIN_S] if tags else [])
 
+    def test_a_change_is_forgotten_by_the_websites_that_notice_it(self) -> None:
+        told = {"version": 2, "changes": [{"version": 2, "tags": ["slot:a"], "websites": ["de"], "hard": True}]}
+        assert debts_of(told, 1, ["de", "fr"], 0.0)[0].tags == {"de:slot:a", "de:many"}
+        told["changes"][0]["websites"] = []  # type: ignore[index]
+        assert debts_of(told, 1, ["de", "fr"], 0.0)[0].tags == {"de:slot:a", "de:many", "fr:slot:a", "fr:many"}
+
+    @pytest.mark.parametrize("count", [0, 1, 50, 500])
+    def test_whatever_an_answer_is_made_of_every_change_of_it_and_of_everything_finds_it(self, count: int) -> None:
+        tags = [f"slot:{'x' * 45}{n}" for n in range(count)]
+        line = of_answer("de", tags)
+        assert len(line) <= MOST_LINE
+        for tag in tags:
+            told = {"version": 2, "changes": [{"version": 2, "tags": [tag], "websites": ["de"], "hard": True}]}
+            assert not debts_of(told, 1, ["de", "fr"], 0.0)[0].tags.isdisjoint(line.split())
+        assert ALL in line.split()
+
     def test_more_tags_than_a_line_holds_are_all_of_them(self) -> None:
-        many = frozenset(f"slot:{'x' * 45}{n}" for n in range(MOST_TAGS // 50))
+        many = frozenset(f"slot:{'x' * 45}{n}" for n in range(MOST_LINE // 50))
         assert lines([Debt(many, False, 1.0), Debt(frozenset("a"), True, 1.0)], 1.0) == [(True, "a"), (False, ALL)]
         assert lines([Debt(many, False, 1.0)], 0.9) == []

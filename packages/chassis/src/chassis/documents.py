@@ -30,7 +30,8 @@ DOCUMENTS_DDL = (
     "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
     "INSERT INTO head (version) VALUES (1)",
     """CREATE TABLE release (
-        version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL, needs bigint NOT NULL, hard boolean NOT NULL
+        version bigint PRIMARY KEY, tags text[] NOT NULL, websites text[] NOT NULL, at bigint NOT NULL, needs bigint NOT NULL,
+        hard boolean NOT NULL
     )""",
 )
 LAST = "SELECT coalesce(max(version), 0) FROM document_version WHERE kind = $1 AND key = $2"
@@ -135,9 +136,11 @@ async def apply(
         "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7)",
         edit.kind, edit.key, number, body, edit.actor, now, edit.body is None,
     )  # fmt: skip
+    websites = touched(edit.body, None if found is None else json.loads(found["body"]))
     await tx.execute(
-        "INSERT INTO release VALUES ($1, $2, $3, $4, $5)", version, list(edit.tags), now, edit.needs, not edit.soft
-    )
+        "INSERT INTO release VALUES ($1, $2, $3, $4, $5, $6)",
+        version, list(edit.tags), websites, now, edit.needs, not edit.soft,
+    )  # fmt: skip
     await outbox.add(tx, RELEASE, b"%d" % version)
     await outbox.add(tx, FACTS, *fact(version, edit.tags, now))
     return None if edit.body is None else await read(tx, edit.kind, edit.key)
@@ -152,6 +155,14 @@ def _expect(edit: Edit, found: Any) -> None:
         raise Problem("stale-version", 412, "It was changed meanwhile", detail=f"It is at version {found['version']}")
 
 
+def touched(*bodies: Any) -> list[str]:
+    """The websites that notice a change between these (None: what is not there); none of them for every one there is."""
+    named: list[Any] = [body.get("websites") if isinstance(body, dict) else None for body in bodies if body is not None]
+    if not all(isinstance(names, list) and names for names in named):
+        return []
+    return sorted({str(name) for names in named for name in names})
+
+
 async def head(tx: Tx) -> int:
     """The version of everything published."""
     version: int = await tx.fetchval("SELECT version FROM head")
@@ -164,6 +175,8 @@ async def alone(tx: Tx) -> None:
 
 
 async def changes(tx: Tx, most: int = 200) -> list[dict[str, Any]]:
-    """{version, tags, needs, hard} of the latest versions, oldest first."""
-    rows = await tx.fetch("SELECT version, tags, needs, hard FROM release ORDER BY version DESC LIMIT $1", most)
+    """{version, tags, websites, needs, hard} of the latest versions, oldest first."""
+    rows = await tx.fetch(
+        "SELECT version, tags, websites, needs, hard FROM release ORDER BY version DESC LIMIT $1", most
+    )
     return [dict(r) for r in reversed(rows)]

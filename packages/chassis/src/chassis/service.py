@@ -42,7 +42,10 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A built process. Loops are listed so that each outlives those after it. `http`: uvicorn's, or a protocol of our own."""
+    """A built process. Loops are listed so that each outlives those after it. `http`: uvicorn's, or a protocol of our own.
+
+    `keep_alive_s`: how long an idle connection is kept.
+    """
 
     name: str
     app: Any
@@ -50,6 +53,7 @@ class Service:
     port: int
     loops: Sequence[Loop] = ()
     http: Any = "httptools"
+    keep_alive_s: int = 5
 
 
 DRAIN_S = 15.0
@@ -127,6 +131,7 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
         host=service.host,
         port=service.port,
         http=service.http,
+        timeout_keep_alive=service.keep_alive_s,
         loop="uvloop",
         lifespan="off",
         access_log=False,

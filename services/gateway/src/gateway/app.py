@@ -38,7 +38,7 @@ from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
 from gateway.lanes.asgi import Door, Lane
-from gateway.lanes.connection import UVICORN, Connections
+from gateway.lanes.connection import IDLE_S, UVICORN, Connections
 from gateway.lanes.decisions import Decisions
 from gateway.lanes.direct import Direct
 from gateway.lanes.request import Reader, Rings
@@ -66,7 +66,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     reader = Reader(keys, Rings(visitors, contexts, edges, settings.front_key.encode()), tokens)
     most = Most(settings.person_per_minute, settings.block_per_minute, settings.key_per_minute)
     limiter = Limiter(redis, clock, most, health)
-    purger = Purger(settings.edge_urls, settings.purge_key, redis, health)
+    purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     watcher = Watcher(knowledge, news, purger.changed, health)
     pipe = Pipe(settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), watched=WATCHED, seen=watcher.seen)
     killer = Killer(knowledge, redis, merchants, purger, clock, health)
@@ -93,7 +93,15 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         loops += [Loop("purge", purger.run), Loop("kills", killer.run), Loop("probe", probes.run)]
         loops += [Loop("limits", limiter.run), Loop("connections", connections.run)]
         lane = Lane(Limits(app, service=NAME), door, decisions, keys)
-        yield Service(NAME, lane, settings.host, settings.port, loops, http=_http(connections, door, decisions))
+        yield Service(
+            NAME,
+            lane,
+            settings.host,
+            settings.port,
+            loops,
+            http=_http(connections, door, decisions),
+            keep_alive_s=IDLE_S,
+        )
     finally:
         if producer is not None:
             await producer.stop()

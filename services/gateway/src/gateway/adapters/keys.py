@@ -17,7 +17,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,120}$")]  # it travels in a header
     sha256: str
     kind: str
-    website: str = "main"
+    website: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")] = "main"  # it stands in tags
     role: str = "viewer"
     origins: tuple[Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,200}$")], ...] = ()
 
@@ -43,6 +43,11 @@ class Keys:
             if key is not None:
                 self._seen[text] = key
         return key
+
+    @property
+    def websites(self) -> frozenset[str]:
+        """Those of any key."""
+        return frozenset(key.website for key in self._keys.values())
 
     @property
     def origins(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.domain.reply import Headers, Reply
+from gateway.domain.tags import of_answer
 from gateway.domain.targeting import Plan
 
 STALE_S, ERROR_S, DEGRADED_S = 30, 300, 5
@@ -104,7 +105,7 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
         *always,
         (b"cache-control", SHARE % (fresh, stale, error)),
         (b"x-aud-mask", plan.mask.encode()),
-        (b"xkey", " ".join(sorted({*tags, "all"})).encode()),
+        (b"xkey", of_answer(plan.website, [*tags, *(f"segment:{key}" for key in plan.named)]).encode()),
     ]
     life = DEGRADED_S * 1000 if "degraded" in merged else HOUR_MS
     if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes
@@ -119,18 +120,19 @@ def is_known(etag: bytes, named: bytes) -> bool:
     return named.strip() == b"*" or any(one.strip().removeprefix(b"W/") == etag for one in named.split(b","))
 
 
-def with_unknown(answer: Answer, slots: Sequence[str]) -> Answer:
+def with_unknown(answer: Answer, plan: Plan) -> Answer:
     """The same answer to a request that named slots that are nowhere, too. Made for that request alone.
 
     It has their tags: an edge forgets it when such a slot is published.
     """
+    slots = plan.unknown
     if not slots:
         return answer
     merged = decode(answer.body)
     del merged["decision_id"]
     merged["slots"] = dict(sorted({**merged["slots"], **dict.fromkeys(slots, NOWHERE)}.items()))
     body, etag = _written(merged)
-    tags = "".join(f" slot:{key}" for key in slots if SLOT_KEY.fullmatch(key)).encode()
+    tags = "".join(f" {plan.website}:slot:{key}" for key in slots if SLOT_KEY.fullmatch(key)).encode()
     changed = {b"content-length": b"%d" % len(body), b"etag": etag}
     shared = [(n, value + tags if n == b"xkey" else changed.get(n, value)) for n, value in answer.shared.headers]
     private = [(n, changed.get(n, value)) for n, value in answer.private.headers]

@@ -32,7 +32,7 @@ def shown(reply: Reply, origins: Collection[str], origin: bytes | None, *, share
     if not origins:
         return reply
     if shared:
-        return reply.marked([(b"x-origins", " ".join(("", *sorted(origins), "")).encode())])
+        return reply.marked([(b"x-origins", ",".join(("", *sorted(origins), "")).encode())])
     return reply.marked(of(origins, origin))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-ALL = "all"
-MOST_TAGS = 4096  # bytes: a line that is longer than an edge reads would never be taken
+from gateway.domain.tags import ALL, MOST_LINE, published
+
 AGAIN_S = 1.25  # after a publication: an answer of before it is on its way no longer
 
 
@@ -18,14 +18,17 @@ class Debt(NamedTuple):
     due_s: float
 
 
-def debts_of(said: Mapping[str, Any], since: int | None, now_s: float) -> list[Debt]:
-    """What became owed by the versions after `since`, now and again after AGAIN_S; everything, when that is not known."""
+def debts_of(said: Mapping[str, Any], since: int | None, websites: Collection[str], now_s: float) -> list[Debt]:
+    """What became owed by the versions after `since`, now and again after AGAIN_S; everything, when that is not known.
+
+    `websites` are all there are.
+    """
     changes = [c for c in said["changes"] if since is not None and c["version"] > since]
     if since is None or since > said["version"] or len(changes) < said["version"] - max(since, 1):
         return [Debt(frozenset([ALL]), True, due) for due in (now_s, now_s + AGAIN_S)]
     found = []
     for hard in (True, False):
-        tags = frozenset(tag for c in changes if c.get("hard", True) is hard for tag in c["tags"])
+        tags = frozenset().union(*(published(c, websites) for c in changes if c.get("hard", True) is hard))
         found += [Debt(tags, hard, due) for due in (now_s, now_s + AGAIN_S) if tags]
     return found
 
@@ -38,5 +41,5 @@ def lines(debts: Iterable[Debt], now_s: float) -> list[tuple[bool, str]]:
         tags = sorted({tag for debt in due if debt.hard is hard for tag in debt.tags})
         line = " ".join(tags)
         if tags:
-            found.append((hard, ALL if ALL in tags or len(line) > MOST_TAGS else line))
+            found.append((hard, ALL if ALL in tags or len(line) > MOST_LINE else line))
     return found

@@ -136,6 +136,11 @@ class Plan:
         return 2000 + 32 * parts + 150 * len(self.unknown)
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The segments that it depends on."""
+        return (*(r.key for r in (*self.durable, *self.late)), *self.undefined)
+
+    @property
     def keyed(self) -> bool:
         """Whether an edge can tell all that it depends on."""
         return dimensions.keyed(self.dimensions)

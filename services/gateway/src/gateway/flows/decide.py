@@ -97,7 +97,7 @@ def _kept(decider: Decider, release: Release, plan: Plan, key: Any, now_ms: int)
     if answer is None or answer.until <= now_ms:
         return None
     decider.knowledge.hits += 1
-    return with_unknown(answer, plan.unknown)
+    return with_unknown(answer, plan)
 
 
 async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
@@ -113,7 +113,7 @@ async def decide(decider: Decider, release: Release, plan: Plan, known: Known, s
         release.flights[key] = flight
         flight.add_done_callback(lambda _: release.flights.pop(key, None))
     _miss.inc()
-    return with_unknown(await asyncio.shield(flight), plan.unknown)
+    return with_unknown(await asyncio.shield(flight), plan)
 
 
 def context_of(decider: Decider, seen: Seen, locale: str, now_ms: int) -> dict[str, Any]:

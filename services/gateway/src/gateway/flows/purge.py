@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from gateway.adapters.upstreams import MOST_IDLE_S
 from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
 from gateway.domain.release import KINDS
+from gateway.domain.tags import of_change
 from gateway.telemetry import PURGES
 
 LOOK_S, ANSWER_S = 0.1, 2.0
@@ -29,10 +30,13 @@ LOOK_S, ANSWER_S = 0.1, 2.0
 class Purger:
     """One per gateway: tells every edge of it what is new."""
 
-    def __init__(self, edges: Sequence[str], secret: str, redis: Any, health: Health) -> None:
+    def __init__(
+        self, edges: Sequence[str], secret: str, websites: Collection[str], redis: Any, health: Health
+    ) -> None:
         limits = httpx.Limits(keepalive_expiry=MOST_IDLE_S)
         self._client = httpx.AsyncClient(timeout=ANSWER_S, limits=limits, headers={"x-purge-key": secret})
-        self._edges = [_Edge(n, url, _Marks(redis, url), self._client, health) for n, url in enumerate(edges)]
+        self._websites = websites
+        self._edges = [_Edge(n, url, _Marks(redis, url), websites, self._client, health) for n, url in enumerate(edges)]
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
         """Called with what a service says of itself, when that is new."""
@@ -40,9 +44,9 @@ class Purger:
             edge.changed(kind, said)
 
     def owe(self, tags: Sequence[str]) -> None:
-        """These are to be purged, at once and once more, whatever is published."""
+        """These are to be purged of every website, at once and once more, whatever is published."""
         for edge in self._edges:
-            edge.owe(tags)
+            edge.owe(of_change(tags, self._websites))
 
     def owing(self) -> list[str]:
         """The edges that still have something to forget."""
@@ -80,8 +84,10 @@ class _Marks:
 class _Edge:
     """What one edge still has to forget."""
 
-    def __init__(self, number: int, url: str, marks: _Marks, client: httpx.AsyncClient, health: Health) -> None:
-        self._name, self.url = f"edge {number} purge", url
+    def __init__(
+        self, number: int, url: str, marks: _Marks, websites: Collection[str], client: httpx.AsyncClient, health: Health
+    ) -> None:
+        self._name, self.url, self._websites = f"edge {number} purge", url, websites
         self._marks, self._client, self._health = marks, client, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
@@ -96,10 +102,10 @@ class _Edge:
         """Whether anything is to be purged, now or soon."""
         return bool(self._debts or self._news)
 
-    def owe(self, tags: Sequence[str]) -> None:
+    def owe(self, tags: frozenset[str]) -> None:
         """See Purger."""
         now_s = asyncio.get_running_loop().time()
-        self._debts += [Debt(frozenset(tags), True, due) for due in (now_s, now_s + AGAIN_S)]
+        self._debts += [Debt(tags, True, due) for due in (now_s, now_s + AGAIN_S)]
         self._woken.set()
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
@@ -117,7 +123,7 @@ class _Edge:
         self._until = self._until or await self._marks.read()
         now_s = asyncio.get_running_loop().time()
         for kind, said in self._news.items():
-            self._debts += debts_of(said, self._until[kind], now_s)
+            self._debts += debts_of(said, self._until[kind], self._websites, now_s)
             self._until[kind], self._paid = said["version"], False
         self._news.clear()
         try:

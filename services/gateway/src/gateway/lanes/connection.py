@@ -24,7 +24,7 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
-IDLE_S, REQUEST_S, LOOK_S = 5.0, 30.0, 1.0
+IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
 TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 TOO_LONG = Problem("body-too-large", 413, "The request is too large")
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, connections: Connections, **more: Any) -> None:
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
-        self.head, self.taken, self.headed, self.ended = 0, 0, False, False
+        self.head, self.taken, self.headed, self.ended, self.used = 0, 0, False, False, False
 
     def connection_made(self, transport: Any) -> None:
         """One more."""
@@ -114,7 +114,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self.since and self.begun and now_s - self.since > REQUEST_S:
             self.end(TOO_SLOW)
-        elif self.since and not self.begun and now_s - self.since > IDLE_S:
+        elif self.since and not self.begun and now_s - self.since > (IDLE_S if self.used else REQUEST_S):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -139,6 +139,7 @@ class Connection(HttpToolsProtocol):
     def begin(self) -> None:
         """Count anew."""
         self.since, self.begun, self.headed, self.head, self.taken = self.loop.time(), True, False, 0, 0
+        self.used = True
 
     def on_url(self, url: bytes) -> None:
         """Counts, too."""
