@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ REFUSED = {
 
 def described(name: str, *routers: APIRouter) -> dict[str, Any]:
     """The OpenAPI document of one service, its schemas prefixed with the service's name."""
-    app = FastAPI(title="Footfall", version="1")
+    app = FastAPI(title="Footfall", version="1", generate_unique_id_function=lambda route: route.name)
     for router in routers:
         app.include_router(router)
     return json.loads(json.dumps(app.openapi()).replace("#/components/schemas/", f"#/components/schemas/{name}"))
@@ -70,13 +71,14 @@ def document() -> dict[str, Any]:
                 paths[f"/admin{path}"] = item
         schemas |= {f"{name}{key}": schema for key, schema in one.get("components", {}).get("schemas", {}).items()}
     for path, item in paths.items():
-        for method, operation in item.items():
-            operation["operationId"] = f"{method} {path}"
+        for operation in item.values():
             operation["tags"] = ["admin" if path.startswith("/admin") else "storefront"]
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = REFUSED
             passed = [p for p in operation.get("parameters", []) if p["name"] != "x-api-key"]
             operation["parameters"] = passed
+    names = Counter(operation["operationId"] for item in paths.values() for operation in item.values())
+    assert max(names.values()) == 1, names.most_common(3)
     used = json.dumps(paths)
     return {
         "openapi": "3.1.0",

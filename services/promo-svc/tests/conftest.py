@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 import asyncpg
 import httpx
 import pytest
-from chassis.auth import Actor, ServiceTokens
+from chassis.auth import SERVER, Actor, ServiceTokens
 from chassis.clock import ManualClock
 from chassis.migrate import upgrade
 from promo_svc.app import SCHEMA, build
 from promo_svc.settings import Settings
 
 SECRET = "s" * 32
-ACTOR = Actor("ann", "admin")
+ACTOR, STOREFRONT = Actor("ann", "admin"), Actor("shop", SERVER)
 
 
 @pytest.fixture
@@ -27,8 +27,9 @@ async def stored(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 def signed(request: httpx.Request) -> httpx.Request:
-    """A token lives a minute; a test may take longer."""
-    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('promo-svc', ACTOR)}"
+    """A token lives a minute; a test may take longer. Who redeems is a storefront's server, and nobody else."""
+    actor = STOREFRONT if request.url.path.startswith("/v1/redemptions") else ACTOR
+    request.headers["authorization"] = f"Bearer {ServiceTokens(SECRET, 'test').issue('promo-svc', actor)}"
     return request
 
 

@@ -21,7 +21,7 @@ from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
 V = TypeVar("V")
-OVERHEAD = 600  # bytes that what is remembered takes beside its own
+OVERHEAD = 600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
 log = get_logger("pipe")
 
 
@@ -191,7 +191,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
         for (key, answer), value in zip(queue.items(), reply, strict=True):
             made = self._read(value)
             if self._tracked:
-                self._memory.put(key, made, len(key) + len(value or b"") + OVERHEAD)
+                self._memory.put(key, made, len(key) + 2 * len(value or b"") + OVERHEAD)
             if not answer.done():
                 answer.set_result(made)
 

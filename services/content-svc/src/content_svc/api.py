@@ -81,13 +81,13 @@ async def delete_block(key: str, deps: DepsDep, actor: Marketer, if_match: IfMat
 
 
 @merchants.post("/blocks/{key}/disable")
-async def post_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
+async def post_block_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Take a block off every page at once."""
     return (await disable_block(deps, key, actor=actor)).view()
 
 
 @merchants.get("/blocks/{key}/versions")
-async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+async def list_block_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
         return {"versions": await documents.history(tx, BLOCK, key)}

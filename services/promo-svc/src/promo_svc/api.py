@@ -76,13 +76,13 @@ async def remove_rule(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatc
 
 
 @merchants.post("/cart-rules/{key}/disable")
-async def post_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
+async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Switch a rule off at once."""
     return (await disable_rule(deps, key, actor=actor)).view()
 
 
 @merchants.get("/cart-rules/{key}/versions")
-async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+async def list_rule_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
         return {"versions": await documents.history(tx, KIND, key)}

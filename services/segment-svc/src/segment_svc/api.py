@@ -201,7 +201,7 @@ async def remove_segment(key: str, deps: DepsDep, _: Marketer, if_match: IfMatch
 
 
 @merchants.get("/segments/{key}/versions")
-async def list_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+async def list_segment_versions(key: str, deps: DepsDep) -> dict[str, Any]:
     """Who saved what, newest first."""
     stored = await _stored(deps, key)
     async with deps.db.tx() as tx:

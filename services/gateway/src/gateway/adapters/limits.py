@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 NEIGHBOURS = {4: 24, 6: 48}  # bits of an address that whoever has one usually has all addresses of
 UNKNOWN = "unknown"
-SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 200_000
+SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 100_000
 
 
 class Most(NamedTuple):
