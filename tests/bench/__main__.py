@@ -21,10 +21,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="footfall-bench-", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
         state.chmod(0o755)
-        found["decisions against raw ASGI"] = decisions.bench(state, count=rounds)
+        found |= decisions.bench(state, count=rounds)
         found |= asyncio.run(ingest.bench(state, count=rounds))
     for name, row in found.items():
-        print(f"{name:32} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")
+        if "ratio" in row:
+            print(f"{name:40} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")
+        else:
+            print(f"{name:40} {', '.join(f'{what} {value:.1f}' for what, value in row.items())}")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest.json").write_text(json.dumps(found, indent=1))
     return 0

@@ -21,7 +21,7 @@ def _known(path: str) -> Any:
             "segments": [{**ref, "residual": None} for ref in refs],
             "changes": [],
         }
-    rest = {"websites": [], "groups": [], "boundaries": [], "locales": ["*"]}
+    rest = {"websites": [], "groups": [], "boundaries": [], "locales": ["*"], "default": {"*": CONTENT}}
     slots = {
         f"slot{i}": {**rest, "tags": [f"slot:slot{i}"], "segments": [f"s{b}" for b in range(BLOCKS) if b % SLOTS == i]}
         for i in range(SLOTS)

@@ -6,11 +6,13 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 
 from chassis.auth import SERVER, Actor, Refused, ServiceTokens
 from chassis.health import Health
@@ -29,10 +31,12 @@ def service_app(
     """An application with problems, /healthz (the process lives) and /readyz (what it needs answers, and nothing is wrong).
 
     /readyz names every part: `ok`, or the cause. As in Kubernetes' own, `?exclude=NAME` lets parts whose name begins with
-    that word not count: who routes requests asks less than who watches. A `public` one keeps the causes to itself.
+    that word not count: who routes requests asks less than who watches. A `public` one keeps the causes to itself,
+    and has a page about its routes, /docs, which takes nothing from elsewhere.
     `passing`: see `problems.install`.
     """
-    app = FastAPI(title=title, version="1", redirect_slashes=False, docs_url=None, redoc_url=None)
+    make = partial(FastAPIOffline, "/docs", None) if public else partial(FastAPI, docs_url=None, redoc_url=None)
+    app = make(title=title, version="1", redirect_slashes=False)
     install(app, passing)
 
     @app.get("/healthz", include_in_schema=False)

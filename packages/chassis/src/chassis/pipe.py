@@ -21,7 +21,9 @@ from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
 V = TypeVar("V")
-OVERHEAD = 600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
+OVERHEAD = (
+    600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
+)
 log = get_logger("pipe")
 
 
