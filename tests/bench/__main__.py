@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import decisions, ingest
+from tests.bench import decisions, edge, ingest
 
 RESULTS = Path("bench-results")
 
@@ -22,6 +22,7 @@ def main() -> int:
         state = Path(folder)
         state.chmod(0o755)
         found |= decisions.bench(state, count=rounds)
+        found |= edge.bench(state, count=rounds)
         found |= asyncio.run(ingest.bench(state, count=rounds))
     for name, row in found.items():
         if "ratio" in row:
