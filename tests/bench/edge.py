@@ -1,14 +1,20 @@
-"""Hits per CPU-second of Varnish with our configuration, against the same without its second half: the cookie is checked, and
-everybody gets the base. Visitors with 12, 60 and 200 codes, of which at least one of the three matters to the page."""
+"""The edge, against itself without its second half: the cookie is checked, and everybody gets the base, as if nothing were personal.
+
+Hits per CPU-second, for visitors with 12, 60 and 200 codes, of which at least one of the three matters to the page. And the
+hit ratio of a replay: 200 segments, 200 pages, 20,000 visitors, some pages and segments much more usual than others, copies
+that live so short that each is fetched several times.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +28,44 @@ from gateway.domain.signing import Ring
 from tests.bench.measure import Server, ratio, rounds, wrk
 
 RELEVANT, VISITORS, GOAL = (3, 9, 20), 400, 0.75
+SEGMENTS, PAGES, PEOPLE, ASKS, REPLAY_S, LIFE_S = 200, 200, 20_000, 100_000, 20, 5
 NARROW = re.compile(r"^sub narrow \{.*?^\}", re.DOTALL | re.MULTILINE)
 
 
-def _cookies(known: Secrets, count: int) -> list[str]:
-    """Of visitors in so many segments, in contexts that say so."""
+def _cookies(known: Secrets, segments: Iterable[Iterable[int]]) -> list[str]:
+    """Of visitors in these segments, in contexts that say so."""
     rng, found = random.Random(7), []
     visitors, contexts = Ring(f"1:{known.visitor}"), Ring(f"1:{known.context}")
-    for _ in range(VISITORS):
-        mine = [code for code in RELEVANT if rng.random() < 0.5] or [RELEVANT[0]]
-        mine += rng.sample(range(100, 1000), count - len(mine))
+    for mine in segments:
         _, visitor = visitor_cookie(visitors, rng.randbytes(16))
         codes = "." + "".join(f"s{code}." for code in mine)
-        found.append(
-            f"{VISITOR}={visitor}; {CONTEXT}={context_cookie(contexts, codes, int(time.time()) + 3600, visitor)}"
-        )
+        context = context_cookie(contexts, codes, int(time.time()) + 3600, visitor)
+        found.append(f"{VISITOR}={visitor}; {CONTEXT}={context}")
     return found
 
 
-def _script(path: Path, cookies: list[str]) -> Path:
-    listed = ",".join(f'"{cookie}"' for cookie in cookies)
+def _of_many(count: int) -> list[list[int]]:
+    """Segments of visitors in so many."""
+    rng, found = random.Random(7), []
+    for _ in range(VISITORS):
+        mine = [code for code in RELEVANT if rng.random() < 0.5] or [RELEVANT[0]]
+        found.append(mine + rng.sample(range(100, 1000), count - len(mine)))
+    return found
+
+
+def _usual(rng: random.Random, of: int, count: int) -> list[int]:
+    """So many different ones, the first much more often than the last (1 / rank)."""
+    ranks = range(1, of + 1)
+    return sorted(set(rng.choices([rank - 1 for rank in ranks], [1 / rank for rank in ranks], k=count)))
+
+
+def _script(path: Path, asks: Iterable[tuple[str, int]]) -> Path:
+    """Requests of (cookie, page), again and again."""
+    listed = ",".join(f'{{"{cookie}", "{page}"}}' for cookie, page in asks)
     path.write_text(
-        f"local cookies = {{{listed}}}\nlocal n = 0\nrequest = function()\n  n = n % #cookies + 1\n"
-        '  return wrk.format("GET", "/v1/decisions?slots=x", {["cookie"] = cookies[n], ["x-api-key"] = "k"})\nend\n'
+        f"local asks = {{{listed}}}\nlocal n = 0\nrequest = function()\n  n = n % #asks + 1\n"
+        '  return wrk.format("GET", "/v1/decisions?slots=p" .. asks[n][2], '
+        '{["cookie"] = asks[n][1], ["x-api-key"] = "k"})\nend\n'
     )
     return path
 
@@ -69,20 +90,36 @@ class _Edge:
         return sum(sum(process.cpu_times()[:2]) for process in self._processes)
 
 
-def bench(state: Path, *, count: int = 5, seconds: int = 3) -> dict[str, Any]:
-    """A row for each number of codes."""
-    known, port = Secrets.of(state), free_port()
-    options = ["--no-access-log", "--lifespan", "off", "--log-level", "warning", "--port", str(port)]
-    origin = Server([sys.executable, "-m", "uvicorn", "tests.bench.edge_app:app", *options], port, {}, core="1")
-    alone = state / "alone.vcl"
-    text, replaced = NARROW.subn("sub narrow { }", VCL.read_text())
-    assert replaced == 1
-    alone.write_text(text)
-    edges = {
-        name: _Edge(state / name, known.edge_keys(), f"127.0.0.1:{port}", vcl)
-        for name, vcl in (("ours", VCL), ("alone", alone))
-    }
-    bad = [0]
+class _Rig:
+    """Both edges, before one origin whose pages depend on these masks."""
+
+    def __init__(self, state: Path, known: Secrets, masks: list[str], life_s: int) -> None:
+        self.port = free_port()
+        options = ["--no-access-log", "--lifespan", "off", "--log-level", "warning", "--port", str(self.port)]
+        env = {"MASKS": json.dumps(masks), "LIFE_S": str(life_s)}
+        argv = [sys.executable, "-m", "uvicorn", "tests.bench.edge_app:app", *options]
+        self.origin = Server(argv, self.port, env, core="1")
+        alone = state / "alone.vcl"
+        text, replaced = NARROW.subn("sub narrow { }", VCL.read_text())
+        assert replaced == 1
+        alone.write_text(text)
+        kinds = {"ours": VCL, "alone": alone}
+        keys, address = known.edge_keys(), f"127.0.0.1:{self.port}"
+        self.edges = {name: _Edge(state / f"{name}{self.port}", keys, address, vcl) for name, vcl in kinds.items()}
+
+    def fetched(self) -> int:
+        """How often the origin was asked."""
+        return int(urllib.request.urlopen(f"http://127.0.0.1:{self.port}/").read())
+
+    def stop(self) -> None:
+        """End all."""
+        for edge in self.edges.values():
+            edge.varnish.stop()
+        self.origin.stop()
+
+
+def _rates(state: Path, known: Secrets, count: int, seconds: int) -> dict[str, Any]:
+    rig, bad = _Rig(state, known, ["." + "".join(f"s{code}." for code in RELEVANT)], 3600), [0]
 
     def measuring(edge: _Edge, script: Path) -> Callable[[], float]:
         def measure() -> float:
@@ -96,15 +133,38 @@ def bench(state: Path, *, count: int = 5, seconds: int = 3) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         for codes in (12, 60, 200):
-            script = _script(state / f"edge{codes}.lua", _cookies(known, codes))
-            variants = {name: measuring(edge, script) for name, edge in edges.items()}
+            asks = [(cookie, 0) for cookie in _cookies(known, _of_many(codes))]
+            script = _script(state / f"edge{codes}.lua", asks)
+            variants = {name: measuring(edge, script) for name, edge in rig.edges.items()}
             rounds(variants, 1)  # every copy is fetched
             rates = rounds(variants, count)
             middle, low, high = ratio(rates, "ours", "alone")
             row = {"ratio": middle, "low": low, "high": high, "goal": GOAL, "bad": bad[0], "hits_per_cpu_s": rates}
             found[f"edge, {codes} codes / cookie check alone"] = row
     finally:
-        for edge in edges.values():
-            edge.varnish.stop()
-        origin.stop()
+        rig.stop()
     return found
+
+
+def _replay(state: Path, known: Secrets) -> dict[str, Any]:
+    rng = random.Random(11)
+    masks = ["." + "".join(f"s{code}." for code in _usual(rng, SEGMENTS, rng.randint(0, 4))) for _ in range(PAGES)]
+    cookies = _cookies(known, [_usual(rng, SEGMENTS, 16) for _ in range(PEOPLE)])
+    pages = rng.choices(range(PAGES), [1 / (n + 1) for n in range(PAGES)], k=ASKS)
+    script = _script(state / "replay.lua", [(rng.choice(cookies), page) for page in pages])
+    rig, hits = _Rig(state, known, masks, LIFE_S), {}
+    try:
+        for name, edge in rig.edges.items():
+            before = rig.fetched()
+            done, failed = wrk(edge.varnish.url, script, seconds=REPLAY_S, connections=32)
+            assert not failed
+            hits[name] = 100 * (1 - (rig.fetched() - before) / done)
+    finally:
+        rig.stop()
+    return {"ours": hits["ours"], "nothing personal": hits["alone"]}
+
+
+def bench(state: Path, *, count: int = 5, seconds: int = 3) -> dict[str, Any]:
+    """A row for each number of codes, and the replay."""
+    known = Secrets.of(state)
+    return {**_rates(state, known, count, seconds), "edge, hits of a replay, %": _replay(state, known)}
