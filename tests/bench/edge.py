@@ -1,4 +1,4 @@
-"""The edge, against itself without its second half: the cookie is checked, and everybody gets the base, as if nothing were personal.
+"""The edge, against itself without its second half: the cookie is checked, and everybody gets the base. Nothing is personal then.
 
 Hits per CPU-second, for visitors with 12, 60 and 200 codes, of which at least one of the three matters to the page. And the
 hit ratio of a replay: 200 segments, 200 pages, 20,000 visitors, some pages and segments much more usual than others, copies
