@@ -7,9 +7,10 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from tests.bench import decisions, edge, ingest
+from tests.bench import decisions, edge, freshness, ingest
 
 RESULTS = Path("bench-results")
 
@@ -24,6 +25,8 @@ def main() -> int:
         found |= decisions.bench(state, count=rounds)
         found |= edge.bench(state, count=rounds)
         found |= asyncio.run(ingest.bench(state, count=rounds))
+        half = median(found["ingest, one worker"]["events_per_s"]["ours"]) / 2
+        found["event produced -> decision, ms"] = asyncio.run(freshness.bench(state, rate=half))
     for name, row in found.items():
         if "ratio" in row:
             print(f"{name:40} {row['ratio']:.2f}  ({row['low']:.2f}-{row['high']:.2f})  to reach {row['goal']}")

@@ -1,0 +1,136 @@
+"""How long after an event was handed to Kafka the decision of its visitor is another one, while half of what a worker can take comes in.
+
+All four services, real servers; the visitor asks the gateway itself.
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import msgspec
+from chassis.bus import KafkaProducer, Record, ensure_topics
+from contracts import topics
+from devstack.kafka import Kafka
+from devstack.servers import Postgres, Valkey
+from devstack.stack import Stack
+from devstack.testing import until
+from gateway.domain.identity import VISITOR, visitor_cookie
+from gateway.domain.signing import Ring
+
+from tests.bench.shop import HEADERS, conditions, records
+
+PROBES, WARM_S, PAUSE_S = 300, 3.0, 0.05
+UNLIMITED = {f"{who}_PER_MINUTE": str(10**12) for who in ("PERSON", "BLOCK", "KEY")}
+WORDS = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "hot"}}]}}
+LOOKED = {"field": "sku", "op": "eq", "value": "hot"}
+HOT = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "where": [LOOKED]}}
+
+
+def load(bootstrap: str, rate: float) -> None:
+    """Send the stream of the ingest bench at a rate, until somebody ends this process."""
+
+    async def send() -> None:
+        producer, made, began, sent = KafkaProducer(bootstrap), records(), time.perf_counter(), 0
+        while True:
+            due = int((time.perf_counter() - began) * rate)
+            if due > sent:
+                await producer.send_all([made[n % len(made)] for n in range(sent, due)])
+                sent = due
+            await asyncio.sleep(0.02)
+
+    asyncio.run(send())
+
+
+class _Asking:
+    """A visitor with a connection of their own."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self._socket, self._key = socket.create_connection(("127.0.0.1", port)), key
+
+    def sees(self, cookie: str) -> bool:
+        """Whether the block is shown."""
+        lines = (
+            "GET /v1/decisions?slots=hot HTTP/1.1",
+            "host: localhost",
+            f"x-api-key: {self._key}",
+            f"cookie: {VISITOR}={cookie}",
+        )
+        self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        found = b""
+        while b"decision_id" not in found or not found.endswith(b"}"):
+            found += self._socket.recv(65536)
+        return b'"key":"hot"' in found
+
+
+def _event(name: str, number: int) -> Record:
+    when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    body = {"id": f"hot{number}", "source": "bench", "type": "product_view", "time": when, "subject": f"visitor:{name}"}
+    value = msgspec.json.encode({**body, "data": {"sku": "hot"}})
+    return Record(topics.TOPIC_OF["product_view"], name.encode(), value, HEADERS)
+
+
+def _publish(stack: Stack) -> None:
+    with httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}) as admin:
+        segments = {f"s{n}": condition for n, condition in enumerate(conditions())} | {"hot": HOT}
+        for key, condition in segments.items():
+            body = {"key": key, "name": key, "status": "active", "condition": condition}
+            admin.post("/segments", json=body).raise_for_status()
+        admin.post("/slots", json={"key": "hot", "title": "hot", "default": WORDS}).raise_for_status()
+        block = {"key": "hot", "title": "hot", "status": "live", "slots": ["hot"], "content": WORDS}
+        admin.post("/blocks", json={**block, "audience": {"any_of": ["hot"]}}).raise_for_status()
+        until(lambda: all(s["live_version"] for s in admin.get("/segments").json()["segments"]))
+
+
+async def _waits(stack: Stack, bootstrap: str) -> list[float]:
+    """Milliseconds, one after the other."""
+    ring, rng, producer, found = Ring(f"1:{stack.secrets.visitor}"), random.Random(1), KafkaProducer(bootstrap), []
+    asking = _Asking(stack.ports["gateway"], stack.secrets.publishable)
+    for number in range(PROBES):
+        name, cookie = visitor_cookie(ring, rng.randbytes(16))
+        assert not asking.sees(cookie)
+        began_s = time.perf_counter()
+        await producer.send_all([_event(name, number)])
+        while not asking.sees(cookie):
+            assert time.perf_counter() - began_s < 30
+        found.append((time.perf_counter() - began_s) * 1000)
+        await asyncio.sleep(PAUSE_S)
+    await producer.stop()
+    return sorted(found)
+
+
+async def bench(state: Path, *, rate: float) -> dict[str, Any]:
+    """p50 and p99 at a rate of events per second beside."""
+    servers = [Postgres(state), Valkey(state), Kafka(state)]
+    for server in servers:
+        server.start()
+    postgres, valkey, kafka = servers
+    stack = Stack(
+        state / "freshness", f"{postgres.url.removesuffix('postgres')}freshness", valkey.url, kafka.bootstrap,
+        extra={"gateway": UNLIMITED},
+    )  # fmt: skip
+    loading = multiprocessing.get_context("spawn").Process(target=load, args=(kafka.bootstrap, rate), daemon=True)
+    try:
+        admin = await asyncpg.connect(postgres.url)
+        await admin.execute("CREATE DATABASE freshness")
+        await admin.close()
+        await ensure_topics(kafka.bootstrap, topics.SHAPES)
+        stack.start()
+        _publish(stack)
+        loading.start()
+        await asyncio.sleep(WARM_S)
+        waits = await _waits(stack, kafka.bootstrap)
+    finally:
+        if loading.is_alive():
+            loading.kill()
+        stack.stop()
+        for server in reversed(servers):
+            server.stop()
+    return {"p50": waits[len(waits) // 2], "p99": waits[int(len(waits) * 0.99)], "events a second": rate}
