@@ -1,6 +1,7 @@
-"""How long after an event was handed to Kafka the decision of its visitor is another one, while half of what a worker can take comes in.
+"""How long after an event was handed to Kafka its visitor is answered otherwise, while half of what a worker can take comes in.
 
 All four services, real servers; the visitor asks the gateway itself.
+"""
 
 from __future__ import annotations
 
