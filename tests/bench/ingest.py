@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from chassis.auth import Actor
 from chassis.bus import KafkaProducer, ensure_topics
 from chassis.clock import SystemClock
 from chassis.migrate import upgrade
@@ -49,7 +50,7 @@ async def _shop(base: str, redis_url: str) -> Settings:
     async with adapters(settings, clock=SystemClock()) as built:
         for number, condition in enumerate(conditions()):
             body = {**rest, "status": "active", "condition": condition}
-            await save_segment(built.deps, Change(f"s{number}", body, None, "bench"))
+            await save_segment(built.deps, Change(f"s{number}", body, None, Actor("bench", "marketer")))
         while await backfill.step(built.deps):
             pass
     return settings

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
+from chassis.auth import Actor
 from chassis.bus import Record
 from chassis.clock import ManualClock
 from chassis.problems import Problem
@@ -29,6 +30,7 @@ from tests.conformance import translate
 from tests.conformance.report import Report, Unsupported
 from tests.conformance.translate import instant
 
+ACTOR = Actor("case", "marketer")
 NEEDS_DATABASE = "without a database"
 
 
@@ -59,7 +61,7 @@ class Database:
 
     async def define(self, key: str, body: dict[str, Any]) -> None:
         try:
-            saved = await save_segment(self._deps, Change(key, body, self._versions.get(key), "case"))
+            saved = await save_segment(self._deps, Change(key, body, self._versions.get(key), ACTOR))
         except Problem as problem:
             raise _refusal([e["detail"] for e in problem.errors] or [problem.title]) from None
         self._versions[key] = saved.version
@@ -67,7 +69,7 @@ class Database:
             pass
 
     async def delete(self, key: str) -> None:
-        await delete_segment(self._deps, key, expected=self._versions.pop(key))
+        await delete_segment(self._deps, key, expected=self._versions.pop(key), actor=ACTOR)
 
     async def event(self, event: Incoming) -> None:
         if (await apply_events(self._deps, [event])).dead:

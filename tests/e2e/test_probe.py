@@ -38,45 +38,69 @@ def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Sta
         yield stack
 
 
-def probes(shop: Stack, *edges: str) -> tuple[Probes, Health]:
-    rings, health = shop.secrets.rings(), Health()
-    edge, visitor, context = (Ring(rings[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT"))
-    return Probes(edges, (edge, visitor, context), "localhost", SystemClock(), health), health
+class Asked:
+    """Probes of some edges, in a loop of their own."""
+
+    def __init__(self, shop: Stack, running: asyncio.Runner, edges: tuple[str, ...]) -> None:
+        rings, self._running, self.health = shop.secrets.rings(), running, Health()
+        edge, visitor, context = (Ring(rings[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT"))
+        self.probes = Probes(edges, (edge, visitor, context), "localhost", SystemClock(), self.health)
+        self.trusts = self.probes.trusts
+
+    def look(self) -> bool:
+        """Ask every edge; whether to do so again soon."""
+        return self._running.run(self.probes.look())
 
 
-def test_an_edge_that_keys_as_it_proves_is_trusted(shop: Stack, varnish: Callable[[Stack], Varnish]) -> None:
-    asked, health = probes(shop, varnish(shop).url)
+@pytest.fixture
+def asking(shop: Stack) -> Iterator[Callable[..., Asked]]:
+    made: list[Asked] = []
+    with asyncio.Runner() as running:
+
+        def make(*edges: str) -> Asked:
+            made.append(Asked(shop, running, edges))
+            return made[-1]
+
+        yield make
+        for asked in made:
+            running.run(asked.probes.aclose())
+
+
+def test_an_edge_that_keys_as_it_proves_is_trusted(
+    shop: Stack, varnish: Callable[[Stack], Varnish], asking: Callable[..., Asked]
+) -> None:
+    asked = asking(varnish(shop).url)
     assert not asked.trusts("1")
-    assert asyncio.run(asked.look()) is False
-    assert (asked.trusts("1"), asked.trusts("2"), health.troubles()) == (True, False, {})
+    assert asked.look() is False
+    assert (asked.trusts("1"), asked.trusts("2"), asked.health.troubles()) == (True, False, {})
 
 
 @pytest.mark.parametrize("how", WRONG)
 def test_an_edge_that_does_not_is_found(
-    shop: Stack, varnish: Callable[[Stack], Varnish], tmp_path: Path, how: str
+    shop: Stack, varnish: Callable[[Stack], Varnish], asking: Callable[..., Asked], tmp_path: Path, how: str
 ) -> None:
     good, bad = varnish(shop), varnish(shop)
-    asked, health = probes(shop, good.url, bad.url)
-    asyncio.run(asked.look())
+    asked = asking(good.url, bad.url)
+    asked.look()
     assert asked.trusts("1")
     text, (old, new) = VCL.read_text(), WRONG[how]
     assert old in text
     (tmp_path / "wrong.vcl").write_text(text.replace(old, new))
     bad.use(shop.address, tmp_path / "wrong.vcl")
-    asyncio.run(asked.look())
+    asked.look()
     assert not asked.trusts("1")
-    assert "may not share: it shows" in (cause := health.troubles()["edge 1"]) or "it believes" in cause
+    assert "may not share: it shows" in (cause := asked.health.troubles()["edge 1"]) or "it believes" in cause
 
 
 def test_one_that_does_not_answer_or_proves_nothing_is_not_trusted(
-    shop: Stack, varnish: Callable[[Stack], Varnish]
+    shop: Stack, varnish: Callable[[Stack], Varnish], asking: Callable[..., Asked]
 ) -> None:
     away, foreign = varnish(shop), shop.url
     away.stop()
-    asked, health = probes(shop, away.url, foreign)
-    assert asyncio.run(asked.look()) is True
+    asked = asking(away.url, foreign)
+    assert asked.look() is True
     assert not asked.trusts("1")
-    assert list(health.troubles()) == ["edge 0"]
+    assert list(asked.health.troubles()) == ["edge 0"]
 
 
 def test_without_a_probe_nothing_is_shared_and_no_page_of_it_is_anybodys(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from chassis.auth import Actor
 from chassis.clock import SystemClock
 from contracts import topics
 from segment_svc.app import adapters
@@ -142,7 +143,10 @@ async def shop(servers: Servers) -> Shop:
                 "status": "active",
                 "applies_to": "both",
             }
-            await save_segment(built.deps, Change(key, {**body, "condition": condition, "overrides": []}, None, "test"))
+            await save_segment(
+                built.deps,
+                Change(key, {**body, "condition": condition, "overrides": []}, None, Actor("test", "marketer")),
+            )
         while await backfill.step(built.deps):
             pass
     return made

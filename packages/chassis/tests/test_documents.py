@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from chassis import documents
+from chassis.auth import Actor
 from chassis.db import Database, Tx
 from chassis.documents import DOCUMENTS_DDL, Document, Edit
 from chassis.health import Health
@@ -33,7 +34,7 @@ class Store:
 
     async def save(self, text: str | None, expected: int | None, *, key: str = "a", actor: str = "ann") -> int:
         """The version saved; 0 when it was deleted."""
-        edit = Edit("note", key, None if text is None else {"text": text}, expected, actor)
+        edit = Edit("note", key, None if text is None else {"text": text}, expected, Actor(actor, "marketer"))
         async with publishing(self.db, self.snapshot, self.relay) as tx:
             saved = await documents.apply(tx, edit, fact=lambda *_: [], now=1)
         return saved.version if saved else 0
@@ -98,7 +99,9 @@ class TestSnapshot:
             return found
 
         async with store.db.tx() as tx:  # another process publishes
-            await documents.apply(tx, Edit("note", "a", {"text": "on"}, None, "ann"), fact=lambda *_: [], now=1)
+            await documents.apply(
+                tx, Edit("note", "a", {"text": "on"}, None, Actor("ann", "marketer")), fact=lambda *_: [], now=1
+            )
         monkeypatch.setattr(documents, "read_all", slow)
         behind = asyncio.ensure_future(store.snapshot.refresh())
         await reached.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jwt
@@ -14,16 +15,21 @@ SERVER = "server"  # a storefront's own: it may do what no browser may, and noth
 
 
 class Actor(NamedTuple):
-    """For whom something is asked: the id of a key, and its role."""
+    """For whom something is asked: the id of a key, its role, and of which websites it is; without any, of all."""
 
     subject: str
     role: str
+    websites: tuple[str, ...] = ()
 
     def may(self, role: str) -> bool:
         """Whether this is enough where `role` is needed."""
         if SERVER in (self.role, role):
             return self.role == role
         return self.role in ROLES and ROLES.index(self.role) >= ROLES.index(role)
+
+    def serves(self, websites: Collection[str]) -> bool:
+        """Whether all of these are theirs; of what names none, every website is one."""
+        return not self.websites or (bool(websites) and set(websites) <= set(self.websites))
 
 
 class Refused(Exception):
@@ -45,7 +51,7 @@ class ServiceTokens:
         until, token = self._cached.get((audience, actor), (0.0, ""))
         if now > until:
             claims: dict[str, Any] = {"iss": self._issuer, "aud": audience, "iat": int(now), "exp": int(now) + LIFE_S}
-            claims |= {"sub": actor.subject, "role": actor.role} if actor else {}
+            claims |= {"sub": actor.subject, "role": actor.role, "websites": list(actor.websites)} if actor else {}
             token = jwt.encode(claims, self._secret, algorithm=ALGORITHM)
             if len(self._cached) >= MOST_CACHED:
                 self._cached.clear()
@@ -59,5 +65,6 @@ class ServiceTokens:
             claims = jwt.decode(token, self._secret, algorithms=[ALGORITHM], audience=audience, options=options)  # type: ignore[arg-type]
         except jwt.PyJWTError as error:
             raise Refused(type(error).__name__) from None
-        actor = Actor(claims["sub"], str(claims["role"])) if "sub" in claims and "role" in claims else None
-        return str(claims["iss"]), actor
+        if not {"sub", "role", "websites"} <= claims.keys():
+            return str(claims["iss"]), None
+        return str(claims["iss"]), Actor(claims["sub"], str(claims["role"]), tuple(map(str, claims["websites"])))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chassis import outbox
+from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.problems import Problem
+from chassis.websites import theirs, touched
 
 RELEASE, FACTS = "release", "facts"
 VERSION = re.compile(r'"?([0-9]{1,9})"?')
@@ -64,7 +66,7 @@ class Edit:
     key: str
     body: dict[str, Any] | None
     expected: int | None
-    actor: str
+    actor: Actor
     tags: Sequence[str] = ()
     needs: int = 0
     soft: bool = False
@@ -114,7 +116,7 @@ async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
 async def apply(
     tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
 ) -> Document | None:
-    """Make the edit and publish it. Raises Problem 409 exists, 404 not-found, 412 stale-version.
+    """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists, 404 not-found, 412 stale-version.
 
     `fact(version, tags, now)` gives the payloads of the channel FACTS. A deletion has a version, too, and a new document with
     the key goes on from there: who has the old one open cannot save over the new one.
@@ -134,9 +136,10 @@ async def apply(
         )  # fmt: skip
     await tx.execute(
         "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        edit.kind, edit.key, number, body, edit.actor, now, edit.body is None,
+        edit.kind, edit.key, number, body, edit.actor.subject, now, edit.body is None,
     )  # fmt: skip
     websites = touched(edit.body, None if found is None else json.loads(found["body"]))
+    theirs(edit.actor, websites)
     await tx.execute(
         "INSERT INTO release VALUES ($1, $2, $3, $4, $5, $6)",
         version, list(edit.tags), websites, now, edit.needs, not edit.soft,
@@ -153,14 +156,6 @@ def _expect(edit: Edit, found: Any) -> None:
         raise Problem("not-found", 404, f"No such {edit.kind}")
     if found is not None and edit.expected != found["version"]:
         raise Problem("stale-version", 412, "It was changed meanwhile", detail=f"It is at version {found['version']}")
-
-
-def touched(*bodies: Any) -> list[str]:
-    """The websites that notice a change between these (None: what is not there); none of them for every one there is."""
-    named: list[Any] = [body.get("websites") if isinstance(body, dict) else None for body in bodies if body is not None]
-    if not all(isinstance(names, list) and names for names in named):
-        return []
-    return sorted({str(name) for names in named for name in names})
 
 
 async def head(tx: Tx) -> int:

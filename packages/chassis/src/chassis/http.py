@@ -81,17 +81,17 @@ def require_service(tokens: ServiceTokens, audience: str) -> Any:
 def may(role: str) -> Any:
     """A dependency of routes for those who have a role; it gives who that is. Behind `require_service`. Raises Problem 403."""
 
-    def check(request: Request) -> str:
+    def check(request: Request) -> Actor:
         actor: Actor | None = request.state.actor
         if actor is None or not actor.may(role):
             raise Problem("forbidden", 403, "Forbidden")
-        return actor.subject
+        return actor
 
     return Depends(check)
 
 
-Marketer = Annotated[str, may("marketer")]
-Server = Annotated[str, may(SERVER)]
+Marketer = Annotated[Actor, may("marketer")]
+Server = Annotated[Actor, may(SERVER)]
 VIEWER = may("viewer")
 
 

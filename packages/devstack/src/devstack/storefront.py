@@ -82,14 +82,14 @@ class Shop:
         return JSONResponse({})
 
     async def forward(self, request: Request) -> Response:
-        """Pass a request of the page on, as who our session says the shopper is."""
+        """Pass a request of the page on, as who our session says the shopper is; a cart with the key that is told why."""
         path, who = request.scope["path"], self._who(request)
-        names = ALLOWED[path][1]
+        names, key = ALLOWED[path][1], self._settings.secret if path == CART else ""
         # Cookies alone speak for a decision: a request with a token would not be answered from the edge's copies.
         found = await self._ask(
             request.method, path, Person(who.label, region=who.region) if path == DECISIONS else who,
             cookies=request.cookies, query={n: request.query_params[n] for n in names if n in request.query_params},
-            headers={n: request.headers[n] for n in ASKED if n in request.headers}, body=await request.body(),
+            headers={n: request.headers[n] for n in ASKED if n in request.headers}, body=await request.body(), key=key,
         )  # fmt: skip
         answer = Response(found.content, found.status_code)
         for name, value in found.headers.multi_items():

@@ -174,10 +174,10 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/redemptions", status_code=201, dependencies=[STORABLE])
 async def post_redemption(
-    body: Redemption, deps: DepsDep, _: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
+    body: Redemption, deps: DepsDep, shop: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> dict[str, Any]:
     """Hold one use of a coupon."""
-    return await reserve(deps, Wish(body.coupon, body.customer, idempotency_key))
+    return await reserve(deps, Wish(body.coupon, body.customer, idempotency_key, shop.websites))
 
 
 @router.post("/redemptions/{redemption}/confirm")

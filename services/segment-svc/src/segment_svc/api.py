@@ -18,6 +18,7 @@ from chassis.documents import expected_version
 from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
+from chassis.websites import theirs
 from conditions import Fault
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -195,9 +196,9 @@ async def put_segment(
 
 
 @merchants.delete("/segments/{key}", status_code=204)
-async def remove_segment(key: str, deps: DepsDep, _: Marketer, if_match: IfMatch = None) -> None:
+async def remove_segment(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatch = None) -> None:
     """Delete a segment that nobody uses."""
-    await delete_segment(deps, key, expected=expected_version(if_match))
+    await delete_segment(deps, key, expected=expected_version(if_match), actor=actor)
 
 
 @merchants.get("/segments/{key}/versions")
@@ -321,13 +322,14 @@ async def list_positions(deps: DepsDep) -> dict[str, Any]:
 @merchants.put("/positions/{topic}/{partition}", status_code=204)
 async def put_position(topic: str, partition: PartitionNumber, body: Choice, deps: DepsDep, actor: Marketer) -> None:
     """Choose where a halted partition goes on: at the earliest record there is, or at an offset."""
+    theirs(actor, ())  # the pipe is everybody's
     offset = EARLIEST if body.from_ == "earliest" else body.from_
     async with deps.db.tx() as tx:
         if not await positions.choose(tx, topic, partition, offset):
             if await positions.known(tx, topic, partition):
                 raise Problem("not-halted", 409, "The partition is not halted: it is being read")
             raise Problem("not-found", 404, "Nobody ever read this partition")
-    log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor)
+    log.warning("position_chosen", topic=topic, partition=partition, offset=offset, actor=actor.subject)
 
 
 @router.post("/events", status_code=202, dependencies=[READABLE])

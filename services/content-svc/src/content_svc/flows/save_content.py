@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from chassis import documents
+from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.documents import Document, Edit
 from chassis.problems import Problem
@@ -95,7 +96,7 @@ def _invalid(saved: Document, faults: Sequence[tuple[str, str]]) -> Problem:
     return Problem("content-invalid", 422, f"The {saved.kind} cannot be used", errors=errors)
 
 
-async def disable_block(deps: Deps, key: str, *, actor: str) -> Document:
+async def disable_block(deps: Deps, key: str, *, actor: Actor) -> Document:
     """Take a block off every page at once, whatever version it is at, readable or not, and whoever saves."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         found = await documents.read(tx, BLOCK, key)

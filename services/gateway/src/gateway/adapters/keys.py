@@ -10,21 +10,29 @@ import msgspec
 from chassis.auth import SERVER, Actor
 from chassis.problems import Problem
 
+Website = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")]  # it stands in tags
+
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key, known by the SHA-256 of its text. `origins`: from whose pages a browser may call with it, beside our own."""
+    """One key, known by the SHA-256 of its text. `origins`: from whose pages a browser may call with it, beside our own.
+
+    A storefront's is of one `website`; an admin's of `websites`, or of all.
+    """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,120}$")]  # it travels in a header
     sha256: str
     kind: str
-    website: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")] = "main"  # it stands in tags
+    website: Website = "main"
     role: str = "viewer"
+    websites: tuple[Website, ...] = ()
     origins: tuple[Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]{1,200}$")], ...] = ()
 
     @property
     def actor(self) -> Actor:
         """For whom services are asked."""
-        return Actor(self.id, SERVER if self.kind == "secret" else self.role)
+        if self.kind == "secret":
+            return Actor(self.id, SERVER, (self.website,))
+        return Actor(self.id, self.role, self.websites)
 
 
 class Keys:

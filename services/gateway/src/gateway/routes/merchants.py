@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from chassis.problems import Problem
+from chassis.websites import theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,12 +62,14 @@ async def list_kills(deps: DepsDep, _: Viewer) -> dict[str, Any]:
 @router.post("/kills")
 async def post_kill(body: Kill, deps: DepsDep, who: Marketer) -> dict[str, Any]:
     """Take a block, slot or rule off everywhere at once. `missing` names whom it has not reached within 2.5 s."""
+    theirs(who.actor, ())  # a kill is everybody's
     return (await deps.killer.kill(f"{body.kind}:{body.key}", actor=who.actor)).view()
 
 
 @router.delete("/kills/{kind}/{name}", status_code=204)
-async def lift_kill(kind: str, name: str, deps: DepsDep, _: Marketer) -> None:
+async def lift_kill(kind: str, name: str, deps: DepsDep, who: Marketer) -> None:
     """Let be shown again what is published."""
+    theirs(who.actor, ())
     await deps.killer.lift(kills.name_of(kind, name) or "")
 
 

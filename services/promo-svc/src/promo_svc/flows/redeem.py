@@ -31,11 +31,12 @@ USES = """SELECT count(*) FROM redemption
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Who wants to use which coupon, under which idempotency key."""
+    """Who wants to use which coupon, under which idempotency key, at which websites (without any: at all)."""
 
     coupon: str
     customer: str
     idempotency_key: str
+    websites: tuple[str, ...] = ()
 
 
 def _refused() -> Problem:
@@ -52,7 +53,7 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
         found = await tx.fetchrow(BY_KEY, wish.idempotency_key)
         if found is not None:
             return _answer(found, request)
-        if rule is None:
+        if rule is None or (rule.websites and wish.websites and not set(rule.websites) & set(wish.websites)):
             raise _refused()
         await tx.execute("INSERT INTO coupon_use (rule_id) VALUES ($1) ON CONFLICT DO NOTHING", rule.id)
         await tx.execute(LOCK, rule.id)

@@ -12,6 +12,7 @@ from time import thread_time
 from typing import Any
 
 from chassis import documents
+from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.documents import Document, Edit
 from chassis.problems import Problem
@@ -29,7 +30,7 @@ from promo_svc.snapshot import KIND, is_live
 log = get_logger("promo")
 
 
-async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: str) -> Document:
+async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: Actor) -> Document:
     """Save a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
     verify(body)
     edit = Edit(KIND, key, body, expected, actor, needs=await deps.segment_version())
@@ -42,13 +43,13 @@ async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int
     return saved
 
 
-async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: str) -> None:
+async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: Actor) -> None:
     """Delete a rule. Raises Problem 404, 412."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         await _apply(deps, tx, Edit(KIND, key, None, expected, actor))
 
 
-async def disable_rule(deps: Deps, key: str, *, actor: str) -> Document:
+async def disable_rule(deps: Deps, key: str, *, actor: Actor) -> Document:
     """Switch a rule off at once, whatever version it is at, readable or not, and whoever saves. Raises Problem 404."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         found = await documents.read(tx, KIND, key)

@@ -13,8 +13,10 @@ from time import thread_time
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.problems import Problem
+from chassis.websites import theirs, touched
 from conditions import Fault
 
 from segment_svc import definitions, store
@@ -36,13 +38,13 @@ class Change:
     key: str
     body: dict[str, Any]
     expected: int | None
-    actor: str
+    actor: Actor
 
 
 async def save_segment(deps: Deps, change: Change) -> Stored:
     """Save a definition.
 
-    Raises Problem 404 not-found, 409 segment-exists or segment-in-use, 412 stale-version, 422 rule-invalid.
+    Raises Problem 403 not-your-website, 404 not-found, 409 segment-exists or segment-in-use, 412 stale-version, 422 rule-invalid.
     """
     zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
@@ -54,6 +56,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         stored = {s.key: s for s in await definitions.read_all(tx)}
         old = stored.get(change.key)
         _expect(old, change)
+        theirs(change.actor, touched(change.body, old.body if old else None))
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
         if active:
@@ -62,7 +65,13 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         if change.body["status"] != "active" or needs_request(_draft(draft), zone):
             _unused([f"segment {s.key}" for s in users])
         segment_id = await definitions.insert(
-            tx, change.key, version, segment_id=old.id if old else None, body=change.body, actor=change.actor, now=now
+            tx,
+            change.key,
+            version,
+            segment_id=old.id if old else None,
+            body=change.body,
+            actor=change.actor.subject,
+            now=now,
         )
         saved = Stored(segment_id, change.key, version, old.live_version if old else None, change.body)
         stored[change.key] = saved
@@ -168,16 +177,20 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     )
 
 
-async def delete_segment(deps: Deps, key: str, *, expected: int) -> None:
-    """Delete a segment nobody uses. Raises Problem 404, 412, 409 segment-in-use with the list of its users."""
+async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -> None:
+    """Delete a segment nobody uses.
+
+    Raises Problem 403 not-your-website, 404, 412, 409 segment-in-use with the list of its users.
+    """
     used_by = await deps.users.of(key)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         await definitions.publish(tx, [f"segment:{key}"], now=now)
         stored = await definitions.read_all(tx)
         old = next((s for s in stored if s.key == key), None)
-        _expect(old, Change(key, {}, expected, ""))
+        _expect(old, Change(key, {}, expected, actor))
         assert old is not None
+        theirs(actor, touched(old.body))
         _unused(used_by + [f"segment {s.key}" for s in definitions.dependents(stored, key)])
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
