@@ -39,6 +39,7 @@ sub vcl_recv {
         return (synth(200, "purged " + xkey.purge(req.http.Xkey-Purge)));
     }
     unset req.http.X-Purge-Key;
+    std.collect(req.http.X-Api-Key);  # two of them are none
     call facts;
     if (req.method != "GET" && req.method != "HEAD") { return (pass); }
     if (req.url !~ "^/v1/decisions[?]" || req.http.Authorization) { return (pass); }
@@ -64,6 +65,8 @@ sub forget {  # what only an edge says
     unset req.http.X-Edge-Proof;
     unset req.http.X-Edge-Url;
     unset req.http.X-Edge-Stale;
+    unset req.http.X-Edge-Version;
+    unset req.http.X-Edge-Since;
 }
 
 sub facts {  # what is known of where and with what: by a front that has the key, never by a browser; the device we see ourselves
@@ -99,8 +102,8 @@ sub canonical {  # one URL for one question: what nobody looks at is dropped, an
     unset req.http.X-Edge-Mask;
 }
 
-sub context {  # .s3.g. | expiry | key id | signature over these and the visitor cookie
-    if (cookie.get("__Host-ff_ctx") ~ "^[.][.a-z0-9]*[|][0-9]{10}[|][a-z0-9]+[|][A-Za-z0-9_-]{43}$") {
+sub context {  # .s3.g. | expiry | version of the definitions | key id | signature over these and the visitor cookie
+    if (cookie.get("__Host-ff_ctx") ~ "^[.][.a-z0-9]*[|][0-9]{10}[|][0-9]{1,15}[|][a-z0-9]+[|][A-Za-z0-9_-]{43}$") {
         set req.http.X-Edge-Mask = regsub(cookie.get("__Host-ff_ctx"), "[|][A-Za-z0-9_-]{43}$", "");
         set req.http.X-Edge-Aud = regsub(cookie.get("__Host-ff_ctx"), "^.*[|]", "");
         set req.http.X-Edge-Key = regsub(req.http.X-Edge-Mask, "^.*[|]", "");
@@ -111,6 +114,7 @@ sub context {  # .s3.g. | expiry | key id | signature over these and the visitor
                     digest.hmac_sha256(std.getenv("CONTEXT_KEY_OLD"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid")))))) {
             set req.http.X-Edge-Step = "base";
             set req.http.X-Edge-Codes = regsub(req.http.X-Edge-Mask, "[|].*$", "");
+            set req.http.X-Edge-Version = regsub(req.http.X-Edge-Mask, "^[^|]*[|][^|]*[|]([0-9]+)[|].*$", "\1");
         }
         unset req.http.X-Edge-Mask;
         unset req.http.X-Edge-Aud;
@@ -119,8 +123,17 @@ sub context {  # .s3.g. | expiry | key id | signature over these and the visitor
 }
 
 sub narrow {  # the mask of the URL is known: which values of it has this request?
-    if (req.http.X-Edge-Mask == "*") {
-        if (req.http.X-Edge-Codes ~ "[a-z]") { set req.http.X-Edge-Step = "own"; }
+    if (req.http.X-Edge-Version && std.integer(req.http.X-Edge-Version, 0) < std.integer(req.http.X-Edge-Since, 0)) {
+        set req.http.X-Edge-Step = "own";  # his context is of before a code of the mask was given out
+        return;
+    }
+    if (req.http.X-Edge-Mask ~ "^[*]") {  # too much to key by: it is a stranger's, or nobody's
+        if (req.http.X-Edge-Codes ~ "[a-z]" || req.http.X-Edge-Mask ~ "[.]device[.]"
+            || (req.http.X-Edge-Mask ~ "[.]country[.]" && req.http.X-Fact-Country)
+            || (req.http.X-Edge-Mask ~ "[.]region[.]" && req.http.X-Fact-Region)
+            || (req.http.X-Edge-Mask ~ "[.]city[.]" && req.http.X-Fact-City)) {
+            set req.http.X-Edge-Step = "own";
+        }
         return;
     }
     if (req.http.X-Edge-Codes ~ "[a-z]") { call codes; }
@@ -222,6 +235,7 @@ sub vcl_hash {
 sub vcl_hit {
     if (req.http.X-Edge-Step == "base" && obj.http.X-Aud-Mask) {
         set req.http.X-Edge-Mask = obj.http.X-Aud-Mask;
+        set req.http.X-Edge-Since = obj.http.X-Aud-Since;
         call narrow;
         if (req.http.X-Edge-Step != "base") { return (restart); }
     }
@@ -241,7 +255,10 @@ sub vcl_backend_fetch {
     set bereq.http.X-Front-Key = std.getenv("FRONT_KEY");
     if (bereq.http.X-Edge-Step == "base" && !bereq.uncacheable) {
         unset bereq.http.Cookie;
-        unset bereq.http.X-Front-Key;
+        unset bereq.http.X-Fact-Country;
+        unset bereq.http.X-Fact-Region;
+        unset bereq.http.X-Fact-City;
+        unset bereq.http.X-Fact-Device;  # but not who is to be charged for it: X-Fact-Address
         set bereq.http.X-Edge-Mask = "base";
         unset bereq.http.X-Edge-Aud;
         call prove;
@@ -255,6 +272,8 @@ sub vcl_backend_fetch {
     unset bereq.http.X-Edge-Url;
     unset bereq.http.X-Edge-Step;
     unset bereq.http.X-Edge-Stale;
+    unset bereq.http.X-Edge-Version;
+    unset bereq.http.X-Edge-Since;
 }
 
 sub prove {
@@ -264,7 +283,7 @@ sub prove {
 }
 
 sub vcl_backend_response {
-    if (beresp.status >= 500 && bereq.is_bgfetch) { return (abandon); }  # a bad answer replaces no good copy
+    if (beresp.status != 200 && bereq.is_bgfetch) { return (abandon); }  # a bad answer replaces no good copy
     if (beresp.status >= 500 && !bereq.uncacheable) { return (error(503)); }  # and stands before none
     set beresp.grace = 0s;
     set beresp.keep = 0s;
@@ -284,6 +303,8 @@ sub vcl_backend_response {
         set beresp.grace = std.duration(
             regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1") + "s", 0s);
     }
+    if (beresp.ttl <= 0s) { set beresp.uncacheable = true; }  # for this request only: the next one may be kept
+    return (deliver);
 }
 
 sub vcl_backend_error {  # nobody answers
@@ -297,6 +318,15 @@ sub vcl_backend_error {  # nobody answers
     return (deliver);
 }
 
+sub vcl_synth {
+    if (resp.status != 200) {
+        set resp.http.Content-Type = "application/problem+json";
+        set resp.http.Cache-Control = "no-store";
+        set resp.body = {"{"type":"urn:footfall:problem:not-found","title":"Not found","status":"} + resp.status + "}";
+        return (deliver);
+    }
+}
+
 sub vcl_deliver {
     if (resp.status >= 500 && (req.http.X-Edge-Step == "base" || req.http.X-Edge-Step == "aud") && !req.http.X-Edge-Stale) {
         set req.http.X-Edge-Stale = "1";  # a copy that is over is better, where there is one that may be shown
@@ -305,6 +335,7 @@ sub vcl_deliver {
     if (req.http.X-Edge-Step == "base" && !req.http.X-Edge-Mask) {  # fetched just now
         if (resp.http.X-Aud-Mask) {
             set req.http.X-Edge-Mask = resp.http.X-Aud-Mask;
+            set req.http.X-Edge-Since = resp.http.X-Aud-Since;
             call narrow;
         } else if (resp.status == 200) {
             set req.http.X-Edge-Step = "own";
@@ -325,6 +356,7 @@ sub vcl_deliver {
     }
     unset resp.http.Xkey;
     unset resp.http.X-Aud-Mask;
+    unset resp.http.X-Aud-Since;
     unset resp.http.X-Varnish;
     unset resp.http.Via;
     if (resp.http.Cache-Control ~ "s-maxage") {

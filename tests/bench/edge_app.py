@@ -26,6 +26,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-length", b"%d" % len(body))]
     else:
         fetched[0] += 1
-        body, headers = BODY, [*HEADERS, (b"x-aud-mask", MASKS[int(page[1])])]
+        body, headers = BODY, [*HEADERS, (b"x-aud-mask", MASKS[int(page[1])]), (b"x-aud-since", b"0")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

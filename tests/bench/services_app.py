@@ -12,7 +12,7 @@ CONTENT = {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props"
 def _known(path: str) -> Any:
     if path == "/v1/definitions":
         refs = (
-            {"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i, "epoch": 0}
+            {"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i, "epoch": 0, "since": 0}
             for i in range(SEGMENTS)
         )
         return {

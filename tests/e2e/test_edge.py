@@ -153,7 +153,7 @@ class TestEdge:
         codes = f".s{ids['edge-a-fans']}."
         for name in ("codes", "mask", "aud", "step", "key", "proof", "url"):
             assert stranger.see("edge-a.top", **{f"x-edge-{name}": codes})[0] == "edge-a.top:default"
-        stranger.cookies["__Host-ff_ctx"] = f"{codes}|9999999999|1|" + "0" * 43
+        stranger.cookies["__Host-ff_ctx"] = f"{codes}|9999999999|999|1|" + "0" * 43
         for cookie in ({}, {"__Host-ff_vid": "v" * 22 + ".1." + "0" * 43}):
             stranger.cookies |= cookie
             assert stranger.see("edge-a.top")[0] == "edge-a.top:default"

@@ -206,7 +206,8 @@ class TestMany:
         fan = shop.fan()
         codes = fan["__Host-ff_ctx"].split("|")[0] + "".join(f"s{n}." for n in range(1000, 999 + count))
         ring = Ring(f"1:{shop.stack.secrets.context}")
-        cookie = context_cookie(ring, codes, int(time.time()) + 60, fan["__Host-ff_vid"])
+        version = int(fan["__Host-ff_ctx"].split("|")[2])
+        cookie = context_cookie(ring, codes, int(time.time()) + 60, fan["__Host-ff_vid"], version=version)
         browser = {
             "user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
             "accept": "application/json, text/plain, */*", "accept-language": "de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7",

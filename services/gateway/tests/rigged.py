@@ -26,6 +26,8 @@ class Unlimited:
     def take(self, *_: Any, **__: Any) -> None:
         """Nobody is refused."""
 
+    take_of = take_events = take
+
 
 def decisions(decider: Decider, keys: Keys) -> Decisions:
     """As the gateway has them, for who has a key of `keys`."""

@@ -31,7 +31,8 @@ from gateway.lanes import connection, direct
 from gateway.lanes.asgi import Door, Lane
 from gateway.lanes.connection import UVICORN, Connection, Connections
 from gateway.lanes.direct import Direct
-from rigged import KEYS, RING, decisions, release, slot
+from gateway.lanes.request import Reader
+from rigged import KEYS, RING, RINGS, Unlimited, decisions, release, slot
 
 START = 1_800_000_000_000
 DATE = re.compile(rb"date: [^\r]*\r\n")
@@ -93,7 +94,9 @@ class House:
         self.decisions, self.door = decisions(decider, KEYS), Door(["localhost"])
         app = service_app("t", pings={}, health=Health())
         app.add_api_route("/echo", echo, methods=["POST"])
-        self.lane = Lane(Limits(app, service="t"), self.door, self.decisions, KEYS)
+        none: Any = None
+        limiter: Any = Unlimited()
+        self.lane = Lane(Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter)
         self.connections = Connections(1000, Health())
         self.servers: dict[str, uvicorn.Server] = {}
         self.ports: dict[str, int] = {}
@@ -214,7 +217,7 @@ async def test_a_request_of_every_sort_alone(house: House) -> None:
 
 
 async def test_who_reads_slowly_gets_everything_and_costs_no_more_than_what_is_on_its_way(house: House) -> None:
-    asked = 200
+    asked = 90
     for lane in ("usual", "direct"):
         reader, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane], limit=1 << 12)
         writer.write(get(b"/v1/decisions?slots=long") * asked + CLOSE)

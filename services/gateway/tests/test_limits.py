@@ -39,7 +39,9 @@ def taken(limiter: Limiter, times: int, **who: str | None) -> int:
     answered, refused = 0, set[tuple[int, str]]()
     for _ in range(times):
         try:
-            limiter.take("k", **{"person": None, "address": None, **who})  # type: ignore[arg-type]
+            if (address := who.get("address")) is not None:
+                limiter.take_of(address)
+            limiter.take("k", person=who.get("person"))
         except Problem as problem:
             refused.add((problem.status, problem.headers["retry-after"]))
         else:

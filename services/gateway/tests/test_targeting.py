@@ -12,7 +12,16 @@ from gateway.domain.targeting import definitions_of
 
 def segment(number: int, region: str, **more: Any) -> dict[str, Any]:
     residual = {"context": "region", "op": "eq", "value": region}
-    return {"id": number, "key": f"s{number}", "websites": [], "atom": None, "epoch": 0, "residual": residual, **more}
+    return {
+        "id": number,
+        "key": f"s{number}",
+        "websites": [],
+        "atom": None,
+        "epoch": 0,
+        "since": 0,
+        "residual": residual,
+        **more,
+    }
 
 
 def release(*segments: dict[str, Any]) -> dict[str, Any]:

@@ -191,7 +191,12 @@ class Pipe(asyncio.Protocol, Generic[V]):
             _fail(queue.values())
             return
         for (key, answer), value in zip(queue.items(), reply, strict=True):
-            made = self._read(value)
+            try:
+                made = self._read(value)
+            except Exception as error:  # whatever stands there is nobody else's trouble
+                log.error("pipe_unreadable", error=type(error).__name__)
+                _fail([answer])
+                continue
             if self._tracked:
                 self._memory.put(key, made, len(key) + 2 * len(value or b"") + OVERHEAD)
             if not answer.done():

@@ -137,7 +137,7 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        log_level="warning",
+        log_level="error",
         timeout_graceful_shutdown=5,
         backlog=2048,
     )

@@ -64,7 +64,9 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
     visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
     reader = Reader(keys, Rings(visitors, contexts, edges, settings.front_key.encode()), tokens)
-    most = Most(settings.person_per_minute, settings.block_per_minute, settings.key_per_minute)
+    most = Most(
+        settings.person_per_minute, settings.block_per_minute, settings.key_per_minute, settings.events_per_minute
+    )
     limiter = Limiter(redis, clock, most, health)
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     watcher = Watcher(knowledge, news, purger.changed, health)
@@ -92,7 +94,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
         loops += [Loop("purge", purger.run), Loop("kills", killer.run), Loop("probe", probes.run)]
         loops += [Loop("limits", limiter.run), Loop("connections", connections.run)]
-        lane = Lane(Limits(app, service=NAME), door, decisions, keys)
+        lane = Lane(Limits(app, service=NAME), door, decisions, keys, reader, limiter)
         yield Service(
             NAME,
             lane,

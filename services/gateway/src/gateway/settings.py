@@ -38,6 +38,7 @@ class Settings:
     budget_ms: int = 250
     person_per_minute: int = 300
     block_per_minute: int = 6000
-    key_per_minute: int = 60_000
+    key_per_minute: int = 600_000
+    events_per_minute: int = 3000
     connections_per_address: int = 1000
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")

@@ -297,6 +297,7 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
             "applies_to": d.applies_to,
             "atom": d.atoms[0] if durable(d.key) else None,
             "epoch": d.epoch,
+            "since": d.since,
             "residual": None if durable(d.key) else rules.ruleset.residuals[d.key],
         }
         for d in rules.live

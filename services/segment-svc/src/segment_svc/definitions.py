@@ -32,7 +32,7 @@ SKEW_MS = 5000  # by how much the clocks of machines may differ
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.live, p.cause, v.body::text FROM plan p
+PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, v.body::text FROM plan p
     JOIN segment s ON s.id = p.segment_id
     JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
 SHADOW_MARK = "@shadow"
@@ -140,7 +140,7 @@ def _compiles(plan: dict[str, Any], name: str, condition: Any, zone: ZoneInfo) -
 
 def _definition(plan: dict[str, Any], key: str, condition: Any) -> Definition:
     definition = as_definition(plan["id"], key, plan["version"], {**plan["body"], "condition": condition})
-    return msgspec.structs.replace(definition, atoms=tuple(plan["atoms"]), epoch=plan["epoch"])
+    return msgspec.structs.replace(definition, atoms=tuple(plan["atoms"]), epoch=plan["epoch"], since=plan["since"])
 
 
 def as_definition(segment_id: int, key: str, version: int, body: dict[str, Any]) -> Definition:

@@ -6,6 +6,7 @@ Counted here at once, so that a request waits for nobody; what somebody asks of 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
@@ -18,15 +19,17 @@ from redis.exceptions import RedisError
 
 NEIGHBOURS = {4: 24, 6: 48}  # bits of an address that whoever has one usually has all addresses of
 UNKNOWN = "unknown"
+EVENTS = 20
 SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 100_000
 
 
 class Most(NamedTuple):
-    """Requests a minute."""
+    """A minute: requests of a person, a neighbourhood, a key; events of a person, of which a neighbourhood has EVENTS as many."""
 
     person: int
     block: int
     key: int
+    events: int = 3000
 
 
 @lru_cache(maxsize=65_536)
@@ -49,28 +52,40 @@ class Limiter:
 
     def __init__(self, redis: Any, clock: Clock, most: Most, health: Health) -> None:
         self._redis, self._clock, self._most, self._health = redis, clock, most, health
-        self._minute = 0
+        self._minute, self._id = 0, uuid.uuid4().hex
         self._here: dict[str, int] = {}
-        self._told: dict[str, int] = {}
         self._elsewhere: dict[str, int] = {}
 
-    def take(self, key: str, *, person: str | None, address: str | None) -> None:
-        """Count a request; of a server, which has many shoppers, neither `person` nor `address`. Raises Problem 429.
+    def take_of(self, address: str) -> None:
+        """Count a request, before anything else is done for it; not of a server, which has many shoppers. Raises Problem 429."""
+        self._turn()
+        self._count("block:" + block_of(address), self._most.block)
 
-        A key is not charged for what a person or an address is refused.
+    def take(self, key: str, *, person: str | None) -> None:
+        """Count a request by who asks; of a server no `person`. Raises Problem 429.
+
+        A key is not charged for what a person is refused.
         """
-        minute = self._clock.now_ms() // 60_000
-        if minute != self._minute:
-            self._minute, self._here, self._told, self._elsewhere = minute, {}, {}, {}
+        self._turn()
         if person is not None:
             self._count("person:" + person, self._most.person)
-        if address is not None:
-            self._count("block:" + block_of(address), self._most.block)
         self._count("key:" + key, self._most.key, always=True)
 
-    def _count(self, name: str, most: int, *, always: bool = False) -> None:
-        count = self._here.get(name, 0) + 1
-        if count == 1 and len(self._here) >= MOST_NAMES and not always:
+    def take_events(self, count: int, *, person: str | None, address: str) -> None:
+        """Count events of a browser. Raises Problem 429."""
+        self._turn()
+        if person is not None:
+            self._count("events:" + person, self._most.events, count)
+        self._count("events:" + block_of(address), self._most.events * EVENTS, count)
+
+    def _turn(self) -> None:
+        minute = self._clock.now_ms() // 60_000
+        if minute != self._minute:
+            self._minute, self._here, self._elsewhere = minute, {}, {}
+
+    def _count(self, name: str, most: int, weight: int = 1, *, always: bool = False) -> None:
+        count = self._here.get(name, 0) + weight
+        if count == weight and len(self._here) >= MOST_NAMES and not always:
             return
         self._here[name] = count
         if count + self._elsewhere.get(name, 0) > most:
@@ -82,19 +97,20 @@ class Limiter:
         await repeat(self.share, stop, name="limits", idle_s=SHARED_S, health=self._health)
 
     async def share(self) -> bool:
-        """Once."""
-        minute, told = self._minute, self._told
+        """Once: what each has counted so far, so that saying it twice changes nothing."""
+        minute = self._minute
         least = {kind: getattr(self._most, kind) * LEAST_TOLD for kind in Most._fields}
         names = [n for n, count in self._here.items() if count >= least[n.partition(":")[0]]]
         counts = [self._here[name] for name in names]
         pipe = self._redis.pipeline(transaction=False)
         for name, count in zip(names, counts, strict=True):
-            pipe.incrby(f"rate:{name}:{minute}", count - told.get(name, 0)).expire(f"rate:{name}:{minute}", 120)
+            at = f"rate:{name}:{minute}"
+            pipe.hset(at, self._id, count).expire(at, 120).hvals(at)
         try:
-            totals = (await pipe.execute())[::2]
+            everybodys = (await pipe.execute())[2::3]
         except (RedisError, OSError):
             return False
         if minute == self._minute:
-            for name, count, total in zip(names, counts, totals, strict=True):
-                told[name], self._elsewhere[name] = count, total - count
+            for name, count, each in zip(names, counts, everybodys, strict=True):
+                self._elsewhere[name] = sum(map(int, each)) - count
         return False

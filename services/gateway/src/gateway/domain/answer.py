@@ -105,7 +105,8 @@ def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms
         *always,
         (b"cache-control", SHARE % (fresh, stale, error)),
         (b"x-aud-mask", plan.mask.encode()),
-        (b"xkey", of_answer(plan.website, [*tags, *(f"segment:{key}" for key in plan.named)]).encode()),
+        (b"x-aud-since", b"%d" % plan.since),
+        (b"xkey", of_answer(plan.website, [*tags, *plan.tags]).encode()),
     ]
     life = DEGRADED_S * 1000 if "degraded" in merged else HOUR_MS
     if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes

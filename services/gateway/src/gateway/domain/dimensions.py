@@ -92,9 +92,13 @@ def keyed(dimensions: Iterable[Dimension]) -> bool:
 
 
 def mask(dimensions: Sequence[Dimension]) -> str:
-    """What the edge has to key by, `.s3.g.country.`; OWN for what it cannot."""
-    if not keyed(dimensions) or sum(d.place is Place.CODE for d in dimensions) > MOST_CODES:
+    """What the edge has to key by, `.s3.g.country.`; OWN for what it cannot, with the facts in which nobody may differ from a
+    stranger to get his answer: `*.country.`."""
+    if not keyed(dimensions):
         return OWN
+    if sum(d.place is Place.CODE for d in dimensions) > MOST_CODES:
+        facts = "".join(f"{d.name}." for d in dimensions if d.place is Place.FACT)
+        return f"{OWN}.{facts}" if facts else OWN
     return "." + "".join(f"{d.name}." for d in dimensions)
 
 

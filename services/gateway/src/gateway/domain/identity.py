@@ -24,9 +24,12 @@ def visitor_of(ring: Ring, cookie: str) -> str | None:
     return name if len(name) == NAME_LENGTH and ring.genuine(key_id, text, signature) else None
 
 
-def context_cookie(ring: Ring, codes: str, expires_s: int, visitor: str) -> str:
-    """`codes` as in `dimensions.codes`; expiry in epoch seconds. It belongs to one visitor cookie; the edge checks it too."""
-    text = f"{codes}|{expires_s}|{ring.newest}"
+def context_cookie(ring: Ring, codes: str, expires_s: int, visitor: str, *, version: int) -> str:
+    """`codes` as in `dimensions.codes`, of a version of the definitions; expiry in epoch seconds.
+
+    It belongs to one visitor cookie; the edge checks it too.
+    """
+    text = f"{codes}|{expires_s}|{version}|{ring.newest}"
     return f"{text}|{ring.signature(f'{text}|{visitor}')}"
 
 

@@ -76,13 +76,13 @@ def steps(visitors: Ring, contexts: Ring, name: str, random: bytes, *, now_s: in
     """The two, a stranger, and two who pretend: in headers, and in the first one's context. `random`: 16 bytes."""
     cookies = {which: visitor(visitors, name, which)[1] for which in (FIRST, SECOND)}
     contexts_of = {
-        which: context_cookie(contexts, code, now_s + 60, cookies[which])
+        which: context_cookie(contexts, code, now_s + 60, cookies[which], version=0)
         for which, code in ((FIRST, ".p."), (SECOND, ".q."))
     }
     other = visitor_cookie(visitors, random)[1]
     values = {"step": "aud", "codes": ".p.", "mask": ".p.q.country.", "aud": "p.", "key": "1", "proof": "x"}
     forged = {f"x-edge-{part}": value for part, value in values.items()}
-    forged |= {"x-fact-country": "ZZ", "x-front-key": "x", "cookie": f"{CONTEXT}=.p.|9999999999|1|{'0' * 43}"}
+    forged |= {"x-fact-country": "ZZ", "x-front-key": "x", "cookie": f"{CONTEXT}=.p.|9999999999|9|1|{'0' * 43}"}
     return {
         **{w: Step({"cookie": f"{VISITOR}={cookies[w]}; {CONTEXT}={contexts_of[w]}"}, w) for w in (FIRST, SECOND)},
         "stranger": Step({}, STRANGER),

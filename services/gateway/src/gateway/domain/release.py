@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from gateway.domain import targeting
 from gateway.domain.answer import Answer
-from gateway.domain.dimensions import Dimension
+from gateway.domain.dimensions import Dimension, Seen, codes
 from gateway.domain.kept import Kept
-from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, resolved
+from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, everything, resolved
 
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
+MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
 KINDS = ("segment", "content", "promo")
 NO_SEGMENTS = {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
@@ -22,10 +23,12 @@ _numbers = itertools.count()
 
 
 class Visible(NamedTuple):
-    """The codes that shared answers of a website can depend on, and the names of those that steer a promotion."""
+    """Of a website: the codes that shared answers depend on, the names of those that steer a promotion, and by group of who
+    comes all codes that may be asked for as soon as something else is published."""
 
     codes: tuple[Dimension, ...]
     steering: frozenset[str]
+    of_group: dict[str, tuple[Dimension, ...]]
 
 
 @dataclass(eq=False, slots=True)
@@ -57,8 +60,17 @@ class Release:
             found = self._visible[website] = Visible(
                 codes_of(self.definitions, website, [*slots, *rules]),
                 frozenset(d.name for d in codes_of(self.definitions, website, rules)),
+                {},
             )
         return found
+
+    def codes(self, website: str, seen: Seen) -> str:
+        """What a context cookie says of somebody; when that is very much, only what is asked for today."""
+        visible = self.visible(website)
+        if seen.group not in visible.of_group and len(visible.of_group) < MOST_GROUPS:
+            visible.of_group[seen.group] = everything(self.definitions, website, seen.group)
+        said = codes(visible.of_group.get(seen.group, visible.codes), seen)
+        return said if len(said) <= MOST_SAID else codes(visible.codes, seen)
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
         """The plan of a kind of request, made once for the slots that there are, and the locales they have."""

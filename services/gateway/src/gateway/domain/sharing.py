@@ -45,6 +45,6 @@ def shareable(plan: Plan, seen: Seen, proven: Proof | None) -> bool:
     """See the module. What no edge can key by is nobody's to share; what has too many codes is shared among strangers."""
     if proven is None or not plan.keyed:
         return False
-    if not proven.base and (plan.mask == OWN or proven.mask != plan.mask):
+    if not proven.base and (plan.mask.startswith(OWN) or proven.mask != plan.mask):
         return False
     return proven.audience == audience(plan.dimensions, seen)

@@ -22,7 +22,8 @@ class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
 
     `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `personal`:
-    whether it takes the person's document to say, and then one of which `epoch`, or a later one.
+    whether it takes the person's document to say, and then one of which `epoch`, or a later one. `since`: the version of the
+    definitions with which it got its codes.
     """
 
     id: int
@@ -33,6 +34,7 @@ class SegmentRef:
     by_the_hour: bool = False
     personal: bool = True
     epoch: int = 0
+    since: int = 0
 
 
 @dataclass(slots=True)
@@ -78,24 +80,24 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
                 by_the_hour, personal = False, True
             else:
                 tree = parse(s["residual"], VOCABULARY)
-                found, by_the_hour, personal = _asked(tree, empty)
+                found, by_the_hour, personal = _asked(tree, empty, s["epoch"])
                 late.append((s["id"], tree))
             websites = tuple(s["websites"])
             refs[s["key"]] = SegmentRef(
-                s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal, s["epoch"]
+                s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal, s["epoch"], s["since"]
             )
         except (Invalid, ValueError):
             unreadable.append(s["key"])
     return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
-def _asked(tree: Node, empty: int) -> tuple[tuple[Dimension, ...], bool, bool]:
+def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], bool, bool]:
     """What a tree over atoms and context depends on, whether the hour is part of it, and whether a person's atoms are."""
     found: list[Dimension] = []
     names: set[str] = set()
     for leaf in leaves(tree):
         if isinstance(leaf.type, Atom):
-            found.append(dimensions.member(f"a{leaf.params}", leaf.params, empty))
+            found.append(dimensions.member(f"a{leaf.params}e{epoch}", leaf.params, empty))
         else:
             names.add(leaf.params[0])
     personal = bool(found)
@@ -109,8 +111,9 @@ class Plan:
 
     `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`. `unknown` are
     slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `undefined` are segments
-    that are named and not defined. `epoch`: a person's document of an earlier one leaves something unsaid. `release` is the one
-    of the gateway's knowledge it was made from.
+    that are `named` and not defined. `since`: contexts of an earlier version of the definitions do not have all its codes.
+    `epoch`: a person's document of an earlier one leaves something unsaid. `release` is the one of the gateway's knowledge it
+    was made from.
     """
 
     website: str
@@ -126,6 +129,8 @@ class Plan:
     by_the_hour: bool
     unknown: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    since: int = 0
     epoch: int = 0
     release: int = 0
 
@@ -136,9 +141,9 @@ class Plan:
         return 2000 + 32 * parts + 150 * len(self.unknown)
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """The segments that it depends on."""
-        return (*(r.key for r in (*self.durable, *self.late)), *self.undefined)
+    def tags(self) -> list[str]:
+        """What makes an edge forget its answers, whatever they turn out to be made of."""
+        return ["promo", *(f"slot:{key}" for key in self.slots), *(f"segment:{key}" for key in self.named)]
 
     @property
     def keyed(self) -> bool:
@@ -170,6 +175,8 @@ def plan(
         boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
         by_the_hour=any(ref.by_the_hour for ref in late),
         undefined=definitions.undefined(named),
+        named=tuple(sorted(named)),
+        since=max((r.since for r in refs), default=0),
         epoch=epoch_of(refs),
         release=release,
     )
@@ -193,6 +200,14 @@ def codes_of(definitions: Definitions, website: str, parts: Iterable[Mapping[str
         *(dimensions.group(name) for part in seen for name in part["groups"]),
         *(d for r in refs for d in r.depends_on),
     ]
+    return tuple(d for d in dimensions.ordered(found) if d.place is Place.CODE)
+
+
+def everything(definitions: Definitions, website: str, group: str) -> tuple[Dimension, ...]:
+    """The codes that answers of a website depend on or may do so when something else is published, of one who is of a group."""
+    logged_in = dimensions.asked("logged_in")
+    found = [dimensions.group(group), dimensions.group(dimensions.GUEST), *([logged_in] if logged_in else [])]
+    found += [d for r in definitions.of(website, definitions.segments) for d in r.depends_on]
     return tuple(d for d in dimensions.ordered(found) if d.place is Place.CODE)
 
 

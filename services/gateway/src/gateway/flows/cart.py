@@ -51,7 +51,8 @@ async def price_cart(
     asked["killed"] = kills.keys(deps.decider.knowledge.kills, "rule")
     found = await _evaluated(deps, asked)
     degraded = ["audience"] if who.epoch < epoch_of(refs) or not deps.decider.knowledge.loaded else []
-    if found is None or kills.spoils(found, deps.decider.knowledge.kills):
+    known = deps.decider.knowledge
+    if found is None or not known.kills_known or kills.spoils(found, known.kills):
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:

@@ -132,7 +132,8 @@ def late_bits(
 
 async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: Late, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
-    now_ms, loaded, killed = decider.clock.now_ms(), decider.knowledge.loaded, decider.knowledge.kills
+    now_ms, killed = decider.clock.now_ms(), decider.knowledge.kills
+    loaded = decider.knowledge.loaded and decider.knowledge.kills_known
     refs = (*plan.durable, *plan.late)
     standing = membership.standing(refs, plan.undefined, who.atoms, late, epoch=who.epoch)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
@@ -144,10 +145,11 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
         promo = group.create_task(_part(decider, release, PROMO, common))
     parts = (Part(NOTHING) if content is None else content.result(), promo.result())
     blocks, messages = kills.of_content(parts[0].said, killed), kills.of_promotions(parts[1].said, killed)
-    if parts[0].degraded or not loaded:  # which slots there are is not known before
+    if not loaded:  # which slots there are, or what is killed, is not known before
+        blocks = messages = NOTHING
+    if parts[0].degraded or not loaded:
         degraded.append("content")
-        blocks = blocks if loaded else NOTHING
-    if parts[1].degraded:
+    if parts[1].degraded or not loaded:
         degraded.append("promotions")
     for part in degraded:
         DEGRADED.labels(part=part).inc()

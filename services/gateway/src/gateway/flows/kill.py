@@ -8,6 +8,7 @@ gateways that Redis does not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from gateway.flows.purge import Purger
 
 KILLS, COUNT, GATEWAYS = "kills", "ver:kill", "gateways"
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
+LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
 
 
@@ -59,13 +61,17 @@ class Killer:
     ) -> None:
         self._knowledge, self._redis, self._merchants, self._purger = knowledge, redis, merchants, purger
         self._clock, self._health, self._id = clock, health, uuid.uuid4().hex
+        knowledge.kills_known = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the copy, and say so, until `stop` is set."""
         await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health)
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.zrem(GATEWAYS, self._id)
 
     async def look(self) -> bool:
-        """Take in what is killed, and acknowledge it."""
+        """Take in what is killed, and acknowledge it. As long as that is known of us, what is answered may be shared."""
+        began_s = asyncio.get_running_loop().time()
         async with self._redis.pipeline(transaction=True) as pipe:
             count, listed = await pipe.get(COUNT).hkeys(KILLS).execute()
         if count is None and self._knowledge.kills:  # Redis has lost them: everybody's copy is the list
@@ -73,7 +79,12 @@ class Killer:
             return True
         self._take(frozenset(map(_text, listed)))
         async with self._redis.pipeline(transaction=True) as pipe:
-            await pipe.set(f"gateway:{self._id}", int(count or 0), ex=LEASE_S).sadd(GATEWAYS, self._id).execute()
+            await (
+                pipe.set(f"gateway:{self._id}", int(count or 0), ex=LEASE_S)
+                .zadd(GATEWAYS, {self._id: self._clock.now_ms()})
+                .execute()
+            )
+        self._knowledge.leased(began_s + LEASE_S)
         return False
 
     async def _restore(self) -> None:
@@ -152,16 +163,14 @@ class Killer:
         return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")
 
     async def _missing(self, count: int) -> list[str]:
-        """Gateways with a lease that have not acknowledged so much."""
+        """Gateways that have not acknowledged so much, and those that were lost."""
         try:
-            names = sorted(map(_text, await self._redis.smembers(GATEWAYS)))
+            await self._redis.zremrangebyscore(GATEWAYS, 0, self._clock.now_ms() - LOST_S * 1000)
+            names = sorted(map(_text, await self._redis.zrange(GATEWAYS, 0, -1)))
             seen: Sequence[Any] = await self._redis.mget([f"gateway:{name}" for name in names]) if names else []
-            over = [name for name, number in zip(names, seen, strict=True) if number is None]
-            if over:
-                await self._redis.srem(GATEWAYS, *over)
         except (RedisError, OSError):
             return ["unknown: Redis is away"]
-        return [n for n, number in zip(names, seen, strict=True) if number is not None and int(number) < count]
+        return [n for n, number in zip(names, seen, strict=True) if number is None or int(number) < count]
 
 
 def _text(value: bytes | str) -> str:

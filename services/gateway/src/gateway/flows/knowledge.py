@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import Any
 
 from chassis.telemetry import get_logger
@@ -26,6 +27,8 @@ class Knowledge:
         self.told: tuple[int, ...] = (0,) * len(KINDS)
         self.heads = [(0, 0.0)] * len(KINDS)  # (version, when it was asked for, in seconds of the loop)
         self.kills: Kills = frozenset()
+        self.kills_known = True  # whether the list has been read at all
+        self._leased_until_s = math.inf
         self._sure_until_s = 0.0
         self._swapped = asyncio.Event()
 
@@ -41,6 +44,13 @@ class Knowledge:
         """What nobody is shown from now on; nothing made with others of them stays."""
         if kills != self.kills:
             self.kills = kills
+            self._adopt(Release(self.release.definitions, self.release.content, self.release.promo))
+
+    def leased(self, until_s: float) -> None:
+        """Until when a kill waits for us to have taken it."""
+        self._leased_until_s = until_s
+        if not self.kills_known:
+            self.kills_known = True
             self._adopt(Release(self.release.definitions, self.release.content, self.release.promo))
 
     def _adopt(self, release: Release) -> None:
@@ -79,8 +89,8 @@ class Knowledge:
         return self.newest(kind) != self.release.versions[kind]
 
     def is_newest(self, now_s: float) -> bool:
-        """Whether every head was asked for within SURE_S, and nobody speaks of anything newer than the release."""
-        return now_s < self._sure_until_s
+        """Whether every head was asked for within SURE_S, and nobody speaks of anything newer than the release, nor of kills."""
+        return self.kills_known and now_s < min(self._sure_until_s, self._leased_until_s)
 
     def _judge(self) -> None:
         sure = self.loaded and not any(map(self.is_behind, range(len(KINDS))))

@@ -27,7 +27,7 @@ class Person:
         try:
             if stored is not None:
                 self._document = audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError):  # of a text that is no UTF-8, too
             self._readable = False
         self._definitions: Definitions | None = None
         self._known = Known(0)

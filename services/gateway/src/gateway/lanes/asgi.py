@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from chassis.problems import MEDIA_TYPE, Problem
 
 from gateway.adapters.keys import Keys
+from gateway.adapters.limits import Limiter
 from gateway.domain import cors
 from gateway.domain.answer import encode
 from gateway.domain.reply import Headers, Reply
 from gateway.lanes.decisions import PATH, Decisions
-from gateway.lanes.request import Request, request_of
+from gateway.lanes.request import Reader, Request, request_of
 
 MOST_QUERY, MOST_FIELDS = 2000, 40
 QUESTION = "footfall.question"  # in a scope: what the connection read already
+COUNTED = b"/v1/"  # those routes count who asks themselves
 OF_ANYBODY = (b"/healthz", b"/readyz")  # asked by who runs us, at whatever address
 
 
@@ -23,8 +26,10 @@ class Door:
     """What every request must be, whichever way it came. `hosts`: the names we go by."""
 
     def __init__(self, hosts: Collection[str]) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._known: set[bytes] = set()
+        if not hosts:
+            raise ValueError("hosts: the names the shop is asked by")
+        named = "|".join(re.escape(host.encode()).decode() for host in hosts)
+        self._host = re.compile(rf"(?:{named})(?::[0-9]{{1,5}})?".encode(), re.IGNORECASE)
 
     def refusal(self, request: Request) -> Problem | None:
         """Why a request is none of ours."""
@@ -36,20 +41,19 @@ class Door:
             return Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields")
         if not all(map(bytes.isascii, request.fields.values())):
             return Problem("invalid-request", 400, "Headers are ASCII")
-        host = request.fields.get(b"host", b"")
-        if host not in self._known and request.path not in OF_ANYBODY:
-            if host.decode().rpartition(":")[0].lower() not in self._hosts and host.decode().lower() not in self._hosts:
-                return Problem("unknown-host", 421, "There is nothing of that name here")
-            if len(self._known) < 10_000:
-                self._known.add(host)
+        if not self._host.fullmatch(request.fields.get(b"host", b"")) and request.path not in OF_ANYBODY:
+            return Problem("unknown-host", 421, "There is nothing of that name here")
         return None
 
 
 class Lane:
     """See the module. `app` is for what is no decision."""
 
-    def __init__(self, app: Any, door: Door, decisions: Decisions, keys: Keys) -> None:
+    def __init__(
+        self, app: Any, door: Door, decisions: Decisions, keys: Keys, reader: Reader, limiter: Limiter
+    ) -> None:
         self._app, self._door, self._decisions, self._keys = app, door, decisions, keys
+        self._reader, self._limiter = reader, limiter
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See the class."""
@@ -71,12 +75,22 @@ class Lane:
                 question = scope.get(QUESTION) or self._decisions.begin(request)
                 reply = self._decisions.now(question) or await self._decisions.later(question)
             else:
+                if not request.path.startswith(COUNTED):
+                    self._count(request)
                 await self._app(scope, receive, self._told(request, origin, send))
                 return
         except Problem as problem:
             reply = refused(problem).marked(self._cors(request, request.fields.get(b"origin")))
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def _count(self, request: Request) -> None:
+        """Of a merchant by the key, of anybody else by the address."""
+        key = self._keys.find(request.fields.get(b"x-api-key", b""))
+        if key is not None and key.kind == "admin":
+            self._limiter.take(key.id, person=None)
+        else:
+            self._limiter.take_of(self._reader.address(request))
 
     def _preflight(self, origin: bytes) -> Reply:
         found = cors.preflight(self._keys.origins, origin)

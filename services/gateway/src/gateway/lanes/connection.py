@@ -24,10 +24,12 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
+MOST_WAITING = 100  # requests behind one that is being answered
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
 TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 TOO_LONG = Problem("body-too-large", 413, "The request is too large")
+TOO_EAGER = Problem("too-many-requests", 429, "Too many requests at once")
 TOO_SLOW = Problem("request-too-slow", 408, "The request came too slowly")
 CROWD = Problem("too-many-connections", 429, "Too many connections", headers={"retry-after": "5"})
 NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
@@ -71,6 +73,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
         self.head, self.taken, self.headed, self.ended, self.used = 0, 0, False, False, False
+        self.closed_s = 0.0
 
     def connection_made(self, transport: Any) -> None:
         """One more."""
@@ -94,6 +97,9 @@ class Connection(HttpToolsProtocol):
         if self.ended or self.transport.is_closing():
             return
         self.ended = True
+        if self._is_at_work():  # on what came before: that is answered still, and nothing after it
+            self.cycle.keep_alive = False
+            return
         if self._is_silent():
             reply = refused(problem).marked([(b"connection", b"close")])
             self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
@@ -108,9 +114,17 @@ class Connection(HttpToolsProtocol):
             return not self.pipeline
         return not self.cycle.response_started if self.headed else bool(self.cycle.response_complete)
 
+    def _is_at_work(self) -> bool:
+        """Whether something is being answered that has come whole."""
+        return not self.headed and not self.pipeline and self.cycle is not None and not self.cycle.response_complete
+
     def look(self, now_s: float) -> None:
         """End what takes too long."""
-        if self.stuck_s and now_s - self.stuck_s > REQUEST_S:
+        if self.transport.is_closing():  # they do not take what is left
+            self.closed_s = self.closed_s or now_s
+            if now_s - self.closed_s > REQUEST_S:
+                self.transport.abort()
+        elif self.stuck_s and now_s - self.stuck_s > REQUEST_S:
             self.transport.abort()
         elif self.since and self.begun and now_s - self.since > REQUEST_S:
             self.end(TOO_SLOW)
@@ -164,6 +178,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """What is said from now on is said to it."""
+        if len(self.pipeline) >= MOST_WAITING:
+            self._refuse(TOO_EAGER)
         self.headed = True
         super().on_headers_complete()
 
@@ -177,6 +193,8 @@ class Connection(HttpToolsProtocol):
         if not self.begun:
             self.since = 0.0 if self.pipeline else self.loop.time()
         super().on_response_complete()
+        if self.pipeline:  # nothing more until these are answered
+            self.flow.pause_reading()
 
     def pause_writing(self) -> None:
         """They do not read what we say."""

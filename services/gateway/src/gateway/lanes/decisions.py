@@ -10,7 +10,7 @@ from chassis.problems import Problem
 
 from gateway.adapters.keys import ApiKey, Keys
 from gateway.adapters.limits import Limiter
-from gateway.domain import cors, probing
+from gateway.domain import cors, membership, probing
 from gateway.domain.answer import Answer
 from gateway.domain.dimensions import Seen
 from gateway.domain.kept import Kept
@@ -55,13 +55,15 @@ DESCRIBED: dict[str, Any] = {
 class Question:
     """A request that is right as far as it says itself. `proven`: how an edge keys it, if one asks; `identity`: of whom.
 
-    Without a `key` one of us asks, to try an edge: the question is signed.
+    Without a `key` one of us asks, to try an edge: the question is signed. `unread`: their document was asked for, and
+    did not come.
     """
 
     request: Request
     key: ApiKey | None
     proven: Proof | None
     identity: bytes | None
+    unread: bool = False
 
     @property
     def of_a_stranger(self) -> bool:
@@ -91,17 +93,16 @@ class Decisions:
         """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""
         if request.method not in METHODS:
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": ", ".join(METHODS)})
+        known = self._keys.find(request.fields.get(b"x-api-key", b""))
+        if known is None or known.kind != "secret":
+            self._limiter.take_of(self._reader.address(request))
         proven = self._proof(request)
         identity = None if proven is not None and proven.base else self._reader.identity(request)
         if probing.MARK in request.query:
             return Question(request, None, proven, identity)
         key = self._keys.require(request.fields.get(b"x-api-key"), ("publishable", "secret"))
         self._plan(request, self._decider.knowledge.release, key)
-        if key.kind == "secret":
-            self._limiter.take(key.id, person=None, address=None)
-        else:
-            person = None if identity is None else identity.decode()
-            self._limiter.take(key.id, person=person, address=self._reader.address(request))
+        self._limiter.take(key.id, person=None if key.kind == "secret" or identity is None else identity.decode())
         return Question(request, key, proven, identity)
 
     def now(self, question: Question) -> Reply | None:
@@ -110,7 +111,7 @@ class Decisions:
             return self._probed(question)
         decider, now_ms = self._decider, self._decider.clock.now_ms()
         release = decider.knowledge.release
-        known = people.remembered(decider.pipe, release.definitions, question.identity, now_ms)
+        known = self._remembered(question, release, now_ms)
         if known is None:
             return None
         plan = self._plan(question.request, release, question.key)
@@ -122,7 +123,8 @@ class Decisions:
         """The answer, whatever it takes."""
         decider, now_ms, key = self._decider, self._decider.clock.now_ms(), question.key
         assert key is not None  # `now` answers the others
-        known = await look_up(decider, question.identity, now_ms)
+        known = self._remembered(question, decider.knowledge.release, now_ms)
+        known = known or await look_up(decider, question.identity, now_ms)
         release, plan, seen, answer = await decided(
             decider,
             lambda release: self._plan(question.request, release, key),
@@ -138,6 +140,11 @@ class Decisions:
         if identity is None or pipe.remembered(people.KEY + identity) is not None:
             return None
         return pipe.get(people.KEY + identity)
+
+    def _remembered(self, question: Question, release: Release, now_ms: int) -> Known | None:
+        if question.unread and question.identity is not None:
+            return membership.unknown(release.definitions, question.identity)
+        return people.remembered(self._decider.pipe, release.definitions, question.identity, now_ms)
 
     def _seen(self, question: Question, plan: Plan, known: Known) -> Seen:
         if question.of_a_stranger or not plan.late:

@@ -7,6 +7,7 @@ same code: uvicorn's cycle, task and messages cost more than the answer. Both wa
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from chassis.pipe import PipeUnavailable
@@ -62,6 +63,7 @@ class Direct(Connection):
         return (
             self.parser.get_method() == b"GET"
             and not self.flow.write_paused
+            and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and b"#" not in self.url
@@ -92,7 +94,7 @@ class Direct(Connection):
         if document is None:
             super()._start_asgi_task(cycle, app)
         else:
-            document.add_done_callback(lambda _: self._resume(cycle, app, question))
+            document.add_done_callback(lambda found: self._resume(cycle, app, question, found))
 
     def _document(self, question: Question) -> asyncio.Future[Any] | None:
         try:
@@ -100,8 +102,10 @@ class Direct(Connection):
         except PipeUnavailable:
             return None
 
-    def _resume(self, cycle: Any, app: Any, question: Question) -> None:
+    def _resume(self, cycle: Any, app: Any, question: Question, document: asyncio.Future[Any]) -> None:
         """Answer one who waited for a document, if that was all that was missing."""
+        if document.exception() is not None:
+            question = cycle.scope[QUESTION] = replace(question, unread=True)
         if cycle.disconnected:
             return
         reply = self._now(question) if cycle.keep_alive and not self.flow.write_paused else None

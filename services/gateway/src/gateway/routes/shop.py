@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
-from gateway.domain import dimensions
 from gateway.domain.cart import MOST_ID, MOST_LINES
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookies_of, visitor_cookie
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
@@ -42,20 +41,20 @@ KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
 
 async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) -> ApiKey:
     """A storefront's key, of somebody who does not ask too much. Raises Problem 401, 403, 429."""
-    found = deps.keys.require(key, ("publishable", "secret"))
-    if found.kind == "secret":
-        deps.limiter.take(found.id, person=None, address=None)
-    else:
-        asked = request_of(request.scope)
-        who = deps.reader.identity(asked)
-        deps.limiter.take(found.id, person=None if who is None else who.decode(), address=deps.reader.address(asked))
+    found, asked = deps.keys.find((key or "").encode()), request_of(request.scope)
+    if found is not None and found.kind == "secret":
+        deps.limiter.take(found.id, person=None)
+        return found
+    deps.limiter.take_of(deps.reader.address(asked))
+    found, who = deps.keys.require(key, ("publishable", "secret")), deps.reader.identity(asked)
+    deps.limiter.take(found.id, person=None if who is None else who.decode())
     return found
 
 
 async def server_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
     """The key of a storefront's server. Raises Problem 401, 403, 429."""
     found = deps.keys.require(key, ("secret",))
-    deps.limiter.take(found.id, person=None, address=None)
+    deps.limiter.take(found.id, person=None)
     return found
 
 
@@ -94,8 +93,10 @@ async def get_context(
     if (
         name is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
     ):  # else a member would be a stranger to every edge as long as a cookie lives
-        codes = dimensions.codes(visible.codes, seen)
-        _cookie(response, CONTEXT, context_cookie(deps.contexts, codes, expires_s, cookie), deps.settings.context_s)
+        codes = deps.decider.knowledge.release.codes(key.website, seen)
+        version = deps.decider.knowledge.release.definitions.version
+        value = context_cookie(deps.contexts, codes, expires_s, cookie, version=version)
+        _cookie(response, CONTEXT, value, deps.settings.context_s)
     response.body = deps.encode({"visitor": name is not None, "expires_at": expires_s})
     response.headers["content-length"] = str(len(response.body))
     return response
@@ -151,9 +152,11 @@ CART = _object(
 @router.post("/v1/events", status_code=202, openapi_extra=EVENTS)
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
-    return await collect(
-        deps, key, await _object_of(request, nul=True), visitor=deps.reader.visitor(request_of(request.scope))
-    )
+    body, asked = await _object_of(request, nul=True), request_of(request.scope)
+    visitor, events = deps.reader.visitor(asked), body.get("events")
+    if key.kind != "secret" and isinstance(events, list):
+        deps.limiter.take_events(len(events), person=visitor, address=deps.reader.address(asked))
+    return await collect(deps, key, body, visitor=visitor)
 
 
 @router.post("/v1/cart", openapi_extra=CART)

@@ -11,7 +11,8 @@ import msgspec
 class Definition(msgspec.Struct, frozen=True):
     """One segment. `overrides`: (profile key, include, until in epoch ms or None). `atoms`: the bits that are its.
 
-    `epoch`: when these got their meaning; a document of an earlier one says nothing of them.
+    `epoch`: when these got their meaning; a document of an earlier one says nothing of them. `since`: the release in which it
+    began to serve.
     """
 
     id: int
@@ -23,6 +24,7 @@ class Definition(msgspec.Struct, frozen=True):
     overrides: tuple[tuple[str, bool, int | None], ...]
     atoms: tuple[int, ...] = ()
     epoch: int = 0
+    since: int = 0
 
 
 def references(condition: Any) -> set[str]:

@@ -117,14 +117,15 @@ async def swap(deps: Deps, job_id: int) -> None:
         while await settle_due(tx, rules, deps.clock, by=now, wary=True):
             pass  # who fell due since the sweep: what their bits say is over
         shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
-        await definitions.publish(tx, [f"segment:{rules.keys[s['segment_id']]}" for s in shadows], now=now)
+        tags = [f"segment:{rules.keys[s['segment_id']]}" for s in shadows]
+        version = await definitions.publish(tx, tags, now=now)
         await _carry(tx, shadows, rules)
         entered = left = 0
         for shadow in shadows:
             came, went = await _move_members(tx, shadow, rules, now=now)
             entered, left = entered + came, left + went
         await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
-        await tx.execute("UPDATE plan SET live = true WHERE NOT live AND cause IS NULL")
+        await tx.execute("UPDATE plan SET live = true, since = $1 WHERE NOT live AND cause IS NULL", version)
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
             job_id,

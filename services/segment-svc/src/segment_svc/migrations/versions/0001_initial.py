@@ -101,6 +101,7 @@ STATEMENTS = (
     # How a version is computed: which bits of `profile.atoms` are its. A live plan serves; a shadow plan is being
     # backfilled and takes the live one's place at the swap. `cause`: why
     # it is quarantined, if it is: nobody is in a live one, and a shadow one will not serve.
+    # `since`: the release it began to serve in.
     """CREATE TABLE plan (
         id bigserial PRIMARY KEY,
         segment_id smallint NOT NULL,
@@ -108,6 +109,7 @@ STATEMENTS = (
         atoms smallint[] NOT NULL,
         epoch int NOT NULL,
         live boolean NOT NULL,
+        since bigint NOT NULL DEFAULT 0,
         cause text,
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
         UNIQUE (segment_id, live)

@@ -1,0 +1,181 @@
+"""What the edge gave to people it was not for, once: each a way that it must not be again. Real Varnish, one gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from devstack import varnish as varnish_server
+from devstack.stack import Secrets, Stack
+from devstack.testing import need, until
+from devstack.varnish import Varnish
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+SECOND, BLOCK = "pk-second-website", 2000
+MANY = [f"s{n}" for n in range(25)]  # one more than an edge compares
+
+
+class Shop:
+    """Two websites behind one edge; a neighbourhood of addresses may ask for little."""
+
+    def __init__(self, stack: Stack, edge: Varnish) -> None:
+        self.stack, self.edge = stack, edge
+        self.key = {"x-api-key": stack.secrets.publishable}
+        self.admin = httpx.Client(base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin})
+
+    def make(self, noun: str, key: str, **body: Any) -> None:
+        assert (answer := self.admin.post(f"/{noun}", json={"key": key, **body})).status_code == 201, answer.text
+
+    def slot(self, key: str) -> None:
+        self.make("slots", key, title=key, default=words("default"))
+
+    def segment(self, key: str, condition: Any = None, **more: Any) -> None:
+        own = {"attribute": key, "op": "eq", "value": "yes"}
+        self.make("segments", key, name=key, status="active", condition=condition or own, **more)
+        self.serves(key)
+
+    def serves(self, key: str) -> None:
+        found = lambda: self.admin.get(f"/segments/{key}").json()  # noqa: E731
+        until(lambda: (s := found())["live_version"] == s["version"])
+
+    def block(self, key: str, slot: str, priority: int = 1, **audience: list[str]) -> None:
+        body = {"title": key, "status": "live", "slots": [slot], "content": words(key), "priority": priority}
+        self.make("blocks", key, **body, audience=audience)
+
+    def person(self, attribute: str) -> dict[str, str]:
+        """Cookies of one who has an attribute, in a context made after that was known."""
+        cookies = self.context({})
+        name = cookies["__Host-ff_vid"].split(".")[0]
+        event = {"id": name, "source": "t", "type": "identify", "subject": f"visitor:{name}"}
+        event |= {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "data": {"attributes": {attribute: "yes"}},
+        }  # type: ignore[dict-item]
+        server = {"x-api-key": self.stack.secrets.secret}
+        httpx.post(f"{self.stack.url}/v1/events", json={"events": [event]}, headers=server).raise_for_status()
+        until(lambda: attribute in str(self.admin.get(f"/profiles/v:{name}").json().get("segments")))
+        time.sleep(0.5)
+        return self.context(cookies)
+
+    def context(self, cookies: dict[str, str]) -> dict[str, str]:
+        answer = httpx.get(f"{self.stack.url}/v1/context", headers={**self.key, **header(cookies)})
+        return cookies | dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
+
+    def sees(self, slot: str, **headers: str) -> str:
+        """What is shown, through the edge, the second time: from a copy if there is one."""
+        for _ in range(2):
+            answer = httpx.get(f"{self.edge.url}/v1/decisions?slots={slot}", headers={**self.key, **headers})
+        return answer.json()["slots"][slot]["blocks"][0]["key"] if answer.status_code == 200 else answer.text
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
+
+
+def header(cookies: dict[str, str]) -> dict[str, str]:
+    return {"cookie": "; ".join(f"{n}={v}" for n, v in cookies.items())} if cookies else {}
+
+
+@pytest.fixture(scope="module")
+def shop(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Shop]:
+    need(varnish_server.available())
+    home = state / "trust"
+    home.mkdir()
+    known, edge = Secrets.of(home), Varnish(home, Secrets.of(home).edge_keys())
+    digest = hashlib.sha256(SECOND.encode()).hexdigest()
+    keys = [*json.loads(known.keys()), {"id": "second", "sha256": digest, "kind": "publishable", "website": "second"}]
+    edge.start()
+    more = {"KEYS": json.dumps(keys), "BUDGET_MS": "5000", "BLOCK_PER_MINUTE": str(BLOCK)}
+    with services("trust", edges=(edge.url,), extra={"gateway": more}) as stack:
+        edge.use(stack.address)
+        made = Shop(stack, edge)
+        made.slot("top")
+        ask = lambda: httpx.get(f"{edge.url}/v1/decisions?slots=top", headers=made.key)  # noqa: E731
+        until(lambda: "hit" in ask().headers["cache-status"])
+        yield made
+        made.admin.close()
+    edge.stop()
+
+
+def test_who_is_where_he_is_gets_no_strangers_copy_however_much_a_page_depends_on(shop: Shop) -> None:
+    shop.slot("wine")
+    shop.segment("in-by", {"context": "country", "op": "eq", "value": "BY"})
+    shop.block("wine-ad", "wine", none_of=["in-by"])
+    for key in MANY:
+        shop.segment(key)
+        shop.block(f"for-{key}", "wine", priority=9, any_of=[key])
+    front = {"x-front-key": shop.stack.secrets.front, "x-fact-country": "BY"}
+    until(lambda: shop.sees("wine") == "wine-ad")
+    assert shop.sees("wine", **front) == "wine:default"
+
+
+def test_a_context_of_before_knows_all_that_a_publish_may_ask_for(shop: Shop) -> None:
+    shop.slot("news")
+    shop.segment("gold")
+    member = header(shop.person("gold"))
+    assert shop.sees("news") == "news:default"  # warm
+    shop.block("for-gold", "news", any_of=["gold"])
+    shop.block("not-gold", "news", priority=2, none_of=["gold"])
+    until(lambda: shop.sees("news") == "not-gold", seconds=5)
+    for _ in range(5):
+        assert shop.sees("news", **member) == "for-gold"
+        time.sleep(0.3)
+
+
+def test_a_context_of_before_a_segment_is_no_word_about_it(shop: Shop) -> None:
+    shop.slot("late")
+    member = header(shop.person("gold"))  # of before `both` is there
+    mobile = {"context": "device", "op": "eq", "value": "mobile"}
+    shop.segment("both", {"any": [{"attribute": "gold", "op": "eq", "value": "yes"}, mobile]})
+    shop.block("for-both", "late", any_of=["both"])
+    shop.block("not-both", "late", priority=2, none_of=["both"])
+    until(lambda: shop.sees("late") == "not-both", seconds=5)
+    assert shop.sees("late", **member) == "for-both"
+
+
+def test_a_segment_that_gets_a_website_is_noticed_there(shop: Shop) -> None:
+    other = {"x-api-key": SECOND}
+    shop.slot("sides")
+    shop.segment("fan", websites=["main"])
+    shop.block("fans-only", "sides", any_of=["fan"])
+    shop.block("strangers-only", "sides", priority=2, none_of=["fan"])
+    fan = shop.person("fan")
+    until(lambda: shop.sees("sides", **other) == "strangers-only")
+    found = shop.admin.get("/segments/fan")
+    body = {"name": "fan", "status": "active", "condition": {"attribute": "fan", "op": "eq", "value": "yes"}}
+    saved = shop.admin.put("/segments/fan", json=body, headers={"if-match": found.headers["etag"]})
+    assert saved.status_code == 200
+    shop.serves("fan")
+    time.sleep(2)
+    answer = httpx.get(f"{shop.stack.url}/v1/context", headers={**other, **header(fan)})
+    fan |= dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
+    assert shop.sees("sides", **other, **header(fan)) == "fans-only"
+
+
+def test_two_keys_in_one_request_are_none_and_hinder_nobody(shop: Shop) -> None:
+    sent = [("x-api-key", shop.stack.secrets.publishable), ("x-api-key", SECOND)]
+    assert httpx.get(f"{shop.edge.url}/v1/decisions?slots=top", headers=sent).status_code == 401
+    assert shop.sees("top") == "top:default"
+
+
+def test_one_who_asks_for_very_much_silences_nobody_behind_the_same_edge(shop: Shop) -> None:
+    """Last: the neighbourhood of this machine is silent afterwards."""
+    front = {"x-front-key": shop.stack.secrets.front}
+    with httpx.Client(headers={**shop.key, **front, "x-fact-address": "198.51.100.7"}) as abuser:
+        url = f"{shop.edge.url}/v1/decisions?slots=x"
+        found = {abuser.get(f"{url}{n}").status_code for n in range(BLOCK + 200)}
+    assert found == {200, 429}
+    shop.slot("new")
+    assert shop.sees("new", **front, **{"x-fact-address": "203.0.113.9"}) == "new:default"
+    # Nor does his 429 stand in for a copy that there was.
+    purge = {"x-purge-key": shop.stack.secrets.purge, "xkey-softpurge": "main:slot:new"}
+    httpx.request("PURGE", shop.edge.url, headers=purge).raise_for_status()
+    assert shop.sees("new", **front, **{"x-fact-address": "198.51.100.7"}) == "new:default"
+    assert shop.sees("new", **front, **{"x-fact-address": "203.0.113.9"}) == "new:default"
