@@ -168,3 +168,30 @@ async def test_where_tracking_is_forbidden_nothing_is_remembered_and_everything_
         await running
         await rig.redis.aclose()
         rig.server.stop()
+
+
+async def test_what_cannot_be_read_is_its_own_trouble_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+
+    def read(value: bytes | None) -> Any:
+        if value == b"bad":
+            raise ValueError
+        return (value,)
+
+    rig.pipe._read = read
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(rig.pipe.run(stop))
+    try:
+        await rig.redis.mset({"a": "good", "b": "bad"})
+        assert await rig.get(b"c") is None
+        good, bad = rig.pipe.get(b"a"), rig.pipe.get(b"b")
+        assert await good == (b"good",)
+        with pytest.raises(PipeUnavailable):
+            await bad
+        assert await rig.get(b"a") == b"good"
+        assert b"c" in rig.memory, "the connection is as it was"
+    finally:
+        stop.set()
+        await running
+        await rig.redis.aclose()
+        rig.server.stop()

@@ -72,6 +72,17 @@ class TestTake:
     def test_a_server_has_as_much_as_its_key(self, limiter: Limiter) -> None:
         assert taken(limiter, 12) == 10
 
+    def test_events_are_counted_by_themselves_and_the_neighbours_have_more(self, clock: ManualClock) -> None:
+        limiter = Limiter(None, clock, Most(1000, 1000, 1000, events=100), Health())
+        limiter.take_events(100, person="a", address="203.0.113.1")
+        with pytest.raises(Problem):
+            limiter.take_events(1, person="a", address="203.0.113.1")
+        for n in range(limits.EVENTS - 2):
+            limiter.take_events(100, person=f"b{n}", address="203.0.113.2")
+        with pytest.raises(Problem):
+            limiter.take_events(100, person="c", address="203.0.113.3")
+        limiter.take_events(100, person="d", address="198.51.100.1")
+
     def test_it_is_over_with_the_minute(self, limiter: Limiter, clock: ManualClock) -> None:
         assert taken(limiter, 5, person="a") == 3
         clock.advance(60_000)

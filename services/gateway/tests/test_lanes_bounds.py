@@ -1,0 +1,98 @@
+"""What one connection may cost, and what it gets, whatever it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tracemalloc
+from collections.abc import AsyncIterator
+
+import pytest
+from gateway.lanes import connection
+from gateway.lanes.asgi import Door
+from gateway.lanes.request import Request
+from house import CLOSE, House, exchange, get
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with House().opened() as made:
+        yield made
+
+
+async def test_requests_behind_each_other_wait_in_a_queue_that_has_an_end(house: House) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(400):
+                writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1000)
+                await writer.drain()
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 8 << 20
+    writer.close()
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_a_few_behind_each_other_are_all_answered(house: House, lane: str) -> None:
+    many = connection.MOST_WAITING - 1
+    found = await exchange(house.ports[lane], [get(b"/healthz") * many + CLOSE])
+    assert found.count(b"HTTP/1.1 200 OK") == many
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_what_is_no_request_takes_no_answer_from_the_one_before(house: House, lane: str) -> None:
+    found = await exchange(house.ports[lane], [get() + b"\x00garbage\r\n\r\n"])
+    assert found.startswith(b"HTTP/1.1 200 OK")
+    assert b'"decision_id"' in found
+
+
+async def test_a_client_of_before_keep_alive_is_answered_alike(house: House) -> None:
+    sent = get(b"/v1/decisions?slots=top", b"connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0")
+    usual, fast = [await exchange(house.ports[lane], [sent]) for lane in ("usual", "direct")]
+    assert usual == fast
+    assert b"200 OK" in fast
+
+
+async def test_who_does_not_take_the_last_of_it_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUEST_S", "IDLE_S"):
+        monkeypatch.setattr(connection, name, 0.2)
+    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"], limit=1 << 10)
+    writer.write(get(b"/v1/decisions?slots=long") * 90)
+    async with asyncio.timeout(10):
+        while not house.connections.open:
+            await asyncio.sleep(0.01)
+        while house.connections.open:
+            await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def test_a_document_that_does_not_come_is_waited_for_once(house: House) -> None:
+    visitor = get(b"/v1/decisions?slots=top", b"cookie: __Host-ff_vid=" + house.cookies[0])
+    await exchange(house.ports["direct"], [visitor + CLOSE])
+    house.people.remembered_now.clear()
+    house.people.silent = True
+    before = house.people.reads
+    found = await exchange(house.ports["direct"], [visitor + CLOSE])
+    assert b'"degraded":["audience"]' in found or b"HTTP/1.1 200 OK" in found
+    assert house.people.reads == before + 1
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        (b"localhost", True), (b"LOCALHOST:8080", True), (b"shop.example", True), (b"shopxexample", False), (b"", False),
+        (b"localhost:", False), (b"localhost:" + b"9" * 30_000, False), (b"localhost:80 ", False), (b"a.shop.example", False),
+    ],
+)  # fmt: skip
+def test_a_name_is_one_of_ours_or_not(host: bytes, ours: bool) -> None:
+    door = Door(["localhost", "shop.example"])
+    assert (door.refusal(Request("GET", b"/", b"", {b"host": host}, "")) is None) is ours
+
+
+def test_without_a_name_nobody_could_come() -> None:
+    with pytest.raises(ValueError, match="hosts"):
+        Door([])
