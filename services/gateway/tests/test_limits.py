@@ -77,7 +77,7 @@ class TestTake:
         limiter.take_events(100, person="a", address="203.0.113.1")
         with pytest.raises(Problem):
             limiter.take_events(1, person="a", address="203.0.113.1")
-        for n in range(limits.EVENTS - 2):
+        for n in range(limits.EVENTS - 1):
             limiter.take_events(100, person=f"b{n}", address="203.0.113.2")
         with pytest.raises(Problem):
             limiter.take_events(100, person="c", address="203.0.113.3")
