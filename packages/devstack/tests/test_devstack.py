@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -164,6 +165,18 @@ def test_what_ended_by_itself_says_how_before_it_is_started_again(tmp_path: Path
 class TestPorts:
     def test_a_port_somebody_listens_on_cannot_be_had(self, stranger: Stranger) -> None:
         assert not bindable(stranger.port)
+        assert bindable(free_port())
+
+    def test_no_connection_that_goes_out_is_given_the_port_of_a_server_that_is_away_for_a_moment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(process, "OUTGOING", tmp_path / "range")
+        process.OUTGOING.write_text("10003\t60999\n")
+        with closing(socket.socket()) as taken:
+            taken.bind(("127.0.0.1", 10001))
+            taken.listen()
+            assert {free_port() for _ in range(200)} == {10000, 10002}
+        process.OUTGOING.write_text("1024\t60999\n")  # no room below
         assert bindable(free_port())
 
     def test_a_strangers_server_is_not_taken_for_our_child(self, stranger: Stranger, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import randbelow
 from typing import BinaryIO
 
 import psutil
@@ -19,6 +20,7 @@ PR_SET_PDEATHSIG = 1
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOPBACK = "127.0.0.1"
 ATTEMPTS = 5
+OUTGOING, FIRST_PORT = Path("/proc/sys/net/ipv4/ip_local_port_range"), 10_000
 
 
 class StartFailed(Exception):
@@ -42,7 +44,16 @@ def bindable(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that is free now; somebody may take it before it is used: see `on_free_port`."""
+    """A loopback port that is free now; somebody may take it before it is used: see `on_free_port`.
+
+    Where there is room, it is none of those the system gives connections that go out: one of these, even one that looks for
+    the very server, could have it while that is started again.
+    """
+    outgoing = int(OUTGOING.read_text().split()[0]) if OUTGOING.exists() else 0
+    for _ in range(100 if outgoing > FIRST_PORT else 0):
+        port = FIRST_PORT + randbelow(outgoing - FIRST_PORT)
+        if bindable(port):
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
