@@ -75,9 +75,10 @@ sub facts {  # what is known of where and with what: by a front that has the key
         unset req.http.X-Fact-Region;
         unset req.http.X-Fact-City;
         unset req.http.X-Fact-Device;
-        set req.http.X-Fact-Address = client.ip;
+        unset req.http.X-Fact-Address;
     }
     unset req.http.X-Front-Key;
+    if (req.http.X-Fact-Address !~ "^[0-9A-Fa-f:.]{2,45}$") { set req.http.X-Fact-Address = client.ip; }
     if (req.http.X-Fact-Country !~ "^[A-Za-z]{2}$") { unset req.http.X-Fact-Country; }
     if (req.http.X-Fact-Region !~ "^[A-Za-z0-9-]{1,10}$") { unset req.http.X-Fact-Region; }
     if (req.http.X-Fact-City !~ "^[A-Za-z0-9%_-]{1,100}$") { unset req.http.X-Fact-City; }
