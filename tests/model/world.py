@@ -287,9 +287,11 @@ class World:
     @asynccontextmanager
     async def opened(self) -> Any:
         """Close the connections at the end."""
-        yield self
-        for client in (self.admin, self.server, self.browser):
-            await client.aclose()
+        try:
+            yield self
+        finally:
+            for client in (self.admin, self.server, self.browser):
+                await client.aclose()
 
 
 def words(text: str) -> dict[str, Any]:
