@@ -54,7 +54,7 @@ def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]
     return (
         {**common, "empty": {"visitor": "", "customer": ""}, "segments": []},
         {**common, "slots": slots},
-        {**common, "rules": []},
+        {**common, "rules": [], "segments": []},
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import httpx
@@ -46,3 +47,14 @@ async def client(database: str, redis_url: str, clock: ManualClock) -> AsyncIter
         transport = httpx.ASGITransport(service.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
             yield made
+
+
+@pytest.fixture
+def redeem(client: httpx.AsyncClient, clock: ManualClock) -> Callable[..., Awaitable[httpx.Response]]:
+    """Wish to use a coupon, as the gateway asks for a stranger; `whose` says who else it is."""
+
+    async def ask(key: str, coupon: str = "TEN", customer: str = "c", **whose: Any) -> httpx.Response:
+        body = {"coupon": coupon, "customer": customer, "website": "main", "at_ms": clock.now_ms(), **whose}
+        return await client.post("/v1/redemptions", json=body, headers={"idempotency-key": key})
+
+    return ask

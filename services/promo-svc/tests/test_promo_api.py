@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -57,36 +58,28 @@ class TestCart:
 
 
 class TestCoupons:
-    async def test_two_hundred_at_once_get_exactly_the_ten_there_are(self, client: httpx.AsyncClient) -> None:
+    async def test_two_hundred_at_once_get_exactly_the_ten_there_are(
+        self, client: httpx.AsyncClient, redeem: Callable[..., Awaitable[httpx.Response]]
+    ) -> None:
         await client.post("/v1/cart-rules", json={**RULE, "coupon": "TEN", "uses_total": 10})
-
-        async def redeem(number: int) -> int:
-            headers = {"idempotency-key": f"k{number}"}
-            body = {"coupon": "ten", "customer": f"c{number}"}
-            return (await client.post("/v1/redemptions", json=body, headers=headers)).status_code
-
-        statuses = await asyncio.gather(*(redeem(n) for n in range(200)))
+        answers = await asyncio.gather(*(redeem(f"k{n}", "ten", f"c{n}") for n in range(200)))
+        statuses = [answer.status_code for answer in answers]
         assert (statuses.count(201), statuses.count(409)) == (10, 190)
 
-    async def test_a_retry_is_the_same_redemption_and_a_release_gives_it_back(self, client: httpx.AsyncClient) -> None:
+    async def test_a_retry_is_the_same_redemption_and_a_release_gives_it_back(
+        self, client: httpx.AsyncClient, redeem: Callable[..., Awaitable[httpx.Response]]
+    ) -> None:
         await client.post("/v1/cart-rules", json={**RULE, "coupon": "ONE", "uses_total": 1})
-        body, headers = {"coupon": "ONE", "customer": "c1"}, {"idempotency-key": "k"}
-        first = (await client.post("/v1/redemptions", json=body, headers=headers)).json()
-        again = (await client.post("/v1/redemptions", json=body, headers=headers)).json()
-        assert first == again
-        other = await client.post("/v1/redemptions", json={**body, "customer": "c2"}, headers=headers)
-        assert other.status_code == 422
+        first = (await redeem("k", "ONE", "c1")).json()
+        assert (await redeem("k", "ONE", "c1")).json() == first
+        assert (await redeem("k", "ONE", "c2")).status_code == 422
         await client.post(f"/v1/redemptions/{first['id']}/release")
-        headers = {"idempotency-key": "k2"}
-        assert (await client.post("/v1/redemptions", json=body, headers=headers)).status_code == 201
+        assert (await redeem("k2", "ONE", "c1")).status_code == 201
 
-    async def test_unknown_and_exhausted_look_alike(self, client: httpx.AsyncClient) -> None:
+    async def test_unknown_and_exhausted_look_alike(
+        self, client: httpx.AsyncClient, redeem: Callable[..., Awaitable[httpx.Response]]
+    ) -> None:
         await client.post("/v1/cart-rules", json={**RULE, "coupon": "ONE", "uses_total": 1})
-        answers = [
-            await client.post(
-                "/v1/redemptions", json={"coupon": c, "customer": "x"}, headers={"idempotency-key": f"{c}{i}"}
-            )
-            for i, c in enumerate(["ONE", "ONE", "NONE"])
-        ]
+        answers = [await redeem(f"{code}{i}", code) for i, code in enumerate(["ONE", "ONE", "NONE"])]
         assert [a.status_code for a in answers] == [201, 409, 409]
         assert answers[1].content == answers[2].content

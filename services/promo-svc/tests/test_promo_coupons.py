@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -17,6 +17,9 @@ RULE = {
     "key": "ten", "name": "Ten off", "status": "live", "all_groups": True, "coupon": "TEN",
     "action": {"type": "percent", "value": 10},
 }  # fmt: skip
+RULE_BODY = {name: value for name, value in RULE.items() if name != "key"}
+Redeem = Callable[..., Awaitable[httpx.Response]]
+Reserve = Callable[..., Awaitable[tuple[int, Any]]]
 
 
 async def make(client: httpx.AsyncClient, **more: Any) -> None:
@@ -24,13 +27,16 @@ async def make(client: httpx.AsyncClient, **more: Any) -> None:
     assert answer.status_code == 201, answer.text
 
 
-async def reserve(client: httpx.AsyncClient, key: str, coupon: str = "TEN", customer: str = "c") -> tuple[int, Any]:
+@pytest.fixture
+def reserve(redeem: Redeem) -> Reserve:
     """Status, and the id of the redemption or the slug of the refusal."""
-    answer = await client.post(
-        "/v1/redemptions", json={"coupon": coupon, "customer": customer}, headers={"idempotency-key": key}
-    )
-    found = answer.json()
-    return answer.status_code, found["id"] if answer.status_code == 201 else found["type"].rpartition(":")[2]
+
+    async def ask(key: str, *named: str, **whose: Any) -> tuple[int, Any]:
+        answer = await redeem(key, *named, **whose)
+        found = answer.json()
+        return answer.status_code, found["id"] if answer.status_code == 201 else found["type"].rpartition(":")[2]
+
+    return ask
 
 
 async def finish(client: httpx.AsyncClient, redemption: str, how: str) -> int:
@@ -52,87 +58,96 @@ REFUSED = (409, "coupon-not-available")
 
 class TestHolds:
     async def test_a_hold_that_ran_out_gives_its_use_back_once(
-        self, client: httpx.AsyncClient, clock: ManualClock
+        self, client: httpx.AsyncClient, clock: ManualClock, reserve: Reserve
     ) -> None:
         await make(client, uses_total=2)
-        first, second = [(await reserve(client, key))[1] for key in "ab"]
+        first, second = [(await reserve(key))[1] for key in "ab"]
         assert await finish(client, second, "confirm") == 200
         clock.advance(HOLD_MS - 1)
-        assert await reserve(client, "c") == REFUSED
+        assert await reserve("c") == REFUSED
         clock.advance(1)
-        assert (await reserve(client, "d"))[0] == 201
-        assert await reserve(client, "e") == REFUSED
+        assert (await reserve("d"))[0] == 201
+        assert await reserve("e") == REFUSED
         assert [await finish(client, first, how) for how in ("confirm", "release")] == [409, 409]
         clock.advance(HOLD_MS)
-        assert (await reserve(client, "f"))[0] == 201
-        assert await reserve(client, "g") == REFUSED
+        assert (await reserve("f"))[0] == 201
+        assert await reserve("g") == REFUSED
 
     async def test_a_customers_uses_are_those_held_and_confirmed(
-        self, client: httpx.AsyncClient, clock: ManualClock
+        self, client: httpx.AsyncClient, clock: ManualClock, reserve: Reserve
     ) -> None:
         await make(client, uses_per_customer=1)
-        first = (await reserve(client, "a"))[1]
-        assert await reserve(client, "b") == REFUSED
-        assert (await reserve(client, "c", customer="other"))[0] == 201
+        first = (await reserve("a"))[1]
+        assert await reserve("b") == REFUSED
+        assert (await reserve("c", customer="other"))[0] == 201
         await finish(client, first, "release")
-        assert (await reserve(client, "d"))[0] == 201
-        assert await reserve(client, "e") == REFUSED
+        assert (await reserve("d"))[0] == 201
+        assert await reserve("e") == REFUSED
         clock.advance(HOLD_MS)
-        status, last = await reserve(client, "f")
+        status, last = await reserve("f")
         assert status == 201
         await finish(client, last, "confirm")
         clock.advance(HOLD_MS)
-        assert await reserve(client, "g") == REFUSED
+        assert await reserve("g") == REFUSED
 
-    async def test_a_refused_wish_uses_nothing_and_leaves_its_key_free(self, client: httpx.AsyncClient) -> None:
+    async def test_a_refused_wish_uses_nothing_and_leaves_its_key_free(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
         await make(client, uses_total=2, uses_per_customer=1)
-        first = (await reserve(client, "a"))[1]
-        assert await reserve(client, "b") == REFUSED
-        assert (await reserve(client, "c", customer="other"))[0] == 201
+        first = (await reserve("a"))[1]
+        assert await reserve("b") == REFUSED
+        assert (await reserve("c", customer="other"))[0] == 201
         await finish(client, first, "release")
-        assert (await reserve(client, "b"))[0] == 201
+        assert (await reserve("b"))[0] == 201
 
-    async def test_a_rule_made_again_under_an_old_key_starts_with_all_its_uses(self, client: httpx.AsyncClient) -> None:
+    async def test_a_rule_made_again_under_an_old_key_starts_with_all_its_uses(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
         await make(client, uses_total=1, uses_per_customer=1)
-        old = (await reserve(client, "a"))[1]
+        old = (await reserve("a"))[1]
         await client.delete("/v1/cart-rules/ten", headers={"if-match": '"1"'})
         await make(client, uses_total=1, uses_per_customer=1)
-        assert (await reserve(client, "b"))[0] == 201
+        assert (await reserve("b"))[0] == 201
         assert await finish(client, old, "release") == 200
-        assert await reserve(client, "c", customer="other") == REFUSED
+        assert await reserve("c", customer="other") == REFUSED
 
 
 class TestKeys:
-    async def test_a_code_in_other_letters_is_the_same_request(self, client: httpx.AsyncClient) -> None:
+    async def test_a_code_in_other_letters_is_the_same_request(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
         await make(client)
-        assert await reserve(client, "k", "ten", "c") == await reserve(client, "k", "TEN", "c")
+        assert await reserve("k", "ten", "c") == await reserve("k", "TEN", "c")
 
-    async def test_what_only_reads_alike_is_another_request(self, client: httpx.AsyncClient) -> None:
+    async def test_what_only_reads_alike_is_another_request(self, client: httpx.AsyncClient, reserve: Reserve) -> None:
         await make(client)
-        assert (await reserve(client, "k", "TEN", "B c"))[0] == 201
-        assert await reserve(client, "k", "TEN B", "c") == (422, "idempotency-key-reused")
+        assert (await reserve("k", "TEN", "B c"))[0] == 201
+        assert await reserve("k", "TEN B", "c") == (422, "idempotency-key-reused")
 
     async def test_a_key_that_another_wish_takes_at_the_same_time_is_refused_and_costs_nothing(
-        self, client: httpx.AsyncClient, stored: asyncpg.Connection
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection, reserve: Reserve
     ) -> None:
         await make(client, uses_total=2)
-        await reserve(client, "a")
+        await reserve("a")
         async with stored.transaction():
             await stored.execute(
                 """INSERT INTO redemption SELECT gen_random_uuid(), 'k', 'another request', rule_id, rule, customer, status,
                    expires_at FROM redemption"""
             )
-            other = await waits(stored, reserve(client, "k"))
+            other = await waits(stored, reserve("k"))
         assert await other == (422, "idempotency-key-reused")
-        assert (await reserve(client, "b"))[0] == 201
+        assert (await reserve("b"))[0] == 201
 
-    async def test_one_wish_sent_twice_at_once_is_one_redemption(self, client: httpx.AsyncClient) -> None:
+    async def test_one_wish_sent_twice_at_once_is_one_redemption(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
         await make(client, uses_total=2)
-        assert len(set(await asyncio.gather(*(reserve(client, "k") for _ in range(8))))) == 1
-        assert (await reserve(client, "b"))[0] == 201
+        assert len(set(await asyncio.gather(*(reserve("k") for _ in range(8))))) == 1
+        assert (await reserve("b"))[0] == 201
 
     async def test_a_missing_key_is_named(self, client: httpx.AsyncClient) -> None:
-        answer = await client.post("/v1/redemptions", json={"coupon": "TEN", "customer": "c"})
+        body = {"coupon": "TEN", "customer": "c", "website": "main", "at_ms": 0}
+        answer = await client.post("/v1/redemptions", json=body)
         assert answer.status_code == 422
         assert answer.json()["errors"] == [{"pointer": "", "detail": "header idempotency-key: Field required"}]
 
@@ -140,18 +155,18 @@ class TestKeys:
 class TestRaces:
     @pytest.mark.parametrize("how", ["confirm", "release"])
     async def test_who_ends_a_hold_while_it_is_reclaimed_is_told_that_it_is_over(
-        self, client: httpx.AsyncClient, stored: asyncpg.Connection, clock: ManualClock, how: str
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection, clock: ManualClock, how: str, reserve: Reserve
     ) -> None:
         await make(client, uses_total=1)
-        held = (await reserve(client, "a"))[1]
+        held = (await reserve("a"))[1]
         clock.advance(HOLD_MS)
         async with stored.transaction():
             await stored.execute("SELECT 1 FROM coupon_use FOR UPDATE")
-            wish = await waits(stored, reserve(client, "b"))
+            wish = await waits(stored, reserve("b"))
             end = await waits(stored, finish(client, held, how), most=2)
         assert (await wish)[0] == 201
         assert await end == 409
-        assert await reserve(client, "c") == REFUSED
+        assert await reserve("c") == REFUSED
 
     async def test_switching_a_rule_off_wins_over_whoever_saves_it(
         self, client: httpx.AsyncClient, stored: asyncpg.Connection
@@ -190,3 +205,60 @@ class TestMessages:
             (await client.post("/v1/evaluate", json={**asked, "group": "g" * n})).status_code for n in (2000, 2001)
         ]
         assert found == [200, 422]
+
+
+class TestWhose:
+    """R11: a coupon is refused to whom a cart would not give it, like one that nobody knows."""
+
+    @pytest.mark.parametrize(
+        ("rule", "whose"),
+        [
+            ({"segments": {"any_of": ["vip"]}}, {"segments": ["vip"]}),
+            ({"segments": {"all_of": ["vip", "new"]}}, {"segments": ["new", "vip"]}),
+            ({"segments": {"none_of": ["staff"]}}, {}),
+            ({"all_groups": False, "groups": ["wholesale"]}, {"group": "wholesale"}),
+            ({"websites": ["outlet"]}, {"website": "outlet"}),
+        ],
+    )
+    async def test_who_is_not_in_its_audience_is_refused_like_who_invents_a_code(
+        self, client: httpx.AsyncClient, redeem: Redeem, rule: dict[str, Any], whose: dict[str, Any]
+    ) -> None:
+        await make(client, **rule)
+        others: list[dict[str, Any]] = [
+            {**whose, "segments": ["staff"], "group": "guest", "website": "main"},
+            {**whose, "unknown": ["vip", "new", "staff"], "segments": [], "group": "", "website": "main"},
+            {**whose, "killed": ["ten"]},
+            {**whose, "coupon": "NONE"},
+        ]
+        answers = [await redeem(f"k{number}", **other) for number, other in enumerate(others)]
+        assert {(answer.status_code, answer.content) for answer in answers} == {(409, answers[-1].content)}
+        assert (await redeem("k", **whose)).status_code == 201
+
+    async def test_a_coupon_is_reserved_by_the_version_that_is_named(
+        self, client: httpx.AsyncClient, redeem: Redeem
+    ) -> None:
+        await make(client, segments={"any_of": ["vip"]})
+        version = (await client.get("/v1/head")).json()["version"]
+        await client.put("/v1/cart-rules/ten", json={**RULE_BODY, "coupon": "TEN"}, headers={"if-match": '"1"'})
+        assert (await redeem("a", version=version)).status_code == 409
+        assert (await redeem("b", version=version + 1)).status_code == 201
+        assert (await redeem("c", version=version + 2)).status_code == 412
+
+
+class TestVersions:
+    """R14: what a cart costs by a version of the rules does not change when they do."""
+
+    async def test_a_cart_by_a_version_that_is_over_costs_what_it_did(self, client: httpx.AsyncClient) -> None:
+        await make(client, coupon="", action={"type": "percent", "value": "12.5"})
+        cart = {"website": "main", "at_ms": 1, "lines": [{"id": "1", "price": 3333, "quantity": 3}]}
+        before = (await client.post("/v1/evaluate", json=cart)).json()
+        assert before["discount"] == 1250
+        body = {**RULE_BODY, "coupon": "", "action": {"type": "percent", "value": 50}}
+        await client.put("/v1/cart-rules/ten", json=body, headers={"if-match": '"1"'})
+        now = (await client.post("/v1/evaluate", json=cart)).json()
+        assert (now["discount"], now["version"]) == (5000, before["version"] + 1)
+        await client.post("/v1/cart-rules/ten/disable")
+        pinned = await client.post("/v1/evaluate", json={**cart, "version": before["version"]})
+        assert pinned.json() == before
+        ahead = await client.post("/v1/evaluate", json={**cart, "version": before["version"] + 3})
+        assert (ahead.status_code, ahead.json()["type"]) == (412, "urn:footfall:problem:other-version")

@@ -11,6 +11,7 @@ from chassis import documents
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server
 from chassis.problems import faults
+from chassis.websites import theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from promo_svc.flows.redeem import Wish, finish, reserve
 from promo_svc.flows.save_rule import delete_rule, disable_rule, save_rule
 from promo_svc.reading import read_cart
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
-from promo_svc.snapshot import KIND, named_segments
+from promo_svc.snapshot import KIND, named_segments, published
 
 LARGE = 16 * 1024
 router = APIRouter(prefix="/v1")
@@ -90,11 +91,12 @@ async def list_rule_versions(key: str, deps: DepsDep) -> dict[str, Any]:
 
 @router.post("/evaluate")
 async def post_evaluate(request: Request, deps: DepsDep) -> Response:
-    """Apply the published rules to a cart. The answer names the version of the rules it was made with."""
-    body, published = await request.body(), deps.snapshot.value
+    """Apply the published rules to a cart, by the version asked for. Raises Problem 412 when that is not here."""
+    body = await request.body()
     asked = read_cart(body)
+    rules = published(deps.snapshot, asked.version)
     # A large cart takes many rules long: others have their turn meanwhile.
-    found = await asyncio.to_thread(published.evaluate, asked) if len(body) > LARGE else published.evaluate(asked)
+    found = await asyncio.to_thread(rules.evaluate, asked) if len(body) > LARGE else rules.evaluate(asked)
     return Response(_encode(found), media_type="application/json")
 
 
@@ -104,17 +106,13 @@ async def post_messages(body: MessagesRequest, deps: DepsDep) -> dict[str, Any]:
 
     Asked for a version that is not here yet, or no more, it says which one is, and nothing else.
     """
-    published = deps.snapshot.at(body.version)
-    if published is None:
+    rules = deps.snapshot.at(body.version)
+    if rules is None:
         return _nothing(deps)
-    asked = cart.Request(
-        body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments),
-        unknown=frozenset(body.unknown), killed=frozenset(body.killed),
-    )  # fmt: skip
-    bounds = [b for r in published.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
+    bounds = [b for r in rules.rules.rules for b in (r.starts_at, r.ends_at) if b is not None and b > body.at_ms]
     return {
-        "version": published.version,
-        "messages": published.messages(asked),
+        "version": rules.version,
+        "messages": rules.messages(_empty_cart(body)),
         "tags": ["promo"],
         "next_change_at": min(bounds, default=None),
     }
@@ -134,6 +132,13 @@ async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
     return await post_messages(asked, deps)
 
 
+def _empty_cart(body: MessagesRequest, *coupons: str) -> cart.Request:
+    return cart.Request(
+        body.website, body.at_ms, (), group=body.group, segments=frozenset(body.segments),
+        unknown=frozenset(body.unknown), coupons=coupons, killed=frozenset(body.killed), version=body.version,
+    )  # fmt: skip
+
+
 def _nothing(deps: Deps) -> dict[str, Any]:
     return {"version": deps.snapshot.value.version, "messages": [], "tags": ["promo"], "next_change_at": None}
 
@@ -141,7 +146,7 @@ def _nothing(deps: Deps) -> dict[str, Any]:
 @router.get("/targeting")
 async def get_targeting(deps: DepsDep) -> dict[str, Any]:
     """Per rule that can show a message, what that depends on; the segments any rule names; what the latest versions changed."""
-    published = deps.snapshot.value
+    newest = deps.snapshot.value
     rules = [
         {
             "websites": sorted(r.websites),
@@ -149,11 +154,11 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
             "groups": [] if r.all_groups else sorted(r.groups),
             "boundaries": sorted({at for at in (r.starts_at, r.ends_at) if at is not None}),
         }
-        for r in published.rules.rules
+        for r in newest.rules.rules
         if not r.coupon
     ]
-    named = sorted({key for r in published.rules.rules for key in r.any_of | r.all_of | r.none_of})
-    return {"version": published.version, "rules": rules, "segments": named, "changes": published.changes}
+    named = sorted({key for r in newest.rules.rules for key in r.any_of | r.all_of | r.none_of})
+    return {"version": newest.version, "rules": rules, "segments": named, "changes": newest.changes}
 
 
 @router.get("/head")
@@ -176,8 +181,10 @@ async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
 async def post_redemption(
     body: Redemption, deps: DepsDep, shop: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> dict[str, Any]:
-    """Hold one use of a coupon."""
-    return await reserve(deps, Wish(body.coupon, body.customer, idempotency_key, shop.websites))
+    """Hold one use of a coupon, for who would be given it for a cart."""
+    theirs(shop, [body.website])
+    asked = _empty_cart(body, body.coupon)
+    return await reserve(deps, Wish(body.coupon, body.customer, idempotency_key, asked))
 
 
 @router.post("/redemptions/{redemption}/confirm")

@@ -139,15 +139,8 @@ class NewCartRule(CartRule):
     key: Key
 
 
-class Redemption(Strict):
-    """A wish to use a coupon; `customer` is an opaque id, or a keyed hash of a guest's e-mail."""
-
-    coupon: Text
-    customer: Annotated[str, Field(min_length=1, max_length=200)]
-
-
 class MessagesRequest(Strict):
-    """Whose promotion messages to give."""
+    """Whose promotion messages to give, by which version of the rules."""
 
     website: Text
     segments: list[Text] = []
@@ -156,6 +149,13 @@ class MessagesRequest(Strict):
     at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
     version: Version = None
     killed: Annotated[list[Text], Field(max_length=MOST_KILLED)] = []
+
+
+class Redemption(MessagesRequest):
+    """A wish to use a coupon, and whose; `customer` is an opaque id, or a keyed hash of a guest's e-mail."""
+
+    coupon: Text
+    customer: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ManyMessages(Strict):

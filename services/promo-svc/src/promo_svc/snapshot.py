@@ -8,12 +8,14 @@ from time import thread_time
 from typing import Any
 
 from chassis.documents import Document
+from chassis.problems import Problem
+from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
 from promo_svc.domain.cart import Budget, Request
-from promo_svc.domain.evaluate import RuleSet, evaluate, messages
-from promo_svc.domain.rule import Rule, coupon_code, rule_of
+from promo_svc.domain.evaluate import RuleSet, evaluate, given_codes, messages, out_of_scope
+from promo_svc.domain.rule import Rule, rule_of
 
 KIND, LIVE = "cart-rule", "live"
 BROKEN = Counter(
@@ -33,12 +35,11 @@ class Published:
     changes: list[dict[str, Any]]
     told: set[str] = field(default_factory=set)
 
-    def coupon(self, code: str, at_ms: int) -> Rule | None:
-        """The live rule that owns a code now."""
-        for rule in self.rules.by_coupon.get(coupon_code(code), ()):
-            if (rule.starts_at or 0) <= at_ms and (rule.ends_at is None or at_ms < rule.ends_at):
-                return rule
-        return None
+    def coupon(self, asked: Request) -> Rule | None:
+        """The live rule that owns a code given, if it is for who asks."""
+        codes = given_codes(asked)
+        rules = (rule for code in codes for rule in self.rules.by_coupon.get(code, ()))
+        return next((rule for rule in rules if out_of_scope(rule, asked, codes) is None), None)
 
     def evaluate(self, asked: Request) -> dict[str, Any]:
         """See `evaluate`."""
@@ -50,6 +51,14 @@ class Published:
 
     def _report(self, rule: Rule, error: Exception) -> None:
         tell(self.told, rule.key, rule.version, error)
+
+
+def published(snapshot: Snapshot[Published], version: int | None) -> Published:
+    """What was published as a version. Raises Problem 412 for one that is not here yet, or no more."""
+    found = snapshot.at(version)
+    if found is None:
+        raise Problem("other-version", 412, "The rules are of another version")
+    return found
 
 
 def tell(told: set[str], key: str, version: int, error: Exception) -> None:

@@ -18,7 +18,7 @@ MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
 KINDS = ("segment", "content", "promo")
 NO_SEGMENTS = {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
-NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "changes": []}
+NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "segments": [], "changes": []}
 _numbers = itertools.count()
 
 

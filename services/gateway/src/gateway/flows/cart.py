@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-import httpx
 import msgspec
 from chassis.problems import Problem
 from conditions.read import step
 
 from gateway.adapters.keys import ApiKey
-from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
-from gateway.domain import cart, kills, membership
-from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots, epoch_of
-from gateway.flows.decide import decided, late_bits, look_up
+from gateway.domain import cart, kills
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
+from gateway.flows import promotions
+from gateway.flows.decide import decided, look_up
+from gateway.flows.promotions import Shopper
 
 MOST_NAMED = 50
 _decode = msgspec.json.Decoder().decode
@@ -39,20 +39,8 @@ async def price_cart(
     slots, locale = _asked(body)
     now_ms = deps.clock.now_ms()
     who = await look_up(deps.decider, identity.encode() if identity else None, now_ms)
-    release = deps.decider.knowledge.release
-    definitions = release.definitions
-    refs = [r for r in definitions.segments.values() if not r.websites or key.website in r.websites]
-    late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], who.seen(facts, {}), locale, now_ms)
-    undefined = definitions.undefined(release.promo.get("segments", ()))
-    standing = membership.standing(refs, undefined, who.atoms, late, epoch=who.epoch)
-    asked = {name: body[name] for name in cart.FIELDS if name in body}
-    asked |= {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
-    asked["membership_version"] = definitions.version
-    asked["killed"] = kills.keys(deps.decider.knowledge.kills, "rule")
-    found = await _evaluated(deps, asked)
-    degraded = ["audience"] if who.epoch < epoch_of(refs) or not deps.decider.knowledge.loaded else []
-    known = deps.decider.knowledge
-    if found is None or not known.kills_known or kills.spoils(found, known.kills):
+    found, degraded = await _evaluated(deps, Shopper(who, key.website, now_ms, facts, locale), body)
+    if found is None or kills.spoils(found, deps.decider.knowledge.kills):
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:
@@ -66,18 +54,23 @@ async def price_cart(
     return {"degraded": degraded, **found} if degraded else found
 
 
-async def _evaluated(deps: Deps, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What promo-svc says, None while it says nothing. Raises Problem 413, 422 for a cart it refuses."""
+async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """What promo-svc says, None while it says nothing; and what is degraded. Raises Problem 413, 422 for a cart it refuses."""
+    asked = {name: body[name] for name in cart.FIELDS if name in body}
+    said = await promotions.ask(deps, shopper, "/v1/evaluate", asked)
+    if said is None:
+        return None, ["audience"] if shopper.who.degraded else []
+    degraded = [] if said.sure else ["audience"]
     try:
-        answer = await deps.upstreams.send(PROMO, "POST", "/v1/evaluate", json=asked)
-        found: dict[str, Any] = _decode(answer.content)
-    except (httpx.HTTPError, msgspec.DecodeError):
-        return None
-    if answer.status_code == 413:
+        found: dict[str, Any] = _decode(said.answer.content)
+    except msgspec.DecodeError:
+        return None, degraded
+    status = said.answer.status_code
+    if status == 413:
         raise Problem("body-too-large", 413, "The cart is too large")
-    if answer.status_code in (400, 422):
+    if status in (400, 422):
         raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
-    return found if answer.status_code == 200 else None
+    return {**found, "membership_version": said.membership_version} if status == 200 else None, degraded
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -28,5 +28,10 @@ async def forward(deps: Deps, request: Request, service: str, path: str, *, acto
         answer = await deps.merchants.send(service, request.method, url, actor=actor, **more)
     except httpx.HTTPError:
         raise unavailable() from None
+    return answered(answer)
+
+
+def answered(answer: httpx.Response) -> Response:
+    """What a service said, for the one who asked alone."""
     kept = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
     return Response(answer.content, answer.status_code, headers={**kept, "cache-control": "private, no-store"})

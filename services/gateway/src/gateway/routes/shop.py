@@ -22,6 +22,7 @@ from gateway.flows.collect import MOST_EVENTS, collect
 from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
 from gateway.flows.forward import forward
+from gateway.flows.redeem import redeem
 from gateway.lanes.request import request_of
 
 YEAR_S = 365 * 24 * 3600
@@ -178,8 +179,13 @@ REDEMPTION = _object({"coupon": {"type": "string"}, "customer": {"type": "string
 async def post_redemption(
     request: Request, deps: DepsDep, key: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> Response:
-    """Hold one use of a coupon for 15 minutes; for servers only."""
-    return await forward(deps, request, PROMO, "/v1/redemptions", actor=key.actor)
+    """Hold one use of a coupon for 15 minutes; for servers only, which pass on the shopper's cookie or token as with a cart.
+
+    Without them it is the customer named.
+    """
+    who, facts = identity(request, deps), deps.reader.facts(request_of(request.scope))
+    body = await _object_of(request)
+    return await redeem(deps, key, body, idempotency_key=idempotency_key, identity=who, facts=facts)
 
 
 @router.post("/v1/redemptions/{redemption}/confirm")

@@ -54,7 +54,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cart and who asks. `segments` are keys, `group` is guest for visitors, `at_ms` the instant that counts.
 
     `killed`: rules (keys) that nobody is given, whatever is published. `unknown`: segments of which nobody can say whether they
-    are in: who must not be in one is not known to be out.
+    are in: who must not be in one is not known to be out. `version`: of the rules, by default the newest.
     """
 
     website: Text
@@ -66,8 +66,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unknown: frozenset[Text] = frozenset()
     coupons: Annotated[tuple[Annotated[str, Meta(max_length=MOST_TYPED)], ...], Meta(max_length=MOST_ITEMS)] = ()
     shipping: Amount = 0
-    membership_version: Annotated[int, Meta(ge=0, le=MOST_TOTAL)] = 0
     killed: frozenset[Text] = frozenset()
+    version: Annotated[int, Meta(ge=1, le=MOST_TOTAL)] | None = None
 
     @property
     def subtotal(self) -> int:

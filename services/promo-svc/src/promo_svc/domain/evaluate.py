@@ -223,7 +223,6 @@ def _result(rules: RuleSet, running: Running, **found: Any) -> dict[str, Any]:
     discount = sum(running.given)
     return {
         "version": rules.version,
-        "membership_version": request.membership_version,
         "currency": request.currency,
         "lines": lines,
         "subtotal": request.subtotal,

@@ -14,7 +14,9 @@ from typing import Any
 from chassis.problems import Problem
 
 from promo_svc.deps import Deps
+from promo_svc.domain.cart import Request
 from promo_svc.domain.rule import coupon_code
+from promo_svc.snapshot import published
 
 HOLD_MS = 15 * 60 * 1000
 LOCK = "SELECT 1 FROM coupon_use WHERE rule_id = $1 FOR UPDATE"
@@ -31,12 +33,12 @@ USES = """SELECT count(*) FROM redemption
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Who wants to use which coupon, under which idempotency key, at which websites (without any: at all)."""
+    """Who wants to use which coupon, under which idempotency key. `asked`: for whom, as for a cart with that coupon."""
 
     coupon: str
     customer: str
     idempotency_key: str
-    websites: tuple[str, ...] = ()
+    asked: Request
 
 
 def _refused() -> Problem:
@@ -45,15 +47,15 @@ def _refused() -> Problem:
 
 
 async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
-    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 422 idempotency-key-reused."""
+    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 412, 422 idempotency-key-reused."""
     now = deps.clock.now_ms()
-    rule = deps.snapshot.value.coupon(wish.coupon, now)
+    rule = published(deps.snapshot, wish.asked.version).coupon(wish.asked)
     request = json.dumps([coupon_code(wish.coupon) or wish.coupon, wish.customer])
     async with deps.db.tx() as tx:
         found = await tx.fetchrow(BY_KEY, wish.idempotency_key)
         if found is not None:
             return _answer(found, request)
-        if rule is None or (rule.websites and wish.websites and not set(rule.websites) & set(wish.websites)):
+        if rule is None:
             raise _refused()
         await tx.execute("INSERT INTO coupon_use (rule_id) VALUES ($1) ON CONFLICT DO NOTHING", rule.id)
         await tx.execute(LOCK, rule.id)

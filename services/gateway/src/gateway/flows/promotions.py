@@ -1,0 +1,71 @@
+"""Called by the cart and by redemptions. Asks promo-svc on behalf of somebody, by one release; by the next one, when promo-svc
+has left that behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+
+from gateway.adapters.upstreams import PROMO
+from gateway.deps import Deps
+from gateway.domain import kills, membership
+from gateway.domain.membership import Known
+from gateway.domain.release import Release
+from gateway.domain.targeting import epoch_of
+from gateway.flows.decide import late_bits
+
+OTHER_VERSION = 412
+
+
+@dataclass(frozen=True, slots=True)
+class Shopper:
+    """Who asks, at which website and instant. `facts` are what is trusted of the request."""
+
+    who: Known
+    website: str
+    now_ms: int
+    facts: Mapping[str, str]
+    locale: str = "*"
+
+
+class Said(NamedTuple):
+    """What promo-svc answers, by which definitions, and whether all is known of the shopper that it takes."""
+
+    answer: httpx.Response
+    membership_version: int
+    sure: bool
+
+
+async def ask(deps: Deps, shopper: Shopper, path: str, body: Mapping[str, Any], **more: Any) -> Said | None:
+    """None while it cannot be asked, or says nothing; before the gateway knows what is published and what is killed, too."""
+    known = deps.decider.knowledge
+    for _ in range(2):
+        if not (known.loaded and known.kills_known):
+            return None
+        release = known.release
+        asked, sure = _asked(deps, release, shopper)
+        try:
+            answer = await deps.upstreams.send(PROMO, "POST", path, json={**body, **asked}, **more)
+        except httpx.HTTPError:
+            return None
+        if answer.status_code != OTHER_VERSION:
+            return Said(answer, release.definitions.version, sure)
+        known.outdated.set()
+        await known.newer_than(release, deps.decider.budget_s)
+    return None
+
+
+def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, Any], bool]:
+    """Whom promo-svc is asked for, and whether their document says all of the segments that rules name."""
+    named, definitions, who = release.promo["segments"], release.definitions, shopper.who
+    refs = definitions.of(shopper.website, named)
+    seen = who.seen(shopper.facts, {})
+    late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], seen, shopper.locale, shopper.now_ms)
+    standing = membership.standing(refs, definitions.undefined(named), who.atoms, late, epoch=who.epoch)
+    killed = kills.keys(deps.decider.knowledge.kills, "rule")
+    asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
+    asked["version"] = release.versions[2] or None
+    return asked, who.epoch >= epoch_of(refs)

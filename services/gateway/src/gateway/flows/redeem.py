@@ -1,0 +1,49 @@
+"""Called around an order. Adds whom a coupon is to be for, so that it is refused to whom a cart would not give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chassis.problems import Problem
+from conditions.read import step
+from fastapi import Response
+
+from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import unavailable
+from gateway.deps import Deps
+from gateway.flows import promotions
+from gateway.flows.decide import look_up
+from gateway.flows.forward import answered
+from gateway.flows.promotions import Shopper
+
+FIELDS = ("coupon", "customer")
+
+
+async def redeem(
+    deps: Deps,
+    key: ApiKey,
+    body: Mapping[str, Any],
+    *,
+    idempotency_key: str,
+    identity: str | None,
+    facts: Mapping[str, str],
+) -> Response:
+    """What promo-svc says to a wish: of the shopper whose cookie or token is passed on, as with a cart, else of the customer.
+
+    Raises Problem 422, 503.
+    """
+    errors = [{"pointer": step(name), "detail": "does not belong here"} for name in body if name not in FIELDS]
+    customer = body.get("customer")
+    if not isinstance(customer, str):
+        errors.append({"pointer": "/customer", "detail": "is a text"})
+    if errors:
+        raise Problem("invalid-request", 422, "The request is not valid", errors=errors[:50])
+    now_ms = deps.clock.now_ms()
+    who = await look_up(deps.decider, (identity or f"c:{customer}").encode(), now_ms)
+    shopper = Shopper(who, key.website, now_ms, facts)
+    headers = {"idempotency-key": idempotency_key}
+    said = await promotions.ask(deps, shopper, "/v1/redemptions", body, headers=headers, actor=key.actor)
+    if said is None or said.answer.is_server_error:
+        raise unavailable()
+    return answered(said.answer)
