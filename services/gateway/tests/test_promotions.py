@@ -1,0 +1,74 @@
+"""By which release promo-svc is asked for a shopper, and that nobody is asked for whom nothing is known."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+from gateway.domain.membership import Known
+from gateway.flows.knowledge import Knowledge
+from gateway.flows.promotions import Shopper, ask
+from rigged import release
+
+SHOPPER = Shopper(Known(0), "main", 1, {})
+
+
+class Promo:
+    """Answers by one version only; `then` happens while it is asked for another one."""
+
+    def __init__(self, version: int, then: Any = None) -> None:
+        self.version, self.then, self.asked = version, then, []
+
+    async def send(self, service: str, method: str, path: str, *, json: dict[str, Any], **_: Any) -> httpx.Response:
+        self.asked.append(json)
+        if json["version"] == self.version:
+            return httpx.Response(200, json={})
+        if self.then is not None:
+            asyncio.get_running_loop().call_later(0.01, self.then)
+        return httpx.Response(412)
+
+
+def house(promo: Promo) -> tuple[Any, Knowledge]:
+    knowledge = Knowledge()
+    decider = SimpleNamespace(knowledge=knowledge, budget_s=0.1, zone=ZoneInfo("UTC"))
+    return SimpleNamespace(decider=decider, upstreams=promo), knowledge
+
+
+async def test_a_version_that_is_left_behind_is_followed_by_the_next() -> None:
+    promo = Promo(2, then=lambda: knowledge.swap(*release(2)))
+    deps, knowledge = house(promo)
+    knowledge.swap(*release(1))
+    said = await ask(deps, SHOPPER, "/v1/evaluate", {"lines": []})
+    assert said is not None
+    assert (said.answer.status_code, said.membership_version, said.sure) == (200, 2, True)
+    assert [asked["version"] for asked in promo.asked] == [1, 2]
+
+
+async def test_one_that_no_replica_has_is_asked_for_twice_and_no_more() -> None:
+    promo = Promo(7)
+    deps, knowledge = house(promo)
+    knowledge.swap(*release(1))
+    assert await ask(deps, SHOPPER, "/v1/evaluate", {}) is None
+    assert (len(promo.asked), knowledge.outdated.is_set()) == (2, True)
+
+
+async def test_before_it_is_known_what_is_published_and_killed_nobody_is_asked() -> None:
+    promo = Promo(1)
+    deps, knowledge = house(promo)
+    assert await ask(deps, SHOPPER, "/v1/evaluate", {}) is None
+    knowledge.swap(*release(1))
+    knowledge.kills_known = False
+    assert await ask(deps, SHOPPER, "/v1/evaluate", {}) is None
+    assert promo.asked == []
+
+
+async def test_what_rules_name_and_nobody_defines_is_neither_in_nor_out() -> None:
+    promo = Promo(1)
+    deps, knowledge = house(promo)
+    definitions, content, promotions = release(1)
+    knowledge.swap(definitions, content, {**promotions, "segments": ["new"]})
+    assert await ask(deps, SHOPPER, "/v1/evaluate", {"segments": ["new"], "unknown": []}) is not None
+    assert (promo.asked[0]["segments"], promo.asked[0]["unknown"]) == ([], ["new"])
