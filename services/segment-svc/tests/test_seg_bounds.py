@@ -12,9 +12,9 @@ import asyncpg
 import httpx
 import pytest
 from chassis.clock import ManualClock
-from segment_svc import api, reads
+from segment_svc import definitions, reads
 from segment_svc.domain import probes
-from segment_svc.flows import backfill
+from segment_svc.flows import backfill, preview
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
@@ -122,14 +122,14 @@ class TestBounds:
     async def test_a_few_previews_are_made_at_a_time_and_others_are_told_to_come_again(
         self, client: httpx.AsyncClient, service: Any, crowd: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(api, "PREVIEW_WAIT_S", 0.2)
-        going, matched = threading.Event(), api._matched
+        monkeypatch.setattr(preview, "WAIT_S", 0.2)
+        going, matched = threading.Event(), preview._matched
 
         def slow(*args: Any, **more: Any) -> Any:
             assert going.wait(30)
             return matched(*args, **more)
 
-        monkeypatch.setattr(api, "_matched", slow)
+        monkeypatch.setattr(preview, "_matched", slow)
         asked = [asyncio.create_task(client.post("/v1/segments/preview", json={"condition": VIEWED})) for _ in range(8)]
         done, waiting = await asyncio.wait(asked, timeout=5)
         assert (len(done), len(waiting)) == (6, 2)
@@ -146,7 +146,7 @@ class TestBounds:
         async def locked(*_: Any) -> Any:
             raise asyncpg.LockNotAvailableError("held")
 
-        monkeypatch.setattr(api.definitions, "read_all", locked)
+        monkeypatch.setattr(definitions, "read_all", locked)
         answer = await client.get("/v1/segments")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["type"] == "urn:footfall:problem:busy"

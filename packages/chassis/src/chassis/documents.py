@@ -16,7 +16,7 @@ from chassis import outbox
 from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.problems import Problem
-from chassis.websites import theirs, touched
+from chassis.websites import theirs, touched, visible
 
 RELEASE, FACTS = "release", "facts"
 VERSION = re.compile(r'"?([0-9]{1,9})"?')
@@ -86,31 +86,33 @@ def _document(record: Any) -> Document:
     return Document(record["id"], record["kind"], record["key"], record["version"], json.loads(record["body"]))
 
 
-async def read_all(tx: Tx, kind: str | None = None) -> list[Document]:
-    """Documents (of a kind), by kind and key."""
+async def read_all(tx: Tx, kind: str | None = None, *, reader: Actor | None = None) -> list[Document]:
+    """Documents (of a kind), by kind and key; for a `reader` those that he may see."""
     found = await tx.fetch("SELECT * FROM document WHERE $1::text IS NULL OR kind = $1 ORDER BY kind, key", kind)
-    return [_document(r) for r in found]
+    return [document for document in map(_document, found) if visible(reader, document.body)]
 
 
-async def read(tx: Tx, kind: str, key: str) -> Document:
-    """One document. Raises Problem 404."""
+async def read(tx: Tx, kind: str, key: str, *, reader: Actor | None = None) -> Document:
+    """One document. Raises Problem 404, for one that the `reader` may not see, too."""
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", kind, key)
-    if found is None:
+    document = None if found is None else _document(found)
+    if document is None or not visible(reader, document.body):
         raise Problem("not-found", 404, f"No such {kind}")
-    return _document(found)
+    return document
 
 
-async def history(tx: Tx, kind: str, key: str) -> list[dict[str, Any]]:
-    """Who saved what, newest first. Raises Problem 404 for what never was."""
+async def history(tx: Tx, kind: str, key: str, *, reader: Actor) -> list[dict[str, Any]]:
+    """Who saved what, newest first, of the versions that the reader may see. Raises Problem 404 when there are none."""
     found = await tx.fetch(
         """SELECT version, body, actor, saved_at, deleted FROM document_version WHERE kind = $1 AND key = $2
            ORDER BY version DESC""",
         kind,
         key,
     )
-    if not found:
+    versions = [version for r in found if visible(reader, (version := {**r, "body": json.loads(r["body"])})["body"])]
+    if not versions:
         raise Problem("not-found", 404, f"No such {kind}")
-    return [{**r, "body": json.loads(r["body"])} for r in found]
+    return versions
 
 
 async def apply(

@@ -90,6 +90,7 @@ def may(role: str) -> Any:
     return Depends(check)
 
 
+Viewer = Annotated[Actor, may("viewer")]
 Marketer = Annotated[Actor, may("marketer")]
 Server = Annotated[Actor, may(SERVER)]
 VIEWER = may("viewer")

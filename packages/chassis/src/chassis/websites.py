@@ -1,4 +1,4 @@
-"""Of which websites something is, and who may change it. What names no website is of every one there is."""
+"""Of which websites something is, who may look at it, and who may change it. What names no website is of every one there is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def theirs(actor: Actor, websites: Sequence[str]) -> None:
         detail = f"It is to be of {', '.join(actor.websites)} alone"
         errors = [{"pointer": "/websites", "detail": detail}]
         raise Problem("not-your-website", 403, "This is of websites that are not yours", errors=errors)
+
+
+def visible(reader: Actor | None, body: Any) -> bool:
+    """Whether something is shown to a reader: when it is of one of his websites, too; to nobody in particular, always."""
+    named = touched(body)
+    return reader is None or not reader.websites or not named or not set(named).isdisjoint(reader.websites)
 
 
 def touched(*bodies: Any) -> list[str]:

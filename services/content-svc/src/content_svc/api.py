@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from chassis import documents
+from chassis.auth import Actor
 from chassis.documents import Edit, expected_version
-from chassis.http import STORABLE, VIEWER, IfMatch, Marketer
+from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.problems import faults
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
@@ -30,14 +31,14 @@ def deps_of(request: Request) -> Deps:
 DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
-async def _list(deps: Deps, kind: str) -> list[dict[str, Any]]:
+async def _list(deps: Deps, kind: str, reader: Actor) -> list[dict[str, Any]]:
     async with deps.db.tx() as tx:
-        return [d.view() for d in await documents.read_all(tx, kind)]
+        return [d.view() for d in await documents.read_all(tx, kind, reader=reader)]
 
 
-async def _one(deps: Deps, kind: str, key: str, response: Response) -> dict[str, Any]:
+async def _one(deps: Deps, kind: str, key: str, response: Response, *, reader: Actor) -> dict[str, Any]:
     async with deps.db.tx() as tx:
-        found = await documents.read(tx, kind, key)
+        found = await documents.read(tx, kind, key, reader=reader)
     response.headers["etag"] = f'"{found.version}"'
     return found.view()
 
@@ -49,9 +50,9 @@ async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
 
 
 @merchants.get("/blocks")
-async def list_blocks(deps: DepsDep) -> dict[str, Any]:
-    """Every dynamic block."""
-    return {"blocks": await _list(deps, BLOCK)}
+async def list_blocks(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Every dynamic block that the reader may see."""
+    return {"blocks": await _list(deps, BLOCK, reader)}
 
 
 @merchants.post("/blocks", status_code=201, dependencies=[STORABLE])
@@ -61,9 +62,9 @@ async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Marketer) ->
 
 
 @merchants.get("/blocks/{key}")
-async def get_block(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+async def get_block(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One block."""
-    return await _one(deps, BLOCK, key, response)
+    return await _one(deps, BLOCK, key, response, reader=reader)
 
 
 @merchants.put("/blocks/{key}", dependencies=[STORABLE])
@@ -87,16 +88,16 @@ async def post_block_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[s
 
 
 @merchants.get("/blocks/{key}/versions")
-async def list_block_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+async def list_block_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return {"versions": await documents.history(tx, BLOCK, key)}
+        return {"versions": await documents.history(tx, BLOCK, key, reader=reader)}
 
 
 @merchants.get("/slots")
-async def list_slots(deps: DepsDep) -> dict[str, Any]:
-    """Every slot."""
-    return {"slots": await _list(deps, SLOT)}
+async def list_slots(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Every slot that the reader may see."""
+    return {"slots": await _list(deps, SLOT, reader)}
 
 
 @merchants.post("/slots", status_code=201, dependencies=[STORABLE])
@@ -106,9 +107,9 @@ async def create_slot(body: NewSlot, deps: DepsDep, actor: Marketer) -> dict[str
 
 
 @merchants.get("/slots/{key}")
-async def get_slot(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+async def get_slot(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One slot."""
-    return await _one(deps, SLOT, key, response)
+    return await _one(deps, SLOT, key, response, reader=reader)
 
 
 @merchants.put("/slots/{key}", dependencies=[STORABLE])

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from chassis import documents
 from chassis.documents import expected_version
-from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server
+from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
 from chassis.problems import faults
 from chassis.websites import theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -39,10 +39,10 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
 @merchants.get("/cart-rules")
-async def list_rules(deps: DepsDep) -> dict[str, Any]:
-    """Every cart price rule."""
+async def list_rules(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Every cart price rule that the reader may see."""
     async with deps.db.tx() as tx:
-        return {"rules": [d.view() for d in await documents.read_all(tx, KIND)]}
+        return {"rules": [d.view() for d in await documents.read_all(tx, KIND, reader=reader)]}
 
 
 @merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE])
@@ -53,10 +53,10 @@ async def create_rule(body: NewCartRule, deps: DepsDep, actor: Marketer) -> dict
 
 
 @merchants.get("/cart-rules/{key}")
-async def get_rule(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+async def get_rule(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One rule."""
     async with deps.db.tx() as tx:
-        found = await documents.read(tx, KIND, key)
+        found = await documents.read(tx, KIND, key, reader=reader)
     response.headers["etag"] = f'"{found.version}"'
     return found.view()
 
@@ -83,10 +83,10 @@ async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[st
 
 
 @merchants.get("/cart-rules/{key}/versions")
-async def list_rule_versions(key: str, deps: DepsDep) -> dict[str, Any]:
+async def list_rule_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return {"versions": await documents.history(tx, KIND, key)}
+        return {"versions": await documents.history(tx, KIND, key, reader=reader)}
 
 
 @router.post("/evaluate")

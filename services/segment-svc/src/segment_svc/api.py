@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import math
 import uuid
-from collections.abc import Sequence
-from time import thread_time
 from typing import Annotated, Any
 
-import msgspec
+from chassis.auth import Actor
 from chassis.bus import Record
 from chassis.bus_places import EARLIEST, Slice
 from chassis.db import Tx
 from chassis.documents import expected_version
-from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer
+from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
-from chassis.websites import theirs
-from conditions import Fault
+from chassis.websites import theirs, visible
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from msgspec.json import encode
 
 from segment_svc import definitions, positions, reads, store
-from segment_svc.definitions import Rules, Stored
+from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
-from segment_svc.domain.checks import check
 from segment_svc.domain.facts import view
-from segment_svc.domain.probes import run_probes
-from segment_svc.domain.ruleset import RuleRaised, RuleSet, atoms_needed
 from segment_svc.flows.ingest import HEADERS, Ingest
-from segment_svc.flows.quarantine import guarded
-from segment_svc.flows.save_segment import Change, delete_segment, refuse, save_segment
+from segment_svc.flows.preview import latest_rules, preview_of
+from segment_svc.flows.save_segment import Change, delete_segment, save_segment
 from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition, PartitionNumber
 from segment_svc.store import Row
 
-SAMPLE, PREVIEW_S, PREVIEW_WAIT_S = 2000, 1.0, 5.0
-DRAFT = "@draft"  # as no segment can be called
 log = get_logger("api")
 router = APIRouter(prefix="/v1")
 merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
@@ -66,16 +55,6 @@ def _view(stored: Stored) -> dict[str, Any]:
     }
 
 
-async def _rules(deps: Deps) -> Rules:
-    """The rules of the newest release, read without keeping anybody waiting."""
-
-    async def read() -> Rules:
-        async with deps.db.tx() as tx:
-            return await deps.rulebook.latest(tx)
-
-    return await guarded(deps, read)
-
-
 async def _look(tx: Tx, identity: str) -> Row | None:
     try:
         return await store.look(tx, identity)
@@ -90,19 +69,26 @@ def _newer() -> Problem:
     return Problem("profile-newer", 503, title, headers={"retry-after": "5"})
 
 
-async def _stored(deps: Deps, key: str) -> Stored:
+async def _stored(deps: Deps, key: str, reader: Actor) -> Stored:
     async with deps.db.tx() as tx:
         stored = await definitions.read(tx, key)
-    if stored is None:
+    if stored is None or not visible(reader, stored.body):
         raise Problem("not-found", 404, "No such segment")
     return stored
 
 
+async def _hidden(tx: Tx, reader: Actor) -> set[str]:
+    """The segments of other websites."""
+    if not reader.websites:
+        return set()
+    return {stored.key for stored in await definitions.read_all(tx) if not visible(reader, stored.body)}
+
+
 @merchants.get("/segments")
-async def list_segments(deps: DepsDep) -> dict[str, Any]:
-    """Every segment with its newest definition."""
+async def list_segments(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Every segment that the reader may see, with its newest definition."""
     async with deps.db.tx() as tx:
-        return {"segments": [_view(s) for s in await definitions.read_all(tx)]}
+        return {"segments": [_view(s) for s in await definitions.read_all(tx) if visible(reader, s.body)]}
 
 
 @merchants.post("/segments", status_code=201, dependencies=[STORABLE])
@@ -120,67 +106,13 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
 
     What takes long is estimated from fewer people. A few previews are made at a time; who waits too long is told to come again.
     """
-    try:
-        async with asyncio.timeout(PREVIEW_WAIT_S):
-            await deps.previews.acquire()
-    except TimeoutError:
-        raise Problem("busy", 503, "Other previews are being made", headers={"retry-after": "2"}) from None
-    try:
-        return await _preview(body, deps)
-    finally:
-        deps.previews.release()
-
-
-async def _preview(body: Draft, deps: Deps) -> dict[str, Any]:
-    rules = await _rules(deps)
-    draft = definitions.as_definition(0, DRAFT, 0, {**body.model_dump(), "overrides": []})
-    faults = check([*rules.live, draft], DRAFT, deps.rulebook.zone)
-    refuse(faults)
-    if atoms_needed(draft, deps.rulebook.zone) != 1:
-        raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
-    # Beside the loop: one person may take long, and a draft has not been weighed before.
-    fault = await asyncio.to_thread(run_probes, draft, deps.rulebook.zone, own_time=thread_time)
-    refuse([fault] if fault else [])
-    unused = max((a for d in rules.live for a in d.atoms), default=-1) + 1
-    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=(unused,))], deps.rulebook.zone)
-    async with deps.db.tx() as tx:
-        drawn, total = await reads.sample(tx, SAMPLE)
-    try:
-        matched, looked_at = await asyncio.to_thread(_matched, ruleset, drawn, unused, now=deps.clock.now_ms())
-    except RuleRaised:
-        refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
-    share = matched / looked_at if looked_at else 0.0
-    exact = looked_at == total
-    margin = (
-        0.0 if exact else 1.96 * math.sqrt(max(share * (1 - share), 1 / max(1, looked_at)) / max(1, looked_at)) * total
-    )
-    return {
-        "matched": matched,
-        "sampled": looked_at,
-        "profiles": total,
-        "estimate": round(share * total),
-        "margin95": round(margin),
-        "exact": exact,
-    }
-
-
-def _matched(ruleset: RuleSet, drawn: Sequence[tuple[str, bytes]], bit: int, *, now: int) -> tuple[int, int]:
-    """(how many have the bit, of how many looked at) within PREVIEW_S of work. Whose state cannot be read is left out."""
-    matched, looked_at, began = 0, 0, thread_time()
-    for key, state in drawn:
-        with contextlib.suppress(ValueError, people.NewerState):
-            person = people.decode(state)
-            matched += ruleset.timeline(person, now, horizon_ms=0, key=key).bits >> bit & 1
-            looked_at += 1
-        if thread_time() - began > PREVIEW_S:
-            break
-    return matched, looked_at
+    return await preview_of(deps, body.model_dump())
 
 
 @merchants.get("/segments/{key}")
-async def get_segment(key: str, deps: DepsDep, response: Response) -> dict[str, Any]:
+async def get_segment(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One segment."""
-    stored = await _stored(deps, key)
+    stored = await _stored(deps, key, reader)
     response.headers["etag"] = f'"{stored.version}"'
     return _view(stored)
 
@@ -202,19 +134,20 @@ async def remove_segment(key: str, deps: DepsDep, actor: Marketer, if_match: IfM
 
 
 @merchants.get("/segments/{key}/versions")
-async def list_segment_versions(key: str, deps: DepsDep) -> dict[str, Any]:
-    """Who saved what, newest first."""
-    stored = await _stored(deps, key)
+async def list_segment_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Who saved what, newest first, of the versions that the reader may see."""
+    stored = await _stored(deps, key, reader)
     async with deps.db.tx() as tx:
-        return {"versions": await definitions.versions(tx, stored.id)}
+        versions = await definitions.versions(tx, stored.id)
+    return {"versions": [version for version in versions if visible(reader, version["body"])]}
 
 
 @merchants.get("/segments/{key}/members")
 async def list_members(
-    key: str, deps: DepsDep, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    key: str, deps: DepsDep, reader: Viewer, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
     """Matched customers and visitors: a page, and the count of the whole list."""
-    stored = await _stored(deps, key)
+    stored = await _stored(deps, key, reader)
     async with deps.db.tx() as tx:
         rows = await reads.members(tx, stored.id, after=after, most=limit)
         return {
@@ -225,21 +158,26 @@ async def list_members(
 
 
 @merchants.get("/segments/{key}/members.csv")
-async def export_members(key: str, deps: DepsDep) -> StreamingResponse:
+async def export_members(key: str, deps: DepsDep, reader: Viewer) -> StreamingResponse:
     """The whole list, streamed."""
-    stored = await _stored(deps, key)
+    stored = await _stored(deps, key, reader)
     return StreamingResponse(reads.export(deps.db, stored.id), media_type="text/csv")
 
 
 @merchants.get("/segments/{key}/explain")
 async def explain(
-    key: str, profile: str, request: Request, deps: DepsDep, at: Annotated[int | None, Query(ge=0, lt=2**53)] = None
+    key: str,
+    profile: str,
+    request: Request,
+    deps: DepsDep,
+    reader: Viewer,
+    at: Annotated[int | None, Query(ge=0, lt=2**53)] = None,
 ) -> dict[str, Any]:
     """Why a person is in or out: per node the value seen and when it flips; since when; and whether at `at`.
 
     Parameters named like context fields are the request to explain.
     """
-    stored, rules = await _stored(deps, key), await _rules(deps)
+    stored, rules = await _stored(deps, key, reader), await latest_rules(deps)
     async with deps.db.tx() as tx:
         row = await _look(tx, profile)
         owner = row.key if row else profile
@@ -256,36 +194,37 @@ async def explain(
 
 
 @merchants.get("/profiles/{identity:path}")
-async def get_profile(identity: str, deps: DepsDep) -> dict[str, Any]:
-    """What is known of a person, and the segments they are in."""
+async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """What is known of a person, and the segments they are in that the reader may see."""
     async with deps.db.tx() as tx:
         row = await _look(tx, identity)
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])
-        segments = await reads.standing(tx, row.key)
+        standing, hidden = await reads.standing(tx, row.key), await _hidden(tx, reader)
     return {
         "profile": row.key,
         "identities": names[row.key],
         "kind": row.profile.kind,
         "version": row.version,
         "next_flip_at": row.next_flip_at,
-        "segments": segments,
+        "segments": [found for found in standing if found["segment"] not in hidden],
         "facts": view(row.profile),
     }
 
 
 @merchants.get("/backfills")
-async def list_backfills(deps: DepsDep) -> dict[str, Any]:
-    """Progress of the latest backfills."""
+async def list_backfills(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Progress of the latest backfills, with the segments that the reader may see."""
     async with deps.db.tx() as tx:
-        return {"backfills": await reads.backfills(tx)}
+        found, hidden = await reads.backfills(tx), await _hidden(tx, reader)
+    return {"backfills": [{**b, "segments": [key for key in b["segments"] if key not in hidden]} for b in found]}
 
 
 @router.get("/definitions")
 async def get_definitions(deps: DepsDep) -> dict[str, Any]:
     """What a reader needs to turn documents into segments: atoms, request-time remainders, the stranger's bits."""
-    rules = await _rules(deps)
+    rules = await latest_rules(deps)
     async with deps.db.tx() as tx:
         changes = await reads.releases(tx, 200)
     durable = rules.ruleset.is_durable

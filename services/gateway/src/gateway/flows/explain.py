@@ -51,7 +51,7 @@ async def explain(
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
     asked = {name: value for name, value in supposed.items() if value not in (None, "")}
-    why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer")
+    why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer", key.actor.websites)
     try:
         blocks, messages, *reasons = await asyncio.gather(
             deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),
