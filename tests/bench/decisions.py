@@ -103,7 +103,7 @@ async def _seen(gateway: str, url: str, key: str, cookie: str, document: Documen
     async with httpx.AsyncClient(base_url=gateway, headers={"x-api-key": key, "cookie": f"{VISITOR}={cookie}"}) as http:
         before = (await http.get(QUERY)).json()["decision_id"]
         for n in range(500):
-            client.set(document[0], versioned(2 + n, others[n % len(others)]))
+            client.set(document[0], versioned(2 + n, others[(n + 1) % len(others)]))  # the first one is there
             written_s = time.perf_counter()
             while (now := (await http.get(QUERY)).json()["decision_id"]) == before:
                 pass

@@ -9,14 +9,14 @@ from typing import Any
 
 from gateway.adapters.keys import Keys
 from gateway.domain.answer import Answer
-from gateway.domain.signing import Ring
+from gateway.domain.signing import Ring, Rings
 from gateway.flows.decide import Decider, decided, look_up
 from gateway.lanes.decisions import Decisions
-from gateway.lanes.request import Reader, Request, Rings
+from gateway.lanes.request import Reader, Request
 
 DEFAULT = [{"key": "top:default", "content": "default"}]  # what the slot `top` shows of which nothing else is known
 RING = Ring("1:" + "s" * 32)
-RINGS = Rings(RING, RING, RING, b"front")
+RINGS = Rings(RING, RING, RING, RING, b"front", {})
 KEYS = Keys(json.dumps([{"id": "k", "sha256": hashlib.sha256(b"k").hexdigest(), "kind": "publishable"}]))
 
 
@@ -33,7 +33,7 @@ def decisions(decider: Decider, keys: Keys) -> Decisions:
     """As the gateway has them, for who has a key of `keys`."""
     none: Any = None
     limiter: Any = Unlimited()
-    return Decisions(decider, keys, Reader(keys, RINGS, none), limiter, edges=RING, visitors=RING, probes=none)
+    return Decisions(decider, keys, Reader(keys, RINGS, none), limiter, rings=RINGS, probes=none)
 
 
 def asked(query: bytes, method: str = "GET", **fields: bytes) -> Request:
@@ -62,6 +62,6 @@ async def stranger_asks(decider: Decider, *slots: str, locale: str = "*") -> Ans
     """The answer for a stranger of whom nothing else is known."""
     now_ms = decider.clock.now_ms()
     known = await look_up(decider, None, now_ms)
-    seen, plan_of = known.seen({}, {}), lambda release: release.plan("main", sorted(slots), locale)
+    seen, plan_of = known.seen, lambda release: release.plan("main", sorted(slots), locale)
     *_, answer = await decided(decider, plan_of, lambda _: seen, known, now_ms)
     return answer

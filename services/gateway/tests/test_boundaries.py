@@ -43,7 +43,7 @@ class Shop:
     async def see(self) -> tuple[list[str], int, bool]:
         """(blocks, for how many seconds a cache may show them in all, whether that is degraded)."""
         answer = await stranger_asks(self.decider, "top")
-        body, cache = flow.decode(answer.body), dict(answer.shared.headers)[b"cache-control"].decode()
+        body, cache = flow.decode(answer.body), dict(answer.shared().headers)[b"cache-control"].decode()
         fresh, stale, error = map(int, re.findall("[0-9]+", cache)[1:4])
         return body["slots"]["top"]["blocks"], fresh + max(stale, error), "degraded" in body
 

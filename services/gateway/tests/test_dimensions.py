@@ -166,7 +166,7 @@ class TestRing:
         "text", ["", "1", "1:short", f"1:{SECRET},", f"A:{SECRET}", f"1:{SECRET}\n", f"1:{'s' * 201}"]
     )
     def test_what_is_no_list_of_keys_is_refused(self, text: str) -> None:
-        with pytest.raises(ValueError, match="id:secret"):
+        with pytest.raises(ValueError, match="id:secret" if text else "a key is needed"):
             Ring(text)
 
     def test_the_first_key_signs_and_every_one_is_accepted(self) -> None:

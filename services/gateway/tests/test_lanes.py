@@ -29,13 +29,13 @@ async def house() -> AsyncIterator[House]:
 def said(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """What the fast lane said by itself, by status."""
     counted: Counter[int] = Counter()
-    say = Direct._say
+    say = Direct.say
 
     def counting(self: Direct, reply: Any) -> None:
         counted[reply.status] += 1
         say(self, reply)
 
-    monkeypatch.setattr(direct.Direct, "_say", counting)
+    monkeypatch.setattr(direct.Direct, "say", counting)
     return counted
 
 
@@ -53,6 +53,9 @@ def requests(house: House) -> list[bytes]:
         get(b"/v1/decisions?slots=top", b"origin: http://a.example"), get(method=b"HEAD"), get(method=b"DELETE"),
         get(b"/v1/decisions?slots=top", b"content-length: 5") + body,
         get(b"/v1/decisions?slots=top", b"transfer-encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+        get(b"/v1/decisions?slots=top", b"connection: keep-alive", b"cookie: %s=%s" % (VISITOR.encode(), house.cookies[1])),
+        get(b"/v1/decisions?slots=top&aud="), get(b"/v1/decisions?slots=top&aud=base.main"),
+        get(b"/v1/decisions?slots=top&aud=base.other"), get(b"/v1/decisions?slots=top&aud=&aud="),
         get(b"/nowhere"), get(b"/healthz"), get(b"/echo", b"content-length: 5", method=b"POST") + body,
         get(b"/healthz", b"content-length: 5", method=b"POST") + body,
         get(b"/v1/decisions?slots=top", b"expect: 100-continue", b"content-length: 5") + body,
@@ -65,7 +68,7 @@ async def test_both_lanes_say_the_same_however_requests_come(house: House, said:
         sent = b"".join(chance.choices(sorts, k=chance.randint(1, 4))) + CLOSE
         cuts = sorted(chance.sample(range(1, len(sent)), chance.choice([0, 0, 1, 3, 20])))
         parts = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
-        house.people.away = chance.random() < 0.1
+        house.people.away, house.people.silent = chance.random() < 0.1, chance.random() < 0.1
         answers = []
         for lane in chance.sample(["usual", "direct"], 2):
             if chance.random() < 0.5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -34,14 +35,17 @@ def test_whatever_is_said_has_a_block_that_is_short(said: str) -> None:
     assert len(block_of(said)) <= 39
 
 
-def taken(limiter: Limiter, times: int, **who: str | None) -> int:
+def taken(limiter: Limiter, times: int, *, address: str | None = None, person: str | None = None) -> int:
     """How many of so many requests are answered."""
-    answered, refused = 0, set[tuple[int, str]]()
+    answered, refused, chance = 0, set[tuple[int, str]](), random.Random(times)
     for _ in range(times):
         try:
-            if (address := who.get("address")) is not None:
+            who = None if person is None else person.encode()
+            if address is not None and chance.random() < 0.5:  # one after the other, or at once
                 limiter.take_of(address)
-            limiter.take("k", person=who.get("person"))
+                limiter.take("k", person=who)
+            else:
+                limiter.take("k", person=who, address=address)
         except Problem as problem:
             refused.add((problem.status, problem.headers["retry-after"]))
         else:
@@ -74,14 +78,14 @@ class TestTake:
 
     def test_events_are_counted_by_themselves_and_the_neighbours_have_more(self, clock: ManualClock) -> None:
         limiter = Limiter(None, clock, Most(1000, 1000, 1000, events=100), Health())
-        limiter.take_events(100, person="a", address="203.0.113.1")
+        limiter.take_events(100, person=b"a", address="203.0.113.1")
         with pytest.raises(Problem):
-            limiter.take_events(1, person="a", address="203.0.113.1")
+            limiter.take_events(1, person=b"a", address="203.0.113.1")
         for n in range(limits.EVENTS - 1):
-            limiter.take_events(100, person=f"b{n}", address="203.0.113.2")
+            limiter.take_events(100, person=b"b%d" % n, address="203.0.113.2")
         with pytest.raises(Problem):
-            limiter.take_events(100, person="c", address="203.0.113.3")
-        limiter.take_events(100, person="d", address="198.51.100.1")
+            limiter.take_events(100, person=b"c", address="203.0.113.3")
+        limiter.take_events(100, person=b"d", address="198.51.100.1")
 
     def test_it_is_over_with_the_minute(self, limiter: Limiter, clock: ManualClock) -> None:
         assert taken(limiter, 5, person="a") == 3
@@ -94,7 +98,7 @@ class TestTake:
         monkeypatch.setattr(limits, "MOST_NAMES", 3)
         assert taken(limiter, 1, person="a") == 1
         assert [taken(limiter, 1, person=f"p{n}") for n in range(5)] == [1] * 5
-        assert len(limiter._here) == 3
+        assert len(limiter._persons.here) == 3
         assert taken(limiter, 3, person="a") == 2, "who was counted is"
         assert taken(limiter, 9) == 2, "what the key has left"
 

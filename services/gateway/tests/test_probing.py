@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from gateway.domain import probing
-from gateway.domain.probing import FIRST, ORDERS, SECOND, STRANGER, Step
+from gateway.domain import aud, probing
+from gateway.domain.probing import FIRST, ORDERS, ORDERS_BY_URL, SECOND, STRANGER, Step
 from gateway.domain.signing import Ring
 
 RING, OTHER = Ring("1:" + "s" * 32), Ring("1:" + "t" * 32)
@@ -30,8 +30,20 @@ def test_every_kind_of_person_asks_in_both_orders() -> None:
     steps = probing.steps(RING, RING, NAME, b"0123456789abcdef", now_s=1_800_000_000)
     assert [set(order) for order in ORDERS] == [set(steps)] * 2
     assert {name: step.who for name, step in steps.items()} == {
-        FIRST: FIRST, SECOND: SECOND, "stranger": STRANGER, "forger": STRANGER, "thief": STRANGER,
+        FIRST: (FIRST,), SECOND: (SECOND,), "stranger": (STRANGER,), "forger": (STRANGER,), "thief": (STRANGER,),
     }  # fmt: skip
+
+
+def test_a_cache_that_keys_by_the_url_is_asked_with_each_audience_in_both_orders() -> None:
+    steps = probing.steps_by_url(RING, OTHER, NAME, now_s=1_800_000_000)
+    assert [set(order) for order in ORDERS_BY_URL] == [set(steps)] * 2
+    read = {who: aud.read(OTHER, steps[who].aud, "", now_ms=1_800_000_000_000) for who in (FIRST, SECOND, "stranger")}
+    plan = probing.plan(NAME)
+    assert {who: aud.seen_by(plan, said, 0).atoms for who, said in read.items() if said} == {
+        FIRST: 1, SECOND: 2, "stranger": 0,
+    }  # fmt: skip
+    assert aud.read(OTHER, steps["forger"].aud, "", now_ms=0) is None
+    assert len({step.aud for step in steps.values()}) == 5, "the two without one ask with the same URL"
 
 
 @pytest.mark.parametrize(
@@ -42,4 +54,4 @@ def test_every_kind_of_person_asks_in_both_orders() -> None:
     ],
 )  # fmt: skip
 def test_what_is_said_to_somebody_else_is_wrong(said: object, wrong: bool) -> None:
-    assert (probing.fault(Step({}, FIRST), said) is not None) is wrong
+    assert (probing.fault(Step({}, (FIRST,)), said) is not None) is wrong

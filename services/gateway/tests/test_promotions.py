@@ -8,12 +8,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.promotions import Shopper, ask
 from rigged import release
 
-SHOPPER = Shopper(Known(0), "main", 1, {})
+SHOPPER = Shopper(Known(Seen(0)), "main", 1, {})
 
 
 class Promo:

@@ -53,7 +53,7 @@ def shop(content: Service, promo: Service) -> Decider:
 async def get(decider: Decider) -> tuple[dict[str, Any], str]:
     """(body, cache-control) of one request."""
     answer = await stranger_asks(decider, "top")
-    return flow.decode(answer.body), dict(answer.shared.headers)[b"cache-control"].decode()
+    return flow.decode(answer.body), dict(answer.shared().headers)[b"cache-control"].decode()
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOPBACK = "127.0.0.1"
 ATTEMPTS = 5
 OUTGOING, FIRST_PORT = Path("/proc/sys/net/ipv4/ip_local_port_range"), 10_000
+_given: set[int] = set()  # to servers of ours that may not have come up yet
 
 
 class StartFailed(Exception):
@@ -44,7 +45,7 @@ def bindable(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that is free now; somebody may take it before it is used: see `on_free_port`.
+    """A loopback port that is free now, and was not given before; somebody may take it before it is used: see `on_free_port`.
 
     Where there is room, it is none of those the system gives connections that go out: one of these, even one that looks for
     the very server, could have it while that is started again.
@@ -52,7 +53,8 @@ def free_port() -> int:
     outgoing = int(OUTGOING.read_text().split()[0]) if OUTGOING.exists() else 0
     for _ in range(100 if outgoing > FIRST_PORT else 0):
         port = FIRST_PORT + randbelow(outgoing - FIRST_PORT)
-        if bindable(port):
+        if port not in _given and bindable(port):
+            _given.add(port)
             return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -63,6 +65,7 @@ def on_free_port(serve: Callable[[int], None], kept: int = 0) -> int:
     """Start a server on `kept`, or else on a free port, on another one when somebody was faster. Answers the port."""
     for _ in range(1 if kept else ATTEMPTS):
         port = kept or free_port()
+        _given.add(port)
         try:
             serve(port)
             return port

@@ -37,6 +37,7 @@ class Secrets:
     visitor: str
     context: str
     edge: str
+    aud: str
     front: str
     purge: str
     publishable: str
@@ -65,7 +66,7 @@ class Secrets:
 
     def rings(self) -> dict[str, str]:
         """The gateway's keys per purpose."""
-        rings = {f"{name.upper()}_KEYS": f"1:{getattr(self, name)}" for name in ("visitor", "context", "edge")}
+        rings = {f"{name.upper()}_KEYS": f"1:{getattr(self, name)}" for name in ("visitor", "context", "edge", "aud")}
         return {**rings, "FRONT_KEY": self.front, "PURGE_KEY": self.purge}
 
     def jwks(self) -> str:

@@ -29,7 +29,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstr
 from gateway.deps import Deps
 from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
-from gateway.domain.signing import Ring
+from gateway.domain.signing import Ring, Rings, secrets_of
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
 from gateway.flows.knowledge import Knowledge
@@ -41,7 +41,7 @@ from gateway.lanes.asgi import Door, Lane
 from gateway.lanes.connection import IDLE_S, UVICORN, Connections
 from gateway.lanes.decisions import Decisions
 from gateway.lanes.direct import Direct
-from gateway.lanes.request import Reader, Rings
+from gateway.lanes.request import Reader
 from gateway.routes import merchants as merchant_routes
 from gateway.routes import shop
 from gateway.settings import Settings
@@ -62,8 +62,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     knowledge, health = Knowledge(), Health()
     keys = Keys(settings.keys)
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
-    visitors, contexts, edges = map(Ring, (settings.visitor_keys, settings.context_keys, settings.edge_keys))
-    reader = Reader(keys, Rings(visitors, contexts, edges, settings.front_key.encode()), tokens)
+    rings = _rings(settings)
+    reader = Reader(keys, rings, tokens)
     most = Most(
         settings.person_per_minute, settings.block_per_minute, settings.key_per_minute, settings.events_per_minute
     )
@@ -83,12 +83,12 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.openapi = _described  # type: ignore[method-assign]
     app.include_router(shop.router)
     app.include_router(merchant_routes.router)
-    probes = Probes(settings.edge_urls, (edges, visitors, contexts), settings.hosts[0], clock, health)
-    decisions = Decisions(decider, keys, reader, limiter, edges=edges, visitors=visitors, probes=probes)
+    probes = Probes(settings.edge_urls, settings.cache_urls, rings, settings.hosts[0], clock, health)
+    decisions = Decisions(decider, keys, reader, limiter, rings=rings, probes=probes)
     door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health)
     app.state.deps = Deps(
-        settings, clock, keys, tokens, upstreams, merchants, decider, reader, contexts, visitors, limiter, Codec(), producer,
-        encode, killer,
+        settings, clock, keys, tokens, upstreams, merchants, decider, reader, rings, limiter, Codec(), producer, encode,
+        killer,
     )  # fmt: skip
     try:
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
@@ -110,6 +110,17 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         for opened in (upstreams, merchants, news, purger, probes):
             await opened.aclose()
         await redis.aclose()
+
+
+def _rings(settings: Settings) -> Rings:
+    return Rings(
+        visitor=Ring(settings.visitor_keys),
+        context=Ring(settings.context_keys),
+        edge=Ring(settings.edge_keys),
+        aud=Ring(settings.aud_keys),
+        front=settings.front_key.encode(),
+        caches=secrets_of(settings.cache_keys),
+    )
 
 
 def _http(connections: Connections, door: Door, decisions: Decisions) -> Any:

@@ -14,7 +14,7 @@ from gateway.adapters.keys import Keys
 from gateway.adapters.limits import Limiter
 from gateway.adapters.tokens import CustomerTokens
 from gateway.adapters.upstreams import Upstreams
-from gateway.domain.signing import Ring
+from gateway.domain.signing import Rings
 from gateway.flows.decide import Decider
 from gateway.flows.kill import Killer
 from gateway.lanes.request import Reader
@@ -34,8 +34,7 @@ class Deps:
     merchants: Upstreams
     decider: Decider
     reader: Reader
-    contexts: Ring
-    visitors: Ring
+    rings: Rings
     limiter: Limiter
     codec: Codec
     producer: KafkaProducer | None

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 class Settings:
     """`keys` is the JSON list of API keys (see adapters/keys.py). `edge_urls` are the caches to purge. `jwks` is inline JSON.
 
-    Keys are apart by purpose: `visitor_keys`, `context_keys` and `edge_keys` (what an edge proves with) are lists `id:secret`,
-    the newest first (domain/signing.py); `front_key` vouches for the facts of a request, `purge_key` opens an edge's PURGE.
+    Keys are apart by purpose: `visitor_keys`, `context_keys`, `edge_keys` (what an edge proves with) and `aud_keys` (audiences in
+    URLs) are lists `id:secret`, the newest first (domain/signing.py); `front_key` vouches for the facts of a request,
+    `purge_key` opens an edge's PURGE. `cache_keys` is such a list of what caches say that key by the whole URL, and by nothing
+    else; `cache_urls` is where each is asked from outside.
 
     `hosts` are the names the shop is asked by, without ports. Edges count as one address each: `connections_per_address`.
     """
@@ -18,6 +20,7 @@ class Settings:
     visitor_keys: str
     context_keys: str
     edge_keys: str
+    aud_keys: str
     front_key: str
     purge_key: str
     keys: str
@@ -26,6 +29,8 @@ class Settings:
     promo_url: str
     kafka_bootstrap: str = ""
     edge_urls: tuple[str, ...] = ()
+    cache_keys: str = ""
+    cache_urls: tuple[str, ...] = ()
     jwks: str = ""
     jwt_issuer: str = ""
     jwt_audience: str = "storefront"

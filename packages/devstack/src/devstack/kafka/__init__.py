@@ -120,10 +120,8 @@ class Kafka:
         self.child.wait_ready(port, seconds=60)
 
     def _configure(self, port: int, data: Path) -> Path:
-        config, controller = self._home / "server.properties", port
-        while controller == port:
-            controller = free_port()
-        config.write_text("".join(f"{k}={v}\n" for k, v in _properties(port, controller, data).items()))
+        config = self._home / "server.properties"
+        config.write_text("".join(f"{k}={v}\n" for k, v in _properties(port, free_port(), data).items()))
         return config
 
     def stop(self) -> None:

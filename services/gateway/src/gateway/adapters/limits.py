@@ -6,6 +6,7 @@ Counted here at once, so that a request waits for nobody; what somebody asks of 
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -43,8 +44,33 @@ def block_of(address: str) -> str:
     return str(ip_network((found, NEIGHBOURS[found.version]), strict=False).network_address)
 
 
+class Counts:
+    """What was counted in a minute of one kind of names: here, and elsewhere as far as that was told."""
+
+    __slots__ = ("elsewhere", "here", "kind", "most", "most_names")
+
+    def __init__(self, kind: str, most: int, most_names: float) -> None:
+        self.kind, self.most, self.most_names = kind, most, most_names
+        self.here: dict[Any, int] = {}
+        self.elsewhere: dict[Any, int] = {}
+
+    def exceeds(self, who: str | bytes, weight: int = 1) -> bool:
+        """Count; whether that is too much now."""
+        here = self.here
+        count = here.get(who, 0) + weight
+        if count == weight and len(here) >= self.most_names:
+            return False
+        here[who] = count
+        return count + self.elsewhere.get(who, 0) > self.most
+
+    def told(self) -> dict[Any, int]:
+        """What concerns others."""
+        least = self.most * LEAST_TOLD
+        return {who: count for who, count in self.here.items() if count >= least}
+
+
 class Limiter:
-    """Counts of a minute by name, of at most MOST_NAMES: who comes when there are as many is not counted but by the key.
+    """Counts of a minute by name, of at most MOST_NAMES a kind: who comes when there are as many is not counted but by the key.
 
     What here comes to less than LEAST_TOLD of what is allowed is nobody else's concern. While Redis is away each gateway counts
     for itself.
@@ -53,44 +79,48 @@ class Limiter:
     def __init__(self, redis: Any, clock: Clock, most: Most, health: Health) -> None:
         self._redis, self._clock, self._most, self._health = redis, clock, most, health
         self._minute, self._id = 0, uuid.uuid4().hex
-        self._here: dict[str, int] = {}
-        self._elsewhere: dict[str, int] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        most = self._most
+        self._persons, self._blocks = Counts("person", most.person, MOST_NAMES), Counts("block", most.block, MOST_NAMES)
+        self._keys = Counts("key", most.key, math.inf)
+        self._events = Counts("events", most.events, MOST_NAMES)
+        self._neighbours = Counts("neighbours", most.events * EVENTS, MOST_NAMES)
 
     def take_of(self, address: str) -> None:
         """Count a request, before anything else is done for it; not of a server, which has many shoppers. Raises Problem 429."""
         self._turn()
-        self._count("block:" + block_of(address), self._most.block)
+        if self._blocks.exceeds(block_of(address)):
+            raise self._refused()
 
-    def take(self, key: str, *, person: str | None) -> None:
-        """Count a request by who asks; of a server no `person`. Raises Problem 429.
+    def take(self, key: str, *, person: bytes | None, address: str | None = None) -> None:
+        """Count a request by who asks; of a server no `person`; with an `address` by that first. Raises Problem 429.
 
         A key is not charged for what a person is refused.
         """
         self._turn()
-        if person is not None:
-            self._count("person:" + person, self._most.person)
-        self._count("key:" + key, self._most.key, always=True)
+        exceeded = address is not None and self._blocks.exceeds(block_of(address))
+        if exceeded or (person is not None and self._persons.exceeds(person)) or self._keys.exceeds(key):
+            raise self._refused()
 
-    def take_events(self, count: int, *, person: str | None, address: str) -> None:
+    def take_events(self, count: int, *, person: bytes | None, address: str) -> None:
         """Count events of a browser. Raises Problem 429."""
         self._turn()
-        if person is not None:
-            self._count("events:" + person, self._most.events, count)
-        self._count("events:" + block_of(address), self._most.events * EVENTS, count)
+        if (person is not None and self._events.exceeds(person, count)) or self._neighbours.exceeds(
+            block_of(address), count
+        ):
+            raise self._refused()
 
     def _turn(self) -> None:
         minute = self._clock.now_ms() // 60_000
         if minute != self._minute:
-            self._minute, self._here, self._elsewhere = minute, {}, {}
+            self._minute = minute
+            self._begin()
 
-    def _count(self, name: str, most: int, weight: int = 1, *, always: bool = False) -> None:
-        count = self._here.get(name, 0) + weight
-        if count == weight and len(self._here) >= MOST_NAMES and not always:
-            return
-        self._here[name] = count
-        if count + self._elsewhere.get(name, 0) > most:
-            wait_s = 60 - self._clock.now_ms() // 1000 % 60
-            raise Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(wait_s)})
+    def _refused(self) -> Problem:
+        wait_s = 60 - self._clock.now_ms() // 1000 % 60
+        return Problem("too-many-requests", 429, "Too many requests", headers={"retry-after": str(wait_s)})
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tell the other gateways, and hear from them, until `stop` is set."""
@@ -98,19 +128,16 @@ class Limiter:
 
     async def share(self) -> bool:
         """Once: what each has counted so far, so that saying it twice changes nothing."""
-        minute = self._minute
-        least = {kind: getattr(self._most, kind) * LEAST_TOLD for kind in Most._fields}
-        names = [n for n, count in self._here.items() if count >= least[n.partition(":")[0]]]
-        counts = [self._here[name] for name in names]
+        minute, kinds = self._minute, (self._persons, self._blocks, self._keys, self._events, self._neighbours)
+        told = [(kind, who, count) for kind in kinds for who, count in kind.told().items()]
         pipe = self._redis.pipeline(transaction=False)
-        for name, count in zip(names, counts, strict=True):
-            at = f"rate:{name}:{minute}"
+        for kind, who, count in told:
+            at = f"rate:{kind.kind}:{who if isinstance(who, str) else who.decode()}:{minute}"
             pipe.hset(at, self._id, count).expire(at, 120).hvals(at)
         try:
             everybodys = (await pipe.execute())[2::3]
         except (RedisError, OSError):
             return False
-        if minute == self._minute:
-            for name, count, each in zip(names, counts, everybodys, strict=True):
-                self._elsewhere[name] = sum(map(int, each)) - count
+        for (kind, who, count), each in zip(told, everybodys, strict=True):
+            kind.elsewhere[who] = sum(map(int, each)) - count  # of a minute that is over nobody looks any more
         return False

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,33 +18,62 @@ STALE_S, ERROR_S, DEGRADED_S = 30, 300, 5
 QUARTER_MS, HOUR_MS = 900_000, 3_600_000
 SHARE = b"public, max-age=0, s-maxage=%d, stale-while-revalidate=%d, stale-if-error=%d"
 NOWHERE: dict[str, Any] = {"fallback": True, "blocks": []}
+SMALL_PARTS = 1300  # of an answer and its key in memory
+JSON, VARY = (b"content-type", b"application/json"), (b"vary", b"accept-encoding")
+PRIVATE = (b"cache-control", b"private, no-store")
 SLOT_KEY = re.compile(r"[a-z][a-z0-9.-]*")  # anything else has no tag, and no place in a header
 encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A finished body. `until` (epoch ms) is when it must be made anew. A `stopgap` stands for what could not be had.
+class Life(NamedTuple):
+    """For how many seconds caches may keep an answer: as it is, while it is fetched anew, and while that fails."""
 
-    `shared` is for an edge that proved that it keys by the mask, `private` for anybody else.
+    fresh: int
+    stale: int = 0
+    error: int = 0
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Answer:
+    """A finished body, by a plan. `tags`: what it is made of. `until` (epoch ms) is when it must be made anew.
+
+    `private` is for anybody. What is for caches is made when one asks: each asks once, people again and again. A `stopgap`
+    stands for what could not be had.
     """
 
+    plan: Plan
     body: bytes
     etag: bytes
-    shared: Reply
-    private: Reply
+    tags: str
+    life: Life
     until: int
+    private: Reply
     stopgap: bool = False
 
-    def reply(self, *, share: bool, known: bytes) -> Reply:
-        """What goes out to one who may `share` it, or may not, and names as `known` what he has (If-None-Match)."""
-        found = self.shared if share else self.private
-        return found.unchanged() if known and is_known(self.etag, known) else found
+    def shared(self) -> Reply:
+        """For an edge that proved that it keys by the mask."""
+        headers: Headers = [
+            *_always(self.body, self.etag),
+            (b"cache-control", SHARE % self.life),
+            (b"x-aud-mask", self.plan.mask.encode()),
+            (b"x-aud-since", b"%d" % self.plan.since),
+            (b"xkey", of_answer(self.plan.website, [*self.tags.split(), *self.plan.tags]).encode()),
+        ]
+        return Reply(200, headers, self.body)
+
+    def by_url(self) -> Reply:
+        """For a cache that keys by the URL, and that nobody can have forget anything."""
+        cached = (b"cache-control", b"public, max-age=0, s-maxage=%d" % self.life.fresh)
+        return Reply(200, [*_always(self.body, self.etag), cached], self.body)
 
     @property
     def size(self) -> int:
         """Bytes it takes in memory, about."""
-        return len(self.body) + 2 * len(self.shared.lines()) + 1000
+        return len(self.body) + len(self.tags) + SMALL_PARTS
+
+
+def _always(body: bytes, etag: bytes) -> Headers:
+    return [JSON, (b"content-length", b"%d" % len(body)), (b"etag", etag), VARY]
 
 
 def next_boundary(plan: Plan, now_ms: int) -> int | None:
@@ -55,11 +84,11 @@ def next_boundary(plan: Plan, now_ms: int) -> int | None:
     return min(coming, default=None)
 
 
-def share_seconds(coming: int | None, now_ms: int, *, most_s: int) -> tuple[int, int, int]:
-    """(s-maxage, stale-while-revalidate, stale-if-error), none of which reaches past the next boundary."""
+def life_of(coming: int | None, now_ms: int, *, most_s: int) -> Life:
+    """None of it reaches past the next boundary."""
     left = most_s + STALE_S + ERROR_S if coming is None else max(0, (coming - now_ms) // 1000)
     fresh = min(most_s, left)
-    return fresh, min(STALE_S, left - fresh), min(ERROR_S, left - fresh)
+    return Life(fresh, min(STALE_S, left - fresh), min(ERROR_S, left - fresh))
 
 
 def merge(
@@ -89,31 +118,21 @@ def default(key: str, slot: Mapping[str, Any] | None, plan: Plan) -> dict[str, A
 
 
 def finish(plan: Plan, merged: Mapping[str, Any], tags: Sequence[str], *, now_ms: int, most_s: int) -> Answer:
-    """Bytes and headers of a merged decision."""
-    body, etag = _written(merged)
+    """Bytes and life of a merged decision."""
     coming = next_boundary(plan, now_ms)
-    fresh, stale, error = share_seconds(coming, now_ms, most_s=most_s)
+    life, here = life_of(coming, now_ms, most_s=most_s), HOUR_MS
     if "degraded" in merged:
-        fresh, stale, error = min(fresh, DEGRADED_S), 0, 0
-    always = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"etag", etag),
-        (b"vary", b"accept-encoding"),
-    ]
-    shared: Headers = [
-        *always,
-        (b"cache-control", SHARE % (fresh, stale, error)),
-        (b"x-aud-mask", plan.mask.encode()),
-        (b"x-aud-since", b"%d" % plan.since),
-        (b"xkey", of_answer(plan.website, [*tags, *plan.tags]).encode()),
-    ]
-    life = DEGRADED_S * 1000 if "degraded" in merged else HOUR_MS
+        life, here = Life(min(life.fresh, DEGRADED_S)), DEGRADED_S * 1000
     if coming is not None:  # made anew when caches are to be told of the boundary, then every second until it comes
         left, window = coming - now_ms, (most_s + STALE_S + ERROR_S) * 1000
-        life = min(life, 1000, left) if left < window else min(life, left - window)
-    private = [*always, (b"cache-control", b"private, no-store")]
-    return Answer(body, etag, Reply(200, shared, body), Reply(200, private, body), now_ms + life)
+        here = min(here, 1000, left) if left < window else min(here, left - window)
+    return _finished(plan, merged, " ".join(tags), life, now_ms + here)
+
+
+def _finished(plan: Plan, merged: Mapping[str, Any], tags: str, life: Life, until: int) -> Answer:
+    digest = hashlib.blake2b(encode(merged), digest_size=12).hexdigest()
+    body, etag = encode({**merged, "decision_id": digest}), b'"%b"' % digest.encode()
+    return Answer(plan, body, etag, tags, life, until, Reply(200, [*_always(body, etag), PRIVATE], body))
 
 
 def is_known(etag: bytes, named: bytes) -> bool:
@@ -127,20 +146,8 @@ def with_unknown(answer: Answer, plan: Plan) -> Answer:
     It has their tags: an edge forgets it when such a slot is published.
     """
     slots = plan.unknown
-    if not slots:
-        return answer
     merged = decode(answer.body)
     del merged["decision_id"]
     merged["slots"] = dict(sorted({**merged["slots"], **dict.fromkeys(slots, NOWHERE)}.items()))
-    body, etag = _written(merged)
-    tags = "".join(f" {plan.website}:slot:{key}" for key in slots if SLOT_KEY.fullmatch(key)).encode()
-    changed = {b"content-length": b"%d" % len(body), b"etag": etag}
-    shared = [(n, value + tags if n == b"xkey" else changed.get(n, value)) for n, value in answer.shared.headers]
-    private = [(n, changed.get(n, value)) for n, value in answer.private.headers]
-    return replace(answer, body=body, etag=etag, shared=Reply(200, shared, body), private=Reply(200, private, body))
-
-
-def _written(merged: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """(body, etag) of a merged decision."""
-    digest = hashlib.blake2b(encode(merged), digest_size=12).hexdigest()
-    return encode({**merged, "decision_id": digest}), b'"%b"' % digest.encode()
+    tags = " ".join([answer.tags, *(f"slot:{key}" for key in slots if SLOT_KEY.fullmatch(key))])
+    return replace(_finished(plan, merged, tags, answer.life, answer.until), stopgap=answer.stopgap)

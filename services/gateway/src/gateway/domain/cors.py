@@ -8,7 +8,7 @@ from gateway.domain.reply import Headers, Reply
 
 METHODS = b"GET, HEAD, POST, PUT, DELETE"
 ASKED = b"authorization, content-type, idempotency-key, if-match, if-none-match, x-api-key"
-EXPOSED = b"etag, retry-after"
+EXPOSED = b"etag, retry-after, x-aud, x-aud-until"
 PREFLIGHT_S = 600
 
 
@@ -27,13 +27,15 @@ def of(origins: Collection[str], origin: bytes | None) -> Headers:
     ]
 
 
-def shown(reply: Reply, origins: Collection[str], origin: bytes | None, *, shared: bool) -> Reply:
-    """An answer with what a browser has to know."""
-    if not origins:
-        return reply
-    if shared:
-        return reply.marked([(b"x-origins", ",".join(("", *sorted(origins), "")).encode())])
-    return reply.marked(of(origins, origin))
+def shared(reply: Reply, origins: Collection[str]) -> Reply:
+    """An answer that an edge keeps: it says to each origin what that has to know."""
+    return reply.marked([(b"x-origins", ",".join(("", *sorted(origins), "")).encode())]) if origins else reply
+
+
+def by_url(reply: Reply, origins: Collection[str]) -> Reply:
+    """An answer that a cache gives to every origin alike: pages of another one may read it when the key has one alone."""
+    only = next(iter(origins)).encode() if len(origins) == 1 else None
+    return reply.marked(of(origins, only))
 
 
 def preflight(everybodys: Iterable[str], origin: bytes) -> Headers | None:

@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 GUEST = "guest"
 OWN = "*"  # the mask of what no edge may share
@@ -19,6 +20,7 @@ MOST_CODES = 24  # as many as the edge compares
 FACTS = ("country", "region", "city", "device")
 PAGE = ("language", "referrer", "landing_page", "utm_source", "utm_medium", "utm_campaign", "visit")
 IN_THE_URL, CLOCK = ("locale",), ("hour", "weekday")
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Place(Enum):
@@ -29,51 +31,79 @@ class Place(Enum):
     PAGE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """Who asks and how. `facts` are trusted ones of FACTS; `page` is what the page says of itself, and may not be true."""
 
     atoms: int
     group: str = GUEST
     logged_in: bool = False
-    facts: Mapping[str, str] = field(default_factory=dict)
-    page: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = NOTHING
+    page: Mapping[str, str] = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
     """`name`: its code, or its field, of [a-z0-9_]. `read`: the value for a request, empty as for a stranger.
 
-    `atom`: the bit of the person it is, if it is one.
+    `give`: one who is as a stranger in it, with another value. `atom`: the bit of the person it is, if it is one.
     """
 
     name: str
     place: Place
     read: Callable[[Seen], str] = field(compare=False)
+    give: Callable[[Seen, str], Seen] = field(compare=False)
     atom: int | None = None
 
 
 def member(name: str, atom: int, empty: int) -> Dimension:
     """Being in a segment, or not, unlike a stranger, whose bits are `empty`."""
-    return Dimension(name, Place.CODE, lambda seen: "1" if (seen.atoms ^ empty) >> atom & 1 else "", atom)
+    return Dimension(
+        name,
+        Place.CODE,
+        lambda seen: "1" if (seen.atoms ^ empty) >> atom & 1 else "",
+        lambda seen, _: seen._replace(atoms=seen.atoms & ~(1 << atom) | (~empty & 1 << atom)),
+        atom,
+    )
 
 
 def group(name: str) -> Dimension:
     """Being of a customer group; for the guests' group: being of another one."""
     if name == GUEST:
-        return Dimension("g", Place.CODE, lambda seen: "" if seen.group == GUEST else "1")
+        return Dimension(
+            "g",
+            Place.CODE,
+            lambda seen: "" if seen.group == GUEST else "1",
+            lambda seen, _: seen if seen.group != GUEST else seen._replace(group=""),  # of one that matters to nobody
+        )
     code = "g" + hashlib.blake2b(name.encode(errors="replace"), digest_size=5).hexdigest()
-    return Dimension(code, Place.CODE, lambda seen: "1" if seen.group == name else "")
+    return Dimension(
+        code,
+        Place.CODE,
+        lambda seen: "1" if seen.group == name else "",
+        lambda seen, _: seen._replace(group=name),
+    )
 
 
 def asked(name: str) -> Dimension | None:
     """What a condition on the field `name` of a request depends on; None for what is in the URL, or a matter of time."""
     if name == "logged_in":
-        return Dimension("in", Place.CODE, lambda seen: "1" if seen.logged_in else "")
+        return Dimension(
+            "in", Place.CODE, lambda seen: "1" if seen.logged_in else "", lambda seen, _: seen._replace(logged_in=True)
+        )
     if name in FACTS:
-        return Dimension(name, Place.FACT, lambda seen: seen.facts.get(name, ""))
+        return Dimension(
+            name,
+            Place.FACT,
+            lambda seen: seen.facts.get(name, ""),
+            lambda seen, value: seen._replace(facts={**seen.facts, name: value}),
+        )
     if name in PAGE:
-        return Dimension(name, Place.PAGE, lambda seen: seen.page.get(name, ""))
+        return Dimension(
+            name,
+            Place.PAGE,
+            lambda seen: seen.page.get(name, ""),
+            lambda seen, value: seen._replace(page={**seen.page, name: value}),
+        )
     if name in IN_THE_URL or name in CLOCK:
         return None
     raise ValueError(f"nothing is known of the field {name}")
@@ -105,6 +135,20 @@ def mask(dimensions: Sequence[Dimension]) -> str:
 def audience(dimensions: Iterable[Dimension], seen: Seen) -> str:
     """The values of a request as the edge writes them: `s3.g.country=DE.`, nothing for a stranger."""
     return "".join(_said(d, value) for d in dimensions if (value := d.read(seen)))
+
+
+def values(dimensions: Iterable[Dimension], seen: Seen) -> dict[str, str]:
+    """The values of a request in which it differs from a stranger's, by name."""
+    return {d.name: value for d in dimensions if (value := d.read(seen))}
+
+
+def given(dimensions: Iterable[Dimension], stranger: Seen, values: Mapping[str, str]) -> Seen:
+    """A stranger, with these values."""
+    seen = stranger
+    for d in dimensions:
+        if value := values.get(d.name):
+            seen = d.give(seen, value)
+    return seen
 
 
 def _said(dimension: Dimension, value: str) -> str:

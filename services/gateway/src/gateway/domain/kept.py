@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -14,31 +15,28 @@ class Kept(Generic[K, V]):
 
     def __init__(self, most: int) -> None:
         self._most, self.size = most, 0
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._sizes: dict[K, int] = {}
+        self.get: Callable[[K], V | None] = self._values.get  # the value, unless it is gone; asked for by every request
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, key: K) -> V | None:
-        """The value, unless it is gone."""
-        found = self._values.get(key)
-        return None if found is None else found[0]
-
     def drop(self, key: K) -> None:
         """Forget one."""
-        _, size = self._values.pop(key, (None, 0))
-        self.size -= size
+        self._values.pop(key, None)
+        self.size -= self._sizes.pop(key, 0)
 
     def clear(self) -> None:
         """Forget all."""
         self._values.clear()
+        self._sizes.clear()
         self.size = 0
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value in place of the one there was; `size` is what it takes, in bytes, its key included."""
-        _, before = self._values.pop(key, (None, 0))
-        self._values[key] = (value, size)
-        self.size += size - before
+        self.drop(key)
+        self._values[key], self._sizes[key] = value, size
+        self.size += size
         while self.size > self._most:
-            _, (_, gone) = self._values.popitem(last=False)
-            self.size -= gone
+            self.drop(next(iter(self._values)))

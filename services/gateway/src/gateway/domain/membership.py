@@ -22,15 +22,13 @@ class Standing(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the document of an identity says: bits, group, whether it is a customer's, and when this changes by itself.
+    """What the document of an identity says, and when this changes by itself (epoch ms).
 
     `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
     count as a stranger, whatever is known.
     """
 
-    atoms: int
-    group: str = GUEST
-    logged_in: bool = False
+    seen: Seen
     epoch: int = EVERYTHING_SAID
     until: int | None = None
     consent: bool = True
@@ -42,12 +40,12 @@ class Known(NamedTuple):
 
     def asked(self, standing: Standing) -> dict[str, Any]:
         """What services are told of them."""
-        group = "" if self.degraded else self.group  # nobody's
+        group = "" if self.degraded else self.seen.group  # nobody's
         return {"segments": standing.inside, "unknown": standing.unknown, "group": group}
 
-    def seen(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
+    def asking(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
         """With what is known of a request."""
-        return Seen(self.atoms, self.group, self.logged_in, facts, page)
+        return self.seen._replace(facts=facts, page=page)
 
 
 class Document(Protocol):
@@ -80,16 +78,16 @@ def known_of(definitions: Definitions, identity: bytes | None, person: Document 
     """Of somebody with a document, or without one, which is an empty profile; and of nobody at all (no identity)."""
     logged_in = identity is not None and identity.startswith(b"c:")
     if person is None:
-        return Known(definitions.empty_customer if logged_in else definitions.empty, logged_in=logged_in)
+        return Known(Seen(definitions.empty_customer if logged_in else definitions.empty, logged_in=logged_in))
     if person.consent & NO_CONSENT:
-        return Known(definitions.empty, logged_in=logged_in, consent=False)
+        return Known(Seen(definitions.empty, logged_in=logged_in), consent=False)
     atoms, until = person.bits_at(now_ms), person.next_change(now_ms)
-    return Known(atoms, person.group or GUEST, logged_in or person.customer, person.epoch, until)
+    return Known(Seen(atoms, person.group or GUEST, logged_in or person.customer), person.epoch, until)
 
 
 def unknown(definitions: Definitions, identity: bytes) -> Known:
     """Of somebody whose document cannot be had."""
-    return Known(definitions.empty, logged_in=identity.startswith(b"c:"), epoch=NOTHING_SAID)
+    return Known(Seen(definitions.empty, logged_in=identity.startswith(b"c:")), epoch=NOTHING_SAID)
 
 
 class Facts:

@@ -1,4 +1,5 @@
-"""What an edge is asked, to see whether it keys by what it proves: a page on which two visitors in the world differ.
+"""What an edge is asked, to see whether it keys by what it proves: a page on which two visitors in the world differ; and what a
+cache is asked that says that it keys by the URL.
 
 Every question is a new page, so that no copy is older than it. Its name stands in the place of a slot, and is signed; its
 two visitors are made of the name. It says whom and where the gateway takes the caller for, and which key the edge proved with.
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from gateway.domain import dimensions
+from gateway.domain import aud, dimensions
 from gateway.domain.answer import Answer, finish
 from gateway.domain.dimensions import Seen
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, visitor_cookie
@@ -26,10 +27,11 @@ LIFE_S = 5
 
 
 class Step(NamedTuple):
-    """A request to an edge, and whom the answer must be for."""
+    """A request, and whom the answer may be for; `aud` as in a URL that says for whom it asks."""
 
     headers: dict[str, str]
-    who: str
+    who: tuple[str, ...]
+    aud: str = ""
 
 
 def question(ring: Ring, random: bytes) -> str:
@@ -66,9 +68,10 @@ def seen(asker: str, facts: Mapping[str, str]) -> Seen:
     return Seen({FIRST: 1, SECOND: 2}.get(asker, 0), facts=facts)
 
 
-def page(name: str, asker: str, facts: Mapping[str, str], key_id: str, *, now_ms: int) -> Answer:
+def page(name: str, seen: Seen, key_id: str, *, now_ms: int) -> Answer:
     """What the page says."""
-    said = {"probe": asker, "country": facts.get("country", ""), "edge": key_id}
+    asker = {1: FIRST, 2: SECOND}.get(seen.atoms, STRANGER)
+    said = {"probe": asker, "country": seen.facts.get("country", ""), "edge": key_id}
     return finish(plan(name), said, ("probe",), now_ms=now_ms, most_s=LIFE_S)
 
 
@@ -84,10 +87,27 @@ def steps(visitors: Ring, contexts: Ring, name: str, random: bytes, *, now_s: in
     forged = {f"x-edge-{part}": value for part, value in values.items()}
     forged |= {"x-fact-country": "ZZ", "x-front-key": "x", "cookie": f"{CONTEXT}=.p.|9999999999|9|1|{'0' * 43}"}
     return {
-        **{w: Step({"cookie": f"{VISITOR}={cookies[w]}; {CONTEXT}={contexts_of[w]}"}, w) for w in (FIRST, SECOND)},
-        "stranger": Step({}, STRANGER),
-        "forger": Step(forged, STRANGER),
-        "thief": Step({"cookie": f"{VISITOR}={other}; {CONTEXT}={contexts_of[FIRST]}"}, STRANGER),
+        **{w: Step({"cookie": f"{VISITOR}={cookies[w]}; {CONTEXT}={contexts_of[w]}"}, (w,)) for w in (FIRST, SECOND)},
+        "stranger": Step({}, (STRANGER,)),
+        "forger": Step(forged, (STRANGER,)),
+        "thief": Step({"cookie": f"{VISITOR}={other}; {CONTEXT}={contexts_of[FIRST]}"}, (STRANGER,)),
+    }
+
+
+def steps_by_url(visitors: Ring, auds: Ring, name: str, *, now_s: int) -> dict[str, Step]:
+    """The two and a stranger by their URLs, whatever cookies they have; one with a URL that nobody signed; and the two by their
+    cookies, which a cache may keep back, but not mix up."""
+    cookie = {w: {"cookie": f"{VISITOR}={visitor(visitors, name, w)[1]}"} for w in (FIRST, SECOND)}
+    minute = now_s // 60 + 2
+    said = {w: aud.write(auds, plan(name), seen(w, {}), minute=minute) or "" for w in (FIRST, SECOND, STRANGER)}
+    changed = said[FIRST][:-2] + ("AA" if said[FIRST][-2:] != "AA" else "BA")
+    return {
+        FIRST: Step(cookie[SECOND], (FIRST,), said[FIRST]),
+        SECOND: Step({}, (SECOND,), said[SECOND]),
+        "stranger": Step(cookie[FIRST], (STRANGER,), said[STRANGER]),
+        "forger": Step({"x-cache-key": "x", "x-fact-country": "ZZ", "x-front-key": "x"}, (STRANGER,), changed),
+        "first's own": Step(cookie[FIRST], (FIRST, STRANGER)),
+        "second's own": Step(cookie[SECOND], (SECOND, STRANGER)),
     }
 
 
@@ -95,12 +115,16 @@ ORDERS = (
     (FIRST, "forger", "thief", SECOND, "stranger", FIRST),
     ("forger", "thief", "stranger", SECOND, FIRST, "forger"),
 )
+ORDERS_BY_URL = (
+    (FIRST, "forger", "first's own", "second's own", SECOND, "stranger", FIRST),
+    ("forger", "stranger", "second's own", SECOND, "first's own", FIRST, "forger"),
+)
 
 
 def fault(step: Step, said: Any) -> str | None:
     """What is wrong with what an edge answered."""
     if not isinstance(said, dict) or "probe" not in said:
         return "says something else"
-    if said["probe"] != step.who:
-        return f"shows a {step.who} what is for a {said['probe']}"
+    if said["probe"] not in step.who:
+        return f"shows a {step.who[0]} what is for a {said['probe']}"
     return "believes a stranger where he is" if said.get("country") else None

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from itsdangerous import Signer
+from itsdangerous.signer import SigningAlgorithm
 
 ENTRY = re.compile(r"(?P<id>[a-z0-9]{1,16}):(?P<secret>[!-~]{32,200})")
 
 
+def secrets_of(text: str) -> dict[str, bytes]:
+    """Secrets by id, from `id:secret` with commas between. Raises ValueError for a text that is no such list."""
+    found = [ENTRY.fullmatch(entry) for entry in text.split(",") if text]
+    if not all(found):
+        raise ValueError("keys are id:secret with commas between; a secret has 32 to 200 characters")
+    return {m["id"]: m["secret"].encode() for m in found if m}
+
+
+class Sha256(SigningAlgorithm):
+    """HMAC-SHA-256 in one call: a third of what the library's own takes, and the same."""
+
+    def get_signature(self, key: bytes, value: bytes) -> bytes:
+        """32 bytes."""
+        return hmac.digest(key, value, "sha256")
+
+
 class Ring:
-    """The keys of one purpose, from `id:secret` with commas between. Signatures are HMAC-SHA-256 in base64url."""
+    """The keys of one purpose, as `secrets_of` reads them. Signatures are HMAC-SHA-256 in base64url."""
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError for a text that is no such list."""
-        found = [ENTRY.fullmatch(entry) for entry in text.split(",")]
-        if not all(found):
-            raise ValueError("keys are id:secret with commas between; a secret has 32 to 200 characters")
+        """Raises ValueError for a text without a key."""
+        if not text:
+            raise ValueError("a key is needed")
         self._signers = {
-            m["id"]: Signer(m["secret"], key_derivation="none", digest_method=hashlib.sha256) for m in found if m
+            name: Signer(secret, key_derivation="none", algorithm=Sha256()) for name, secret in secrets_of(text).items()
         }
         self.newest = next(iter(self._signers))
 
@@ -30,6 +48,21 @@ class Ring:
     def genuine(self, key_id: str, text: str, signature: str) -> bool:
         """Whether one of our keys, named by its id, made the signature."""
         signer = self._signers.get(key_id)
-        return (
-            signer is not None and text.isascii() and signature.isascii() and signer.verify_signature(text, signature)
-        )
+        if signer is None or not text.isascii() or not signature.isascii():
+            return False
+        return hmac.compare_digest(signer.get_signature(text), signature.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """The keys of the gateway, one ring per purpose; `front` is what vouches for the facts of a request.
+
+    `caches`: what caches say that key by the URL alone, by the id of each.
+    """
+
+    visitor: Ring
+    context: Ring
+    edge: Ring
+    aud: Ring
+    front: bytes
+    caches: Mapping[str, bytes]

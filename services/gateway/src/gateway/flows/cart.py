@@ -44,7 +44,7 @@ async def price_cart(
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:
-        plan_of, seen = (lambda r: r.plan(key.website, sorted(set(slots)), locale)), who.seen(facts, page)
+        plan_of, seen = (lambda r: r.plan(key.website, sorted(set(slots)), locale)), who.asking(facts, page)
         *_, answer = await decided(deps.decider, plan_of, lambda _: seen, who, now_ms)
         said = _decode(answer.body)
         found["slots"] = said["slots"]

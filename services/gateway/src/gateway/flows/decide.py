@@ -84,36 +84,34 @@ async def decided(
 def ready(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer | None:
     """The answer for one request, if it was made before."""
     late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
-    return _kept(decider, release, plan, _key(plan, known, seen, late), now_ms)
-
-
-def _key(plan: Plan, known: Known, seen: Seen, late: Late) -> Any:
-    groups = tuple([d.read(seen) for d in plan.groups])
-    return plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, min(known.epoch, plan.epoch)
-
-
-def _kept(decider: Decider, release: Release, plan: Plan, key: Any, now_ms: int) -> Answer | None:
-    answer = release.answers.get(key)
+    answer = release.answers.get(_key(plan, known, seen, late))
     if answer is None or answer.until <= now_ms:
         return None
     decider.knowledge.hits += 1
-    return with_unknown(answer, plan)
+    return with_unknown(answer, plan) if plan.unknown else answer
+
+
+def _key(plan: Plan, known: Known, seen: Seen, late: Late) -> Any:
+    groups = tuple([d.read(seen) for d in plan.groups]) if plan.groups else ()
+    epoch = known.epoch if known.epoch < plan.epoch else plan.epoch
+    return plan.website, plan.slots, plan.locale, seen.atoms & plan.bits, late, groups, epoch
 
 
 async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
     """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
     late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
-    key = _key(plan, known, seen, late)
-    answer = _kept(decider, release, plan, key, now_ms)
+    answer = ready(decider, release, plan, known, seen, now_ms)
     if answer is not None:
         return answer
+    key = _key(plan, known, seen, late)
     flight = release.flights.get(key)
     if flight is None:
         flight = asyncio.ensure_future(_make(decider, release, plan, known, late=late, key=key))
         release.flights[key] = flight
         flight.add_done_callback(lambda _: release.flights.pop(key, None))
     _miss.inc()
-    return with_unknown(await asyncio.shield(flight), plan)
+    made = await asyncio.shield(flight)
+    return with_unknown(made, plan) if plan.unknown else made
 
 
 def context_of(decider: Decider, seen: Seen, locale: str, now_ms: int) -> dict[str, Any]:
@@ -135,7 +133,7 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
     now_ms, killed = decider.clock.now_ms(), decider.knowledge.kills
     loaded = decider.knowledge.loaded and decider.knowledge.kills_known
     refs = (*plan.durable, *plan.late)
-    standing = membership.standing(refs, plan.undefined, who.atoms, late, epoch=who.epoch)
+    standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")

@@ -41,11 +41,11 @@ async def explain(
     who = await look_up(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
     page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
-    supposed = context_of(deps.decider, who.seen({}, {k: v for k, v in page.items() if v}), locale, now_ms)
+    supposed = context_of(deps.decider, who.asking({}, {k: v for k, v in page.items() if v}), locale, now_ms)
     named = FIELDS.keys() & context.keys() - {"logged_in"}  # nobody says so of themselves, here either
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
-    late = membership.late_bits(release.definitions, plan.late, who.atoms, supposed, now_ms)
-    standing = membership.standing(refs, plan.undefined, who.atoms, late, epoch=who.epoch)
+    late = membership.late_bits(release.definitions, plan.late, who.seen.atoms, supposed, now_ms)
+    standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
     common = {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
@@ -68,7 +68,7 @@ async def explain(
     return {
         "profile": profile,
         "consent": who.consent,
-        "group": who.group,
+        "group": who.seen.group,
         "segments": standing.inside,
         "unknown": standing.unknown,
         "next_change_at": who.until,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from weakref import ReferenceType, ref
 
 import msgspec
 from chassis.pipe import Pipe, PipeUnavailable
 from contracts import audience
 
 from gateway.domain import membership
+from gateway.domain.answer import Answer
+from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
-from gateway.domain.targeting import Definitions
+from gateway.domain.targeting import Definitions, Plan
 
 KEY = b"aud:"
 EVER_MS = 1 << 62
@@ -19,7 +22,7 @@ EVER_MS = 1 << 62
 class Person:
     """A document as it was read, or that there is none, and what it says until something of it changes by itself."""
 
-    __slots__ = ("_definitions", "_document", "_from_ms", "_known", "_readable", "_until_ms")
+    __slots__ = ("_definitions", "_document", "_from_ms", "_known", "_last", "_readable", "_until_ms")
 
     def __init__(self, stored: bytes | None) -> None:
         """From what stands in Redis."""
@@ -30,8 +33,9 @@ class Person:
         except (msgspec.DecodeError, ValueError):  # of a text that is no UTF-8, too
             self._readable = False
         self._definitions: Definitions | None = None
-        self._known = Known(0)
+        self._known = Known(Seen(0))
         self._from_ms = self._until_ms = 0
+        self._last: ReferenceType[Answer] | None = None
 
     def known(self, definitions: Definitions, identity: bytes, now_ms: int) -> Known:
         """What is known of them at an instant."""
@@ -41,9 +45,20 @@ class Person:
             found = membership.known_of(definitions, identity, self._document, now_ms)
         else:
             found = membership.unknown(definitions, identity)
-        self._known, self._definitions = found, definitions
+        self._known, self._definitions, self._last = found, definitions, None
         self._from_ms, self._until_ms = now_ms, EVER_MS if found.until is None else found.until
         return found
+
+    def last(self, plan: Plan, now_ms: int) -> Answer | None:
+        """What they were answered by this very plan, while nothing of them, or of the answer, is over."""
+        answer = None if self._last is None else self._last()
+        if answer is None or answer.plan is not plan or not self._from_ms <= now_ms < min(self._until_ms, answer.until):
+            return None
+        return answer
+
+    def answered(self, answer: Answer) -> None:
+        """For next time; as long as it is remembered anyway."""
+        self._last = ref(answer)
 
 
 def remembered(pipe: Pipe[Person], definitions: Definitions, identity: bytes | None, now_ms: int) -> Known | None:

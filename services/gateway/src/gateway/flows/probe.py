@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets as random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx
 from chassis.asking import let_go
@@ -18,10 +18,12 @@ from chassis.service import repeat
 
 from gateway.adapters.upstreams import MOST_IDLE_S
 from gateway.domain import probing
-from gateway.domain.signing import Ring
+from gateway.domain.probing import ORDERS, ORDERS_BY_URL, Step
+from gateway.domain.signing import Rings
 from gateway.telemetry import PROBES
 
 LOOK_S, AGAIN_S, ANSWER_S = 30.0, 1.0, 2.0
+Orders = Sequence[Sequence[str]]
 
 
 class Unsafe(Exception):
@@ -36,10 +38,10 @@ class Probes:
     """Which keys of edges are trusted: those of which an edge passed, and none failed, when they were asked last."""
 
     def __init__(
-        self, edges: Sequence[str], rings: tuple[Ring, Ring, Ring], host: str, clock: Clock, health: Health
+        self, edges: Sequence[str], caches: Sequence[str], rings: Rings, host: str, clock: Clock, health: Health
     ) -> None:
-        """`rings`: of edges, visitors and contexts. `host`: a name we go by."""
-        self._edges, self._rings, self._clock, self._health = edges, rings, clock, health
+        """`caches` say that they key by the URL. `host`: a name we go by."""
+        self._edges, self._caches, self._rings, self._clock, self._health = edges, caches, rings, clock, health
         self._client = httpx.AsyncClient(
             headers={"host": host}, timeout=ANSWER_S, limits=httpx.Limits(keepalive_expiry=MOST_IDLE_S)
         )
@@ -60,12 +62,14 @@ class Probes:
 
     async def look(self) -> bool:
         """Ask every edge once; True when one did not answer, and is to be asked again soon."""
-        found = await asyncio.gather(*map(self._ask, self._edges), return_exceptions=True)
-        for number, said in enumerate(found):
+        asked = {f"edge {n}": self._ask(url, ORDERS, self._steps) for n, url in enumerate(self._edges)}
+        asked |= {f"cache {n}": self._ask(url, ORDERS_BY_URL, self._steps_by_url) for n, url in enumerate(self._caches)}
+        found = await asyncio.gather(*asked.values(), return_exceptions=True)
+        for name, said in zip(asked, found, strict=True):
             result = "passed" if isinstance(said, str) else "unsafe" if isinstance(said, Unsafe) else "silent"
             PROBES.labels(result=result).inc()
             cause = {"unsafe": f"may not share: it {said}", "silent": f"may not share: {type(said).__name__}"}
-            self._health.set(f"edge {number}", cause.get(result))
+            self._health.set(name, cause.get(result))
         unsafe = {said.key_id for said in found if isinstance(said, Unsafe)}
         self._trusted = frozenset(said for said in found if isinstance(said, str) and said) - unsafe
         silent = any(isinstance(said, Exception) and not isinstance(said, Unsafe) for said in found)
@@ -73,16 +77,22 @@ class Probes:
             await asyncio.sleep(AGAIN_S)
         return silent
 
-    async def _ask(self, edge: str) -> str:
+    def _steps(self, name: str, now_s: int) -> dict[str, Step]:
+        rings = self._rings
+        return probing.steps(rings.visitor, rings.context, name, random.token_bytes(16), now_s=now_s)
+
+    def _steps_by_url(self, name: str, now_s: int) -> dict[str, Step]:
+        return probing.steps_by_url(self._rings.visitor, self._rings.aud, name, now_s=now_s)
+
+    async def _ask(self, edge: str, orders: Orders, steps_of: Callable[[str, int], dict[str, Step]]) -> str:
         """The id of the key an edge proves with. Raises Unsafe, httpx.HTTPError, ValueError."""
-        ring, visitors, contexts = self._rings
         key_id = ""
-        for order in probing.ORDERS:
-            name = probing.question(ring, random.token_bytes(8))
-            now_s = self._clock.now_ms() // 1000
-            steps = probing.steps(visitors, contexts, name, random.token_bytes(16), now_s=now_s)
+        for order in orders:
+            name = probing.question(self._rings.edge, random.token_bytes(8))
+            steps = steps_of(name, self._clock.now_ms() // 1000)
             for who in order:
-                url = f"{edge.rstrip('/')}/v1/decisions?slots={name}"
+                said_of = f"&aud={steps[who].aud}" if steps[who].aud else ""
+                url = f"{edge.rstrip('/')}/v1/decisions?slots={name}{said_of}"
                 answer = let_go(await self._client.get(url, headers=steps[who].headers))
                 said = answer.raise_for_status().json()
                 wrong = probing.fault(steps[who], said)

@@ -62,9 +62,9 @@ def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, An
     """Whom promo-svc is asked for, and whether their document says all of the segments that rules name."""
     named, definitions, who = release.promo["segments"], release.definitions, shopper.who
     refs = definitions.of(shopper.website, named)
-    seen = who.seen(shopper.facts, {})
+    seen = who.asking(shopper.facts, {})
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], seen, shopper.locale, shopper.now_ms)
-    standing = membership.standing(refs, definitions.undefined(named), who.atoms, late, epoch=who.epoch)
+    standing = membership.standing(refs, definitions.undefined(named), who.seen.atoms, late, epoch=who.epoch)
     killed = kills.keys(deps.decider.knowledge.kills, "rule")
     asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
     asked["version"] = release.versions[2] or None

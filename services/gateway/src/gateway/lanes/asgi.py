@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from chassis.problems import MEDIA_TYPE, Problem
@@ -12,11 +12,13 @@ from gateway.adapters.keys import Keys
 from gateway.adapters.limits import Limiter
 from gateway.domain import cors
 from gateway.domain.answer import encode
+from gateway.domain.kept import Kept
 from gateway.domain.reply import Headers, Reply
 from gateway.lanes.decisions import PATH, Decisions
 from gateway.lanes.request import Reader, Request, request_of
 
 MOST_QUERY, MOST_FIELDS = 2000, 40
+MOST_OURS = 1 << 16  # bytes of names that were found to be ours
 QUESTION = "footfall.question"  # in a scope: what the connection read already
 COUNTED = b"/v1/"  # those routes count who asks themselves
 OF_ANYBODY = (b"/healthz", b"/readyz")  # asked by who runs us, at whatever address
@@ -30,6 +32,7 @@ class Door:
             raise ValueError("hosts: the names the shop is asked by")
         named = "|".join(re.escape(host.encode()).decode() for host in hosts)
         self._host = re.compile(rf"(?:{named})(?::[0-9]{{1,5}})?".encode(), re.IGNORECASE)
+        self._ours: Kept[bytes, bool] = Kept(MOST_OURS)
 
     def refusal(self, request: Request) -> Problem | None:
         """Why a request is none of ours."""
@@ -41,9 +44,19 @@ class Door:
             return Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields")
         if not all(map(bytes.isascii, request.fields.values())):
             return Problem("invalid-request", 400, "Headers are ASCII")
-        if not self._host.fullmatch(request.fields.get(b"host", b"")) and request.path not in OF_ANYBODY:
+        if not self.is_ours(request.fields) and request.path not in OF_ANYBODY:
             return Problem("unknown-host", 421, "There is nothing of that name here")
         return None
+
+    def is_ours(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether the host asked for is one of ours."""
+        host = fields.get(b"host", b"")
+        if self._ours.get(host):
+            return True
+        found = self._host.fullmatch(host) is not None
+        if found:
+            self._ours.put(host, True, len(host) + 100)
+        return found
 
 
 class Lane:

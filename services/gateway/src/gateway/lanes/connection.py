@@ -15,7 +15,7 @@ from chassis.problems import Problem
 from chassis.service import repeat
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.domain.reply import Headers, status_line
+from gateway.domain.reply import Headers, Reply, status_line
 from gateway.lanes.asgi import refused
 
 UVICORN = "0.54.0"
@@ -72,7 +72,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, connections: Connections, **more: Any) -> None:
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
-        self.head, self.taken, self.headed, self.ended, self.used = 0, 0, False, False, False
+        self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
         self.closed_s = 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -101,12 +101,15 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         if self._is_silent():
-            reply = refused(problem).marked([(b"connection", b"close")])
-            self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
+            self.say(refused(problem).marked([(b"connection", b"close")]))
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+    def say(self, reply: Reply) -> None:
+        """Past uvicorn's cycle."""
+        self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
 
     def _is_silent(self) -> bool:
         """Whether nothing has been said, and nothing will be, to what is being asked and all before."""
@@ -136,8 +139,11 @@ class Connection(HttpToolsProtocol):
         if self.ended:
             return
         self.taken += len(data)
+        self.chunk = data
         super().data_received(data)
-        if self.taken > MOST_UNREAD:
+        if self.begun and not self.headed and self.taken > MOST_HEAD:
+            self.end(TOO_LARGE)
+        elif self.taken > MOST_UNREAD:
             self.end(TOO_LONG)
 
     def send_400_response(self, msg: str) -> None:
@@ -152,24 +158,20 @@ class Connection(HttpToolsProtocol):
 
     def begin(self) -> None:
         """Count anew."""
-        self.since, self.begun, self.headed, self.head, self.taken = self.loop.time(), True, False, 0, 0
-        self.used = True
-
-    def on_url(self, url: bytes) -> None:
-        """Counts, too."""
-        self._count(len(url))
-        super().on_url(url)
+        self.since, self.begun, self.headed, self.taken, self.used = self.loop.time(), True, False, 0, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Counts, before it is kept."""
-        self._count(len(name) + len(value))
-        if len(self.headers) >= MOST_HEADERS:
-            self._refuse(TOO_MANY)
-        super().on_header(name, value)
+        """As little as can be: it is called for each. What there was comes to is seen at the end of them, and of what came."""
+        self.headers.append((name.lower(), value))
 
-    def _count(self, size: int) -> None:
-        self.head += size
-        if self.head > MOST_HEAD:
+    def weigh(self) -> None:
+        """Refuse headers that are too many, or too large."""
+        if len(self.headers) > MOST_HEADERS:
+            self._refuse(TOO_MANY)
+        if (
+            self.taken + len(self.chunk) > MOST_HEAD
+            and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MOST_HEAD
+        ):
             self._refuse(TOO_LARGE)
 
     def _refuse(self, problem: Problem) -> None:
@@ -180,7 +182,9 @@ class Connection(HttpToolsProtocol):
         """What is said from now on is said to it."""
         if len(self.pipeline) >= MOST_WAITING:
             self._refuse(TOO_EAGER)
+        self.weigh()
         self.headed = True
+        self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

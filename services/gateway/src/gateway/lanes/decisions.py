@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from chassis.problems import Problem
 
 from gateway.adapters.keys import ApiKey, Keys
 from gateway.adapters.limits import Limiter
-from gateway.domain import cors, membership, probing
-from gateway.domain.answer import Answer
-from gateway.domain.dimensions import Seen
+from gateway.domain import aud, cors, membership, probing
+from gateway.domain.answer import Answer, is_known
+from gateway.domain.aud import Aud
+from gateway.domain.dimensions import Seen, audience
 from gateway.domain.kept import Kept
 from gateway.domain.membership import Known
 from gateway.domain.release import Release
-from gateway.domain.reply import Reply
-from gateway.domain.sharing import Proof, proof, shareable
-from gateway.domain.signing import Ring
+from gateway.domain.reply import Headers, Reply
+from gateway.domain.sharing import BASE, Proof, proof, shareable
+from gateway.domain.signing import Rings
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows import people
 from gateway.flows.decide import Decider, decided, look_up, ready
+from gateway.flows.people import Person
 from gateway.flows.probe import Probes
 from gateway.lanes.request import Reader, Request
 
 PATH = b"/v1/decisions"
 METHODS = ("GET", "HEAD")
-MOST_PLANS = 32 << 20  # bytes
+SPECIAL = frozenset((b"authorization", b"x-edge-proof", b"x-front-key"))  # by which more is said than by a cookie
+MOST_PLANS, MOST_ASKED = 32 << 20, 4 << 20  # bytes
 PROOF = (b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-api-key")
-NOBODY: dict[str, str] = {}
+NAMED = aud.PARAMETER.encode() + b"="
 
 DESCRIBED: dict[str, Any] = {
     PATH.decode(): {
@@ -43,6 +46,8 @@ DESCRIBED: dict[str, Any] = {
                 {"name": "slots", "in": "query", "required": True, "schema": {"type": "string"},
                  "description": f"{SLOTS}, with commas between"},
                 {"name": "locale", "in": "query", "schema": {"type": "string", "default": "*", "maxLength": MOST_LOCALE}},
+                {"name": aud.PARAMETER, "in": "query", "schema": {"type": "string"},
+                 "description": "For caches that key by the URL alone: what X-Aud said of this URL, or nothing, to be told"},
             ],
             "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded"},
                           "304": {"description": "As the ETag of If-None-Match"}},
@@ -51,24 +56,48 @@ DESCRIBED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A request that is right as far as it says itself. `proven`: how an edge keys it, if one asks; `identity`: of whom.
 
     Without a `key` one of us asks, to try an edge: the question is signed. `unread`: their document was asked for, and
-    did not come.
+    did not come. `plan`: by the release of when it came. `aud`: what the URL says of its audience; `cache`: the key of one that
+    says that it keys by the URL.
     """
 
     request: Request
     key: ApiKey | None
+    plan: Plan | None
     proven: Proof | None
     identity: bytes | None
     unread: bool = False
+    aud: Aud | None = None
+    cache: str = ""
 
     @property
     def of_a_stranger(self) -> bool:
         """Whether an edge asks for what a stranger sees."""
         return self.proven is not None and self.proven.base
+
+
+class Usual(NamedTuple):
+    """What is asked with a key of a browser, by a visitor, or by somebody nobody knows."""
+
+    key: ApiKey
+    plan: Plan
+    identity: bytes | None
+
+    def question(self, request: Request, *, unread: bool) -> Question:
+        """The same, for who has to do more."""
+        return Question(request, self.key, self.plan, None, self.identity, unread)
+
+
+class Asker(NamedTuple):
+    """For whom an answer is made, and for whom it may be kept; `by_url`: whoever asks with this URL."""
+
+    known: Known
+    seen: Seen
+    proven: Proof | None
+    by_url: bool = False
 
 
 class Decisions:
@@ -81,13 +110,48 @@ class Decisions:
         reader: Reader,
         limiter: Limiter,
         *,
-        edges: Ring,
-        visitors: Ring,
+        rings: Rings,
         probes: Probes,
     ) -> None:
         self._decider, self._keys, self._reader, self._limiter = decider, keys, reader, limiter
-        self._edges, self._visitors, self._probes = edges, visitors, probes
+        self._rings, self._probes = rings, probes
         self._plans: Kept[tuple[bytes, str], Plan] = Kept(MOST_PLANS)
+        self._asked: Kept[tuple[bytes, bytes | None], tuple[ApiKey, Plan]] = Kept(MOST_ASKED)
+
+    def usual(self, query: bytes, fields: Mapping[bytes, bytes], client: str) -> Usual | None:
+        """What is asked once more with a key, by a browser that says of itself only who it is; it is counted. For all else there
+        is `begin`. Raises Problem 429.
+        """
+        found = self._asked.get((query, fields.get(b"x-api-key")))
+        if (
+            found is None
+            or found[1].release != self._decider.knowledge.release.number
+            or not SPECIAL.isdisjoint(fields)
+        ):
+            return None
+        identity = self._reader.visitor(fields.get(b"cookie"))
+        self._limiter.take(found[0].id, person=identity, address=client)
+        return Usual(*found, identity)
+
+    def met(self, usual: Usual, fields: Mapping[bytes, bytes], person: Person | None) -> Reply | None:
+        """The answer for a person who is known, or for nobody, if it was made before."""
+        key, plan, identity = usual
+        decider, now_ms = self._decider, self._decider.clock.now_ms()
+        release = decider.knowledge.release
+        if plan.release != release.number or plan.late:
+            return None
+        answer = None if person is None else person.last(plan, now_ms)
+        if answer is not None:
+            decider.knowledge.hits += 1
+        elif identity is None or person is None:
+            known = membership.known_of(release.definitions, None, None, now_ms)
+            answer = ready(decider, release, plan, known, known.seen, now_ms)
+        else:
+            known = person.known(release.definitions, identity, now_ms)
+            answer = ready(decider, release, plan, known, known.seen, now_ms)
+            if answer is not None:
+                person.answered(answer)
+        return None if answer is None else self._private(answer, key, fields)
 
     def begin(self, request: Request) -> Question:
         """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""
@@ -99,100 +163,159 @@ class Decisions:
         proven = self._proof(request)
         identity = None if proven is not None and proven.base else self._reader.identity(request)
         if probing.MARK in request.query:
-            return Question(request, None, proven, identity)
+            return self._by_url(Question(request, None, None, proven, identity))
         key = self._keys.require(request.fields.get(b"x-api-key"), ("publishable", "secret"))
-        self._plan(request, self._decider.knowledge.release, key)
-        self._limiter.take(key.id, person=None if key.kind == "secret" or identity is None else identity.decode())
-        return Question(request, key, proven, identity)
+        plan = self._plan(request, self._decider.knowledge.release, key)
+        self._limiter.take(key.id, person=None if key.kind == "secret" else identity)
+        question = Question(request, key, plan, proven, identity)
+        if NAMED in request.query:
+            return self._by_url(question)
+        if key.kind == "publishable":
+            text = request.fields[b"x-api-key"]
+            self._asked.put((request.query, text), (key, plan), len(request.query) + len(text) + 200)
+        return question
+
+    def _by_url(self, question: Question) -> Question:
+        request = question.request
+        if request.query.count(NAMED) != 1:
+            return question
+        website, said = "" if question.key is None else question.key.website, request.parameters()
+        found = aud.read(self._rings.aud, said.get(aud.PARAMETER, ""), website, now_ms=self._decider.clock.now_ms())
+        return question._replace(aud=found, cache=self._reader.cache(request))
 
     def now(self, question: Question) -> Reply | None:
         """The answer, if everything it takes is in memory."""
         if question.key is None:
             return self._probed(question)
-        decider, now_ms = self._decider, self._decider.clock.now_ms()
+        decider, now_ms, plan = self._decider, self._decider.clock.now_ms(), question.plan
         release = decider.knowledge.release
-        known = self._remembered(question, release, now_ms)
-        if known is None:
-            return None
-        plan = self._plan(question.request, release, question.key)
-        seen = self._seen(question, plan, known)
-        answer = ready(decider, release, plan, known, seen, now_ms)
-        return None if answer is None else self._reply(question, release, plan, known, seen, answer)
+        if plan is None or plan.release != release.number:
+            plan = self._plan(question.request, release, question.key)
+        asker = None if question.aud is None else self._told(question, plan, empty=release.definitions.empty)
+        if asker is None:
+            known = self._remembered(question, release, now_ms)
+            if known is None:
+                return None
+            asker = Asker(known, self._seen(question, plan, known), question.proven)
+        answer = ready(decider, release, plan, asker.known, asker.seen, now_ms)
+        return None if answer is None else self._reply(question, release, plan, asker, answer)
 
     async def later(self, question: Question) -> Reply:
         """The answer, whatever it takes."""
         decider, now_ms, key = self._decider, self._decider.clock.now_ms(), question.key
         assert key is not None  # `now` answers the others
-        known = self._remembered(question, decider.knowledge.release, now_ms)
+        release = decider.knowledge.release
+        plan = self._plan(question.request, release, key)
+        told = self._told(question, plan, empty=release.definitions.empty)
+        known = told.known if told else self._remembered(question, release, now_ms)
         known = known or await look_up(decider, question.identity, now_ms)
         release, plan, seen, answer = await decided(
             decider,
             lambda release: self._plan(question.request, release, key),
-            lambda plan: self._seen(question, plan, known),
+            lambda plan: told.seen if told else self._seen(question, plan, known),
             known,
             now_ms,
         )
-        return self._reply(question, release, plan, known, seen, answer)
+        if (
+            told and self._told(question, plan, empty=release.definitions.empty) != told
+        ):  # as it was by the last release
+            return await self.later(question._replace(aud=None))
+        return self._reply(question, release, plan, told or Asker(known, seen, question.proven), answer)
 
-    def document(self, question: Question) -> asyncio.Future[Any] | None:
-        """What to wait for when somebody's document is all that is missing, perhaps. Raises PipeUnavailable."""
-        pipe, identity = self._decider.pipe, question.identity
-        if identity is None or pipe.remembered(people.KEY + identity) is not None:
-            return None
-        return pipe.get(people.KEY + identity)
+    def person(self, identity: bytes | None) -> Person | None:
+        """Who is remembered."""
+        return None if identity is None else self._decider.pipe.remembered(people.KEY + identity)
+
+    def document(self, identity: bytes) -> asyncio.Future[Person]:
+        """What to wait for when somebody is not. Raises PipeUnavailable."""
+        return self._decider.pipe.get(people.KEY + identity)
 
     def _remembered(self, question: Question, release: Release, now_ms: int) -> Known | None:
         if question.unread and question.identity is not None:
             return membership.unknown(release.definitions, question.identity)
         return people.remembered(self._decider.pipe, release.definitions, question.identity, now_ms)
 
+    def _told(self, question: Question, plan: Plan, *, empty: int) -> Asker | None:
+        """Who asks as the URL has it, whoever it is; `empty`: the bits of a stranger."""
+        seen = None if question.aud is None else aud.seen_by(plan, question.aud, empty)
+        if seen is None:
+            return None
+        keyed = (BASE, "") if question.aud is aud.STRANGERS else (plan.mask, audience(plan.dimensions, seen))
+        proven = Proof(*keyed, question.cache) if question.cache else None
+        return Asker(Known(seen), seen, proven, by_url=True)
+
     def _seen(self, question: Question, plan: Plan, known: Known) -> Seen:
         if question.of_a_stranger or not plan.late:
-            return known.seen(NOBODY, NOBODY)
-        return known.seen(self._reader.facts(question.request), self._reader.page(question.request))
+            return known.seen
+        return known.asking(self._reader.facts(question.request), self._reader.page(question.request))
 
-    def _reply(
-        self, question: Question, release: Release, plan: Plan, known: Known, seen: Seen, answer: Answer
-    ) -> Reply:
-        proven = question.proven
+    def _reply(self, question: Question, release: Release, plan: Plan, asker: Asker, answer: Answer) -> Reply:
+        proven = asker.proven
         share = (
             proven is not None
-            and known.epoch >= plan.epoch
-            and shareable(plan, seen, proven)
+            and asker.known.epoch >= plan.epoch
+            and shareable(plan, asker.seen, proven)
             and self._may_share(release, proven)
         )
-        return self._said(question, answer, share=share)
+        reply = self._said(question, answer, share=share, by_url=asker.by_url)
+        if share or asker.by_url or NAMED not in question.request.query:
+            return reply
+        return reply.marked(self._to_ask_with(release, plan, asker))
 
-    def _said(self, question: Question, answer: Answer, *, share: bool) -> Reply:
-        reply = answer.reply(share=share, known=question.request.fields.get(b"if-none-match", b""))
+    def _said(self, question: Question, answer: Answer, *, share: bool, by_url: bool) -> Reply:
         origins = () if question.key is None else question.key.origins
-        return cors.shown(reply, origins, question.request.fields.get(b"origin"), shared=share)
+        known = question.request.fields.get(b"if-none-match", b"")
+        if not share:
+            return self._private(answer, question.key, question.request.fields)
+        reply = cors.by_url(answer.by_url(), origins) if by_url else cors.shared(answer.shared(), origins)
+        return reply.unchanged() if known and is_known(answer.etag, known) else reply
+
+    def _private(self, answer: Answer, key: ApiKey | None, fields: Mapping[bytes, bytes]) -> Reply:
+        reply, known = answer.private, fields.get(b"if-none-match")
+        if key is not None and key.origins:
+            reply = reply.marked(cors.of(key.origins, fields.get(b"origin")))
+        return reply.unchanged() if known and is_known(answer.etag, known) else reply
+
+    def _to_ask_with(self, release: Release, plan: Plan, asker: Asker) -> Headers:
+        """With which `aud` somebody is to ask for this URL from now on, and until when (epoch seconds)."""
+        if asker.known.epoch < plan.epoch:
+            return []
+        steers = any(d.name in release.visible(plan.website).steering for d in plan.dimensions)
+        minute = aud.last_minute(self._decider.clock.now_ms(), steering=steers, until_ms=asker.known.until)
+        text = None if minute is None else aud.write(self._rings.aud, plan, asker.seen, minute=minute)
+        return [] if minute is None or text is None else [
+            (b"x-aud", text.encode()), (b"x-aud-until", b"%d" % (minute * 60))
+        ]  # fmt: skip
 
     def _may_share(self, release: Release, proven: Proof) -> bool:
         """Whether an edge may keep an answer: when it is trusted, and this is the newest there is, for certain."""
         known = self._decider.knowledge
         newest = release is known.release and known.is_newest(asyncio.get_running_loop().time())
-        return self._probes.trusts(proven.key_id) and newest
+        return newest and self._probes.trusts(proven.key_id)
 
     def _probed(self, question: Question) -> Reply:
         """The page by which an edge is tried: by the same law, but before the edge is trusted. Raises Problem 400."""
         request, proven = question.request, question.proven
         name = request.parameters().get("slots", "")
-        if not probing.genuine(self._edges, name):
+        if not probing.genuine(self._rings.edge, name):
             raise Problem("invalid-request", 400, "The request is not valid")
-        asker = probing.who(self._visitors, name, (question.identity or b"").decode().removeprefix("v:"))
-        facts = {} if question.of_a_stranger else self._reader.facts(request)
-        share = shareable(probing.plan(name), probing.seen(asker, facts), proven)
-        now_ms = self._decider.clock.now_ms()
-        answer = probing.page(name, asker, facts, proven.key_id if proven else "", now_ms=now_ms)
-        return self._said(question, answer, share=share)
+        plan, told = probing.plan(name), self._told(question, probing.plan(name), empty=0)
+        if told is not None:
+            seen, proven = told.seen, told.proven
+        else:
+            asker = probing.who(self._rings.visitor, name, (question.identity or b"").decode().removeprefix("v:"))
+            seen = probing.seen(asker, {} if question.of_a_stranger else self._reader.facts(request))
+        answer = probing.page(name, seen, proven.key_id if proven else "", now_ms=self._decider.clock.now_ms())
+        return self._said(question, answer, share=shareable(plan, seen, proven), by_url=told is not None)
 
     def _proof(self, request: Request) -> Proof | None:
         if b"x-edge-proof" not in request.fields:
             return None
         key_id, mask, audience, signature, key = (request.fields.get(name, b"").decode("latin-1") for name in PROOF)
         url = f"{PATH.decode()}?{request.query.decode('latin-1')}"
-        return proof(self._edges, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url)
+        return proof(
+            self._rings.edge, key_id=key_id, mask=mask, audience=audience, signature=signature, key=key, url=url
+        )
 
     def _plan(self, request: Request, release: Release, key: ApiKey) -> Plan:
         found = self._plans.get((request.query, key.website))

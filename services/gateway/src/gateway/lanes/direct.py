@@ -7,20 +7,40 @@ same code: uvicorn's cycle, task and messages cost more than the answer. Both wa
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from chassis.pipe import PipeUnavailable
 from chassis.problems import Problem
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from gateway.domain.reply import Reply
+from gateway.flows.people import Person
 from gateway.lanes.asgi import QUESTION, Door
 from gateway.lanes.connection import Connection, Connections
-from gateway.lanes.decisions import PATH, Decisions, Question
+from gateway.lanes.decisions import PATH, Decisions, Question, Usual
 from gateway.lanes.request import Request, fields_of
 
 START = PATH + b"?"
-ELSEWHERE = (b"content-length", b"transfer-encoding", b"expect", b"upgrade")
+ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+
+
+class Waiting:
+    """Stands for uvicorn's cycle while a document is waited for; what comes behind it on the connection queues, as behind one."""
+
+    __slots__ = ("asked", "disconnected", "headers", "keep_alive", "query", "response_complete", "response_started")
+
+    def __init__(self, asked: Usual | Question, query: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.asked, self.query, self.headers = asked, query, headers
+        self.disconnected, self.keep_alive, self.response_started, self.response_complete = False, True, False, False
+
+    @property
+    def message_event(self) -> Waiting:
+        """Nobody waits for it."""
+        return self
+
+    def set(self) -> None:
+        """As an event's."""
 
 
 class Direct(Connection):
@@ -33,86 +53,128 @@ class Direct(Connection):
     def on_message_begin(self) -> None:
         """A request comes; what uvicorn needs of it is made when it turns out to be one of its own."""
         self.begin()
-        self.url, self.headers, self.expect_100_continue, self.answered = b"", [], False, False
+        self.url, self.headers, self.answered = b"", [], False
 
     def on_headers_complete(self) -> None:
-        """Answer at once, or go the usual way."""
-        question = self._begun() if self.url.startswith(START) and self._is_plain() else None
-        if question is not None and (self.cycle is None or self.cycle.response_complete):
-            reply = self._now(question)
-            if reply is not None:
-                self.answered = True
-                self.server_state.total_requests += 1
-                self._say(reply)
-                return
-        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        """Answer at once, or when a document comes, or go the usual way."""
+        self.weigh()
+        free = self.cycle is None or self.cycle.response_complete
+        found = self._found(free=free) if self.url.startswith(START) else None
+        if isinstance(found, Reply):
+            self.answered = True
+            self.server_state.total_requests += 1
+            self.say(found)
+            return
+        document = self._document(found) if free and found is not None else None
+        if found is not None and document is not None:
+            waiting = Waiting(found, self.url[len(START) :], self.headers)
+            self.answered, self.cycle = True, cast("RequestResponseCycle", waiting)
+            document.add_done_callback(partial(self._resume, waiting))
+            return
+        url, headers = self.url, self.headers
         super(Connection, self).on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expect
-        self.scope["headers"] = headers
-        self.scope.update({QUESTION: question})  # type: ignore[misc]
+        self.url = url
+        self.headers = self.scope["headers"] = headers
+        if found is not None:
+            self.scope.update({QUESTION: self._question(found, url[len(START) :], headers)})  # type: ignore[misc]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Theirs again, when it is answered."""
+        """Theirs again, when it is answered; ours, while it waits."""
         if self.answered:
-            self.since, self.begun = self.loop.time(), False
+            free = self.cycle is None or self.cycle.response_complete
+            self.since, self.begun, self.headed = self.loop.time() if free else 0.0, False, False
         else:
             super().on_message_complete()
 
-    def _is_plain(self) -> bool:
-        return (
-            self.parser.get_method() == b"GET"
-            and not self.flow.write_paused
-            and self.parser.get_http_version() == "1.1"
-            and self.parser.should_keep_alive()
-            and not self.parser.should_upgrade()
-            and b"#" not in self.url
-            and all(name not in ELSEWHERE for name, _ in self.headers)
-        )
-
-    def _begun(self) -> Question | None:
-        request = Request("GET", PATH, self.url[len(START) :], fields_of(self.headers), self.address)
-        if self.door.refusal(request) is not None:
+    def _found(self, *, free: bool) -> Reply | Usual | Question | None:
+        """The answer, else what is asked, else None: what only the usual way is for. `free`: nothing before is unanswered."""
+        fields, parser = fields_of(self.headers), self.parser
+        if (
+            parser.get_method() != b"GET"
+            or self.flow.write_paused
+            or not parser.should_keep_alive()
+            or not ELSEWHERE.isdisjoint(fields)
+            or (b"connection" in fields and (parser.get_http_version() != "1.1" or parser.should_upgrade()))
+        ):
             return None
+        query, decisions = self.url[len(START) :], self.decisions
         try:
-            return self.decisions.begin(request)
+            if free and not self.taken and self.chunk.isascii() and self.door.is_ours(fields):
+                usual = decisions.usual(query, fields, self.address)
+                if usual is not None:
+                    person = decisions.person(usual.identity)
+                    known = person is not None or usual.identity is None
+                    return (decisions.met(usual, fields, person) if known else None) or usual
+            request = Request("GET", PATH, query, fields, self.address)
+            if b"#" in query or self.door.refusal(request) is not None:
+                return None
+            question = decisions.begin(request)
+            return (decisions.now(question) if free else None) or question
         except Problem:
             return None
 
-    def _now(self, question: Question) -> Reply | None:
-        try:
-            return self.decisions.now(question)
-        except Problem:
+    def _document(self, asked: Usual | Question) -> asyncio.Future[Person] | None:
+        """What to wait for, when that may be all that is missing."""
+        if asked.identity is None or self.decisions.person(asked.identity) is not None:
             return None
-
-    def _say(self, reply: Reply) -> None:
-        self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        question = cycle.scope.get(QUESTION)
-        document = None if question is None else self._document(question)
-        if document is None:
-            super()._start_asgi_task(cycle, app)
-        else:
-            document.add_done_callback(lambda found: self._resume(cycle, app, question, found))
-
-    def _document(self, question: Question) -> asyncio.Future[Any] | None:
         try:
-            return self.decisions.document(question)
+            return self.decisions.document(asked.identity)
         except PipeUnavailable:
             return None
 
-    def _resume(self, cycle: Any, app: Any, question: Question, document: asyncio.Future[Any]) -> None:
+    def _resume(self, waiting: Waiting, document: asyncio.Future[Person]) -> None:
         """Answer one who waited for a document, if that was all that was missing."""
-        if document.exception() is not None:
-            question = cycle.scope[QUESTION] = replace(question, unread=True)
-        if cycle.disconnected:
+        unread = document.exception() is not None
+        if waiting.disconnected or self.transport.is_closing():
             return
-        reply = self._now(question) if cycle.keep_alive and not self.flow.write_paused else None
+        may_say = waiting.keep_alive and not self.flow.write_paused
+        reply = self._answer(waiting, None if unread else document.result()) if may_say else None
+        waiting.response_complete = True
         if reply is None:
-            super()._start_asgi_task(cycle, app)
+            self._go_the_usual_way(
+                waiting, self._question(waiting.asked, waiting.query, waiting.headers, unread=unread)
+            )
             return
-        self._say(reply)
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        self.on_response_complete()
+        self.say(reply)
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            if not self.begun:
+                self.since = self.loop.time()
+
+    def _answer(self, waiting: Waiting, person: Person | None) -> Reply | None:
+        asked = waiting.asked
+        try:
+            if isinstance(asked, Usual):
+                return None if person is None else self.decisions.met(asked, fields_of(waiting.headers), person)
+            return self.decisions.now(asked if person is not None else asked._replace(unread=True))
+        except Problem:
+            return None
+
+    def _question(
+        self, asked: Usual | Question, query: bytes, headers: list[tuple[bytes, bytes]], *, unread: bool = False
+    ) -> Question:
+        if isinstance(asked, Question):
+            return asked._replace(unread=True) if unread else asked
+        return asked.question(Request("GET", PATH, query, fields_of(headers), self.address), unread=unread)
+
+    def _go_the_usual_way(self, waiting: Waiting, question: Question) -> None:
+        """As uvicorn would have begun it; its parser may be in a later request by now."""
+        headers = waiting.headers
+        scope: Any = {
+            "type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"}, "http_version": "1.1",
+            "server": self.server, "client": self.client, "scheme": self.scheme, "root_path": self.root_path,
+            "headers": headers, "state": self.app_state.copy(), "method": "GET", "path": self.root_path + PATH.decode(),
+            "raw_path": self.root_path.encode() + PATH, "query_string": question.request.query, QUESTION: question,
+        }  # fmt: skip
+        cycle = RequestResponseCycle(
+            scope, self.transport, self.flow, self.logger, self.access_logger, self.access_log,
+            self.server_state.default_headers, asyncio.Event(), expect_100_continue=False, keep_alive=waiting.keep_alive,
+            on_response=self.on_response_complete,
+        )  # fmt: skip
+        cycle.more_body = False
+        if cast("Any", self.cycle) is waiting:
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)

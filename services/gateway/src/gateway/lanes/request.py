@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from gateway.adapters.keys import Keys
@@ -14,14 +13,14 @@ from gateway.adapters.tokens import CustomerTokens
 from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.kept import Kept
-from gateway.domain.signing import Ring
+from gateway.domain.signing import Rings
 
-MOST_VALUE, MOST_IDENTITIES, IDENTITY_BYTES = 200, 8 << 20, 200
+MOST_VALUE, MOST_IDENTITIES, IDENTITY_BYTES, SHORT = 200, 16 << 20, 400, 150
+CACHE = "cache "  # before the id of a cache: an edge may have the same
 PARAMETERS = {"landing_page": "path"}  # what a page calls it in the query
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request without its body. `fields`: its headers by name; lines of cookies are one, of any other the last one counts."""
 
     method: str
@@ -44,43 +43,33 @@ def request_of(scope: Any) -> Request:
 def fields_of(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Headers by name, see Request."""
     found = dict(headers)
-    if b"cookie" in found:
+    if len(found) < len(headers) and b"cookie" in found:
         lines = [value for name, value in headers if name == b"cookie"]
         if len(lines) > 1:
             found[b"cookie"] = b"; ".join(lines)
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Rings:
-    """The keys of the gateway, one ring per purpose; `front` is what vouches for the facts of a request."""
-
-    visitor: Ring
-    context: Ring
-    edge: Ring
-    front: bytes
-
-
 class Reader:
     """Who asks, from where. It remembers the cookies it verified.
 
-    Of a cookie only a digest is remembered: whoever sends it chooses how long it is.
+    Of a long one only a digest is remembered: whoever sends it chooses how long it is.
     """
 
     def __init__(self, keys: Keys, rings: Rings, tokens: CustomerTokens) -> None:
         self._keys, self._rings, self._tokens = keys, rings, tokens
-        self._visitors: Kept[bytes, str] = Kept(MOST_IDENTITIES)
+        self._visitors: Kept[bytes, bytes] = Kept(MOST_IDENTITIES)
 
-    def visitor(self, request: Request) -> str | None:
-        """The visitor id of a genuine cookie."""
-        cookie = request.fields.get(b"cookie")
+    def visitor(self, cookie: bytes | None) -> bytes | None:
+        """The identity of a genuine cookie, from the lines of all."""
         if not cookie:
             return None
-        digest = blake2b(cookie, digest_size=16).digest()
-        found = self._visitors.get(digest)
+        short = cookie if len(cookie) <= SHORT else blake2b(cookie, digest_size=16).digest()
+        found = self._visitors.get(short)
         if found is None:
-            found = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, "")) or ""
-            self._visitors.put(digest, found, IDENTITY_BYTES)
+            name = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, ""))
+            found = b"" if name is None else b"v:" + name.encode()
+            self._visitors.put(short, found, IDENTITY_BYTES)
         return found or None
 
     def identity(self, request: Request) -> bytes | None:
@@ -88,12 +77,17 @@ class Reader:
         bearer = request.fields.get(b"authorization")
         if bearer:
             return b"c:" + self._tokens.customer_of(bearer).encode()
-        name = self.visitor(request)
-        return None if name is None else b"v:" + name.encode()
+        return self.visitor(request.fields.get(b"cookie"))
 
     def _is_front(self, request: Request) -> bool:
         said = request.fields.get(b"x-front-key")
         return said is not None and hmac.compare_digest(said, self._rings.front)
+
+    def cache(self, request: Request) -> str:
+        """By which key a cache says that it keys by the URL; empty for anybody else."""
+        said = request.fields.get(b"x-cache-key", b"")
+        found = (name for name, secret in self._rings.caches.items() if hmac.compare_digest(said, secret))
+        return next(map(CACHE.__add__, found), "")
 
     def address(self, request: Request) -> str:
         """Where a request comes from, as who has the key of the front says; else who is connected."""

@@ -48,7 +48,7 @@ async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) 
         return found
     deps.limiter.take_of(deps.reader.address(asked))
     found, who = deps.keys.require(key, ("publishable", "secret")), deps.reader.identity(asked)
-    deps.limiter.take(found.id, person=None if who is None else who.decode())
+    deps.limiter.take(found.id, person=who)
     return found
 
 
@@ -79,26 +79,30 @@ async def get_context(
 ) -> Response:
     """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
     asked = request_of(request.scope)
-    name, cookie = deps.reader.visitor(asked), cookies_of(asked.fields.get(b"cookie", b"")).get(VISITOR, "")
+    visitor, cookie = (
+        deps.reader.visitor(asked.fields.get(b"cookie")),
+        cookies_of(asked.fields.get(b"cookie", b"")).get(VISITOR, ""),
+    )
     response = JSONResponse({}, headers={"cache-control": "no-store"})
-    if logout or (name is None and consent):
-        name, cookie = visitor_cookie(deps.visitors, random.token_bytes(16))
+    if logout or (visitor is None and consent):
+        name, cookie = visitor_cookie(deps.rings.visitor, random.token_bytes(16))
+        visitor = b"v:" + name.encode()
         _cookie(response, VISITOR, cookie, YEAR_S)
     now_ms = deps.clock.now_ms()
-    who_key = None if logout or not consent else identity(request, deps) or (f"v:{name}" if name else None)
-    known = await look_up(deps.decider, who_key.encode() if who_key else None, now_ms)
-    visible, seen = deps.decider.knowledge.release.visible(key.website), known.seen({}, {})
+    who = None if logout or not consent else deps.reader.identity(asked) or visitor
+    known = await look_up(deps.decider, who, now_ms)
+    visible, seen = deps.decider.knowledge.release.visible(key.website), known.seen
     steered = any(d.name in visible.steering and d.read(seen) for d in visible.codes)
     expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
     expires_s = min(expires_ms, known.until or expires_ms) // 1000
     if (
-        name is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
+        visitor is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
     ):  # else a member would be a stranger to every edge as long as a cookie lives
         codes = deps.decider.knowledge.release.codes(key.website, seen)
         version = deps.decider.knowledge.release.definitions.version
-        value = context_cookie(deps.contexts, codes, expires_s, cookie, version=version)
+        value = context_cookie(deps.rings.context, codes, expires_s, cookie, version=version)
         _cookie(response, CONTEXT, value, deps.settings.context_s)
-    response.body = deps.encode({"visitor": name is not None, "expires_at": expires_s})
+    response.body = deps.encode({"visitor": visitor is not None, "expires_at": expires_s})
     response.headers["content-length"] = str(len(response.body))
     return response
 
@@ -154,10 +158,10 @@ CART = _object(
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
     body, asked = await _object_of(request, nul=True), request_of(request.scope)
-    visitor, events = deps.reader.visitor(asked), body.get("events")
+    visitor, events = deps.reader.visitor(asked.fields.get(b"cookie")), body.get("events")
     if key.kind != "secret" and isinstance(events, list):
         deps.limiter.take_events(len(events), person=visitor, address=deps.reader.address(asked))
-    return await collect(deps, key, body, visitor=visitor)
+    return await collect(deps, key, body, visitor=None if visitor is None else visitor.decode().removeprefix("v:"))
 
 
 @router.post("/v1/cart", openapi_extra=CART)
