@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 KEYS = {"storefront": "publishable", "server": "secret", "merchant": "admin"}
-RINGS = ("visitor", "context", "edge")
+RINGS = ("visitor", "context", "edge", "aud")
 
 
 def main(folder: Path) -> int:

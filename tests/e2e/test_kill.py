@@ -119,7 +119,7 @@ def shop(world: Shop) -> Shop:
     return world
 
 
-DONE = {"done": True, "missing": {"gateways": [], "edges": []}}
+DONE = {"done": True, "missing": {"gateways": [], "edges": [], "caches": []}}
 
 
 class TestKill:

@@ -13,8 +13,11 @@ from chassis.clock import SystemClock
 from chassis.health import Health
 from devstack.stack import Stack
 from devstack.varnish import VCL, Varnish
-from gateway.domain.signing import Ring
+from gateway.domain.signing import Ring, Rings
 from gateway.flows.probe import Probes
+
+from tests.e2e.plain import SECRET, behind
+from tests.e2e.plain import WRONG as WRONGLY
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 FORGOTTEN = "".join(
@@ -34,17 +37,20 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def shop(services: Callable[..., AbstractContextManager[Stack]]) -> Iterator[Stack]:
-    with services("probe") as stack:
+    with services("probe", extra={"gateway": {"CACHE_KEYS": f"1:{SECRET}"}}) as stack:
         yield stack
 
 
 class Asked:
     """Probes of some edges, in a loop of their own."""
 
-    def __init__(self, shop: Stack, running: asyncio.Runner, edges: tuple[str, ...]) -> None:
-        rings, self._running, self.health = shop.secrets.rings(), running, Health()
-        edge, visitor, context = (Ring(rings[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT"))
-        self.probes = Probes(edges, (edge, visitor, context), "localhost", SystemClock(), self.health)
+    def __init__(
+        self, shop: Stack, running: asyncio.Runner, edges: tuple[str, ...], caches: tuple[str, ...] = ()
+    ) -> None:
+        known, self._running, self.health = shop.secrets.rings(), running, Health()
+        edge, visitor, context, aud = (Ring(known[f"{name}_KEYS"]) for name in ("EDGE", "VISITOR", "CONTEXT", "AUD"))
+        rings = Rings(visitor, context, edge, aud, b"", {})
+        self.probes = Probes(edges, caches, rings, "localhost", SystemClock(), self.health)
         self.trusts = self.probes.trusts
 
     def look(self) -> bool:
@@ -57,8 +63,8 @@ def asking(shop: Stack) -> Iterator[Callable[..., Asked]]:
     made: list[Asked] = []
     with asyncio.Runner() as running:
 
-        def make(*edges: str) -> Asked:
-            made.append(Asked(shop, running, edges))
+        def make(*edges: str, caches: tuple[str, ...] = ()) -> Asked:
+            made.append(Asked(shop, running, edges, caches))
             return made[-1]
 
         yield make
@@ -90,6 +96,29 @@ def test_an_edge_that_does_not_is_found(
     asked.look()
     assert not asked.trusts("1")
     assert "may not share: it shows" in (cause := asked.health.troubles()["edge 1"]) or "it believes" in cause
+
+
+@pytest.mark.parametrize("how", WRONGLY)
+def test_a_cache_that_says_it_keys_by_the_url_and_does_not_is_found(
+    shop: Stack, varnish: Callable[[Stack], Varnish], asking: Callable[..., Asked], tmp_path: Path, how: str
+) -> None:
+    cache = varnish(shop)
+    behind(cache, shop, tmp_path)
+    asked = asking(caches=(cache.url,))
+    assert asked.look() is False
+    assert (asked.trusts("cache 1"), asked.trusts("1"), asked.health.troubles()) == (True, False, {})
+    behind(cache, shop, tmp_path, WRONGLY[how])
+    asked.look()
+    assert not asked.trusts("cache 1")
+    assert "may not share: it shows" in asked.health.troubles()["edge cache 0"]
+
+
+def test_a_cache_that_says_no_secret_is_trusted_with_nothing(
+    shop: Stack, varnish: Callable[[Stack], Varnish], asking: Callable[..., Asked]
+) -> None:
+    asked = asking(caches=(shop.url, varnish(shop).url))
+    assert asked.look() is False
+    assert not any(map(asked.trusts, ("", "cache ", "cache 1")))
 
 
 def test_one_that_does_not_answer_or_proves_nothing_is_not_trusted(

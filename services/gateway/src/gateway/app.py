@@ -71,7 +71,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     watcher = Watcher(knowledge, news, purger.changed, health)
     pipe = Pipe(settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), watched=WATCHED, seen=watcher.seen)
-    killer = Killer(knowledge, redis, merchants, purger, clock, health)
+    killer = Killer(knowledge, redis, merchants, purger, clock, health, caches=settings.cache_urls)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
 

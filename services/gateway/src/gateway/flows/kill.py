@@ -37,18 +37,20 @@ OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
 
 @dataclass(slots=True)
 class Done:
-    """What became of a kill: gateways and edges that have not acknowledged it, and what its owner said."""
+    """What became of a kill: gateways and edges that have not acknowledged it, what its owner said, and the caches that nobody
+    can have forget it."""
 
     name: str
     stored: bool
     owner: str
+    caches: tuple[str, ...] = ()
     gateways: list[str] = field(default_factory=list)
     edges: list[str] = field(default_factory=list)
 
     def view(self) -> dict[str, Any]:
         """What the API answers."""
         kind, _, key = self.name.partition(":")
-        missing = {"gateways": self.gateways, "edges": self.edges}
+        missing = {"gateways": self.gateways, "edges": self.edges, "caches": list(self.caches)}
         done = self.stored and not any(missing.values())
         return {"kind": kind, "key": key, "owner": self.owner, "done": done, "missing": missing}
 
@@ -57,8 +59,17 @@ class Killer:
     """One per gateway."""
 
     def __init__(
-        self, knowledge: Knowledge, redis: Any, merchants: Upstreams, purger: Purger, clock: Clock, health: Health
+        self,
+        knowledge: Knowledge,
+        redis: Any,
+        merchants: Upstreams,
+        purger: Purger,
+        clock: Clock,
+        health: Health,
+        *,
+        caches: tuple[str, ...] = (),
     ) -> None:
+        self._caches = caches
         self._knowledge, self._redis, self._merchants, self._purger = knowledge, redis, merchants, purger
         self._clock, self._health, self._id = clock, health, uuid.uuid4().hex
         knowledge.kills_known = False
@@ -117,7 +128,7 @@ class Killer:
         if count is None and owner != "disabled":
             raise unavailable()
         self._take(self._knowledge.kills | {name})
-        done = Done(name, count is not None, owner)
+        done = Done(name, count is not None, owner, self._caches)
         while asyncio.get_running_loop().time() < until_s:
             done.gateways, done.edges = await self._missing(count or 0), self._purger.owing()
             if not done.gateways and not done.edges:

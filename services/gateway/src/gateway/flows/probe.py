@@ -63,7 +63,9 @@ class Probes:
     async def look(self) -> bool:
         """Ask every edge once; True when one did not answer, and is to be asked again soon."""
         asked = {f"edge {n}": self._ask(url, ORDERS, self._steps) for n, url in enumerate(self._edges)}
-        asked |= {f"cache {n}": self._ask(url, ORDERS_BY_URL, self._steps_by_url) for n, url in enumerate(self._caches)}
+        asked |= {
+            f"edge cache {n}": self._ask(url, ORDERS_BY_URL, self._steps_by_url) for n, url in enumerate(self._caches)
+        }
         found = await asyncio.gather(*asked.values(), return_exceptions=True)
         for name, said in zip(asked, found, strict=True):
             result = "passed" if isinstance(said, str) else "unsafe" if isinstance(said, Unsafe) else "silent"
