@@ -15,8 +15,10 @@ from content_svc import api as content
 from fastapi import APIRouter, FastAPI
 from gateway.lanes.decisions import DESCRIBED
 from gateway.routes import merchants, shop
+from gateway.routes.answers import Decision
 from gateway.routes.merchants import OWNERS
 from promo_svc import api as promo
+from pydantic import TypeAdapter
 from segment_svc import api as segment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +49,12 @@ REFUSED = {
 
 def described(name: str, *routers: APIRouter) -> dict[str, Any]:
     """The OpenAPI document of one service, its schemas prefixed with the service's name."""
-    app = FastAPI(title="Footfall", version="1", generate_unique_id_function=lambda route: route.name)
+    app = FastAPI(
+        title="Footfall",
+        version="1",
+        generate_unique_id_function=lambda route: route.name,
+        separate_input_output_schemas=False,
+    )
     for router in routers:
         app.include_router(router)
     return json.loads(json.dumps(app.openapi()).replace("#/components/schemas/", f"#/components/schemas/{name}"))
@@ -56,7 +63,8 @@ def described(name: str, *routers: APIRouter) -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     paths: dict[str, Any] = {**DESCRIBED}
-    schemas: dict[str, Any] = {"Problem": PROBLEM}
+    decision = TypeAdapter(Decision).json_schema(ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Any] = {"Problem": PROBLEM, **decision.pop("$defs"), "Decision": decision}
     for name, routers in {
         "": (shop.router, merchants.router),
         "Segment": (segment.merchants,),

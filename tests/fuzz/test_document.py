@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import schemathesis
+from devstack.shop.seed import campaigns, people, publish, settled
 from devstack.stack import Secrets, Stack
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
@@ -52,6 +53,9 @@ def shop(services: Callable[..., AbstractContextManager[Stack]], state: Path) ->
     ]
     more = {**UNLIMITED, "KEYS": json.dumps(keys), "BUDGET_MS": "5000"}
     with services("document", extra={"gateway": more}) as stack:
+        campaigns(stack)  # so that lists have something in them
+        publish(stack, people())
+        assert settled(stack)
         yield stack
 
 

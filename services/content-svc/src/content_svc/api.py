@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from chassis import documents
+from chassis.answers import Versions, says
 from chassis.auth import Actor
 from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
@@ -12,6 +13,7 @@ from chassis.problems import faults
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
+from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
 from content_svc.deps import Deps
 from content_svc.domain.select import Visitor, boundaries, relevant, tags_of
 from content_svc.flows.save_content import disable_block, save_content
@@ -49,25 +51,25 @@ async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
     return saved.view()
 
 
-@merchants.get("/blocks")
+@merchants.get("/blocks", **says(Blocks))
 async def list_blocks(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Every dynamic block that the reader may see."""
     return {"blocks": await _list(deps, BLOCK, reader)}
 
 
-@merchants.post("/blocks", status_code=201, dependencies=[STORABLE])
+@merchants.post("/blocks", status_code=201, dependencies=[STORABLE], **says(StoredBlock, 201))
 async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a block. With what else its slots may show at once it comes to at most 256 KiB of JSON per slot."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
-@merchants.get("/blocks/{key}")
+@merchants.get("/blocks/{key}", **says(StoredBlock))
 async def get_block(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One block."""
     return await _one(deps, BLOCK, key, response, reader=reader)
 
 
-@merchants.put("/blocks/{key}", dependencies=[STORABLE])
+@merchants.put("/blocks/{key}", dependencies=[STORABLE], **says(StoredBlock))
 async def put_block(
     key: str, body: DynamicBlock, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
@@ -81,38 +83,38 @@ async def delete_block(key: str, deps: DepsDep, actor: Marketer, if_match: IfMat
     await save_content(deps, Edit(BLOCK, key, None, expected_version(if_match), actor))
 
 
-@merchants.post("/blocks/{key}/disable")
+@merchants.post("/blocks/{key}/disable", **says(StoredBlock))
 async def post_block_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Take a block off every page at once."""
     return (await disable_block(deps, key, actor=actor)).view()
 
 
-@merchants.get("/blocks/{key}/versions")
+@merchants.get("/blocks/{key}/versions", **says(Versions))
 async def list_block_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:
         return {"versions": await documents.history(tx, BLOCK, key, reader=reader)}
 
 
-@merchants.get("/slots")
+@merchants.get("/slots", **says(Slots))
 async def list_slots(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Every slot that the reader may see."""
     return {"slots": await _list(deps, SLOT, reader)}
 
 
-@merchants.post("/slots", status_code=201, dependencies=[STORABLE])
+@merchants.post("/slots", status_code=201, dependencies=[STORABLE], **says(StoredSlot, 201))
 async def create_slot(body: NewSlot, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a slot. Its default, and what it may show at once, come to at most 256 KiB of JSON each."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
-@merchants.get("/slots/{key}")
+@merchants.get("/slots/{key}", **says(StoredSlot))
 async def get_slot(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One slot."""
     return await _one(deps, SLOT, key, response, reader=reader)
 
 
-@merchants.put("/slots/{key}", dependencies=[STORABLE])
+@merchants.put("/slots/{key}", dependencies=[STORABLE], **says(StoredSlot))
 async def put_slot(
     key: str, body: SlotBody, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:

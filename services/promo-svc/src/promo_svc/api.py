@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 from chassis import documents
+from chassis.answers import Versions, says
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
 from chassis.problems import faults
@@ -15,6 +16,7 @@ from chassis.websites import theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import ValidationError
 
+from promo_svc.answers import Rules, StoredRule
 from promo_svc.deps import Deps
 from promo_svc.domain import cart
 from promo_svc.flows.redeem import Wish, finish, reserve
@@ -38,21 +40,21 @@ def deps_of(request: Request) -> Deps:
 DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
-@merchants.get("/cart-rules")
+@merchants.get("/cart-rules", **says(Rules))
 async def list_rules(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Every cart price rule that the reader may see."""
     async with deps.db.tx() as tx:
         return {"rules": [d.view() for d in await documents.read_all(tx, KIND, reader=reader)]}
 
 
-@merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE])
+@merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE], **says(StoredRule, 201))
 async def create_rule(body: NewCartRule, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Create a rule."""
     content = body.model_dump(mode="json", exclude={"key"})
     return (await save_rule(deps, body.key, content, expected=None, actor=actor)).view()
 
 
-@merchants.get("/cart-rules/{key}")
+@merchants.get("/cart-rules/{key}", **says(StoredRule))
 async def get_rule(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One rule."""
     async with deps.db.tx() as tx:
@@ -61,7 +63,7 @@ async def get_rule(key: str, deps: DepsDep, response: Response, reader: Viewer) 
     return found.view()
 
 
-@merchants.put("/cart-rules/{key}", dependencies=[STORABLE])
+@merchants.put("/cart-rules/{key}", dependencies=[STORABLE], **says(StoredRule))
 async def put_rule(
     key: str, body: CartRule, deps: DepsDep, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
@@ -76,13 +78,13 @@ async def remove_rule(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatc
     await delete_rule(deps, key, expected=expected_version(if_match), actor=actor)
 
 
-@merchants.post("/cart-rules/{key}/disable")
+@merchants.post("/cart-rules/{key}/disable", **says(StoredRule))
 async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
     """Switch a rule off at once."""
     return (await disable_rule(deps, key, actor=actor)).view()
 
 
-@merchants.get("/cart-rules/{key}/versions")
+@merchants.get("/cart-rules/{key}/versions", **says(Versions))
 async def list_rule_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Who saved what, newest first."""
     async with deps.db.tx() as tx:

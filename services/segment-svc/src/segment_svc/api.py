@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Annotated, Any
 
+from chassis.answers import Versions, says
 from chassis.auth import Actor
 from chassis.bus import Record
 from chassis.bus_places import EARLIEST, Slice
@@ -20,6 +21,16 @@ from fastapi.responses import StreamingResponse
 from msgspec.json import encode
 
 from segment_svc import definitions, positions, reads, store
+from segment_svc.answers import (
+    Backfills,
+    Members,
+    Positions,
+    Preview,
+    Profile,
+    Segments,
+    StoredSegment,
+    Why,
+)
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
@@ -84,14 +95,14 @@ async def _hidden(tx: Tx, reader: Actor) -> set[str]:
     return {stored.key for stored in await definitions.read_all(tx) if not visible(reader, stored.body)}
 
 
-@merchants.get("/segments")
+@merchants.get("/segments", **says(Segments))
 async def list_segments(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Every segment that the reader may see, with its newest definition."""
     async with deps.db.tx() as tx:
         return {"segments": [_view(s) for s in await definitions.read_all(tx) if visible(reader, s.body)]}
 
 
-@merchants.post("/segments", status_code=201, dependencies=[STORABLE])
+@merchants.post("/segments", status_code=201, dependencies=[STORABLE], **says(StoredSegment, 201))
 async def create_segment(body: NewDefinition, deps: DepsDep, response: Response, actor: Marketer) -> dict[str, Any]:
     """Create a segment; an active one is backfilled and serves when that is complete."""
     content = body.model_dump(exclude={"key"})
@@ -100,7 +111,7 @@ async def create_segment(body: NewDefinition, deps: DepsDep, response: Response,
     return _view(stored)
 
 
-@merchants.post("/segments/preview", dependencies=[STORABLE])
+@merchants.post("/segments/preview", dependencies=[STORABLE], **says(Preview))
 async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin.
 
@@ -109,7 +120,7 @@ async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
     return await preview_of(deps, body.model_dump())
 
 
-@merchants.get("/segments/{key}")
+@merchants.get("/segments/{key}", **says(StoredSegment))
 async def get_segment(key: str, deps: DepsDep, response: Response, reader: Viewer) -> dict[str, Any]:
     """One segment."""
     stored = await _stored(deps, key, reader)
@@ -117,7 +128,7 @@ async def get_segment(key: str, deps: DepsDep, response: Response, reader: Viewe
     return _view(stored)
 
 
-@merchants.put("/segments/{key}", dependencies=[STORABLE])
+@merchants.put("/segments/{key}", dependencies=[STORABLE], **says(StoredSegment))
 async def put_segment(
     key: str, body: Definition, deps: DepsDep, response: Response, actor: Marketer, if_match: IfMatch = None
 ) -> dict[str, Any]:
@@ -133,7 +144,7 @@ async def remove_segment(key: str, deps: DepsDep, actor: Marketer, if_match: IfM
     await delete_segment(deps, key, expected=expected_version(if_match), actor=actor)
 
 
-@merchants.get("/segments/{key}/versions")
+@merchants.get("/segments/{key}/versions", **says(Versions))
 async def list_segment_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Who saved what, newest first, of the versions that the reader may see."""
     stored = await _stored(deps, key, reader)
@@ -142,7 +153,7 @@ async def list_segment_versions(key: str, deps: DepsDep, reader: Viewer) -> dict
     return {"versions": [version for version in versions if visible(reader, version["body"])]}
 
 
-@merchants.get("/segments/{key}/members")
+@merchants.get("/segments/{key}/members", **says(Members))
 async def list_members(
     key: str, deps: DepsDep, reader: Viewer, after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
@@ -164,7 +175,7 @@ async def export_members(key: str, deps: DepsDep, reader: Viewer) -> StreamingRe
     return StreamingResponse(reads.export(deps.db, stored.id), media_type="text/csv")
 
 
-@merchants.get("/segments/{key}/explain")
+@merchants.get("/segments/{key}/explain", **says(Why))
 async def explain(
     key: str,
     profile: str,
@@ -193,7 +204,7 @@ async def explain(
     return answer if at is None else {**answer, "at": at, "member_at": member_at}
 
 
-@merchants.get("/profiles/{identity:path}")
+@merchants.get("/profiles/{identity:path}", **says(Profile))
 async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """What is known of a person, and the segments they are in that the reader may see."""
     async with deps.db.tx() as tx:
@@ -213,7 +224,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
     }
 
 
-@merchants.get("/backfills")
+@merchants.get("/backfills", **says(Backfills))
 async def list_backfills(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Progress of the latest backfills, with the segments that the reader may see."""
     async with deps.db.tx() as tx:
@@ -252,7 +263,7 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
         return {"version": await definitions.head(tx)}
 
 
-@merchants.get("/positions")
+@merchants.get("/positions", **says(Positions))
 async def list_positions(deps: DepsDep) -> dict[str, Any]:
     """Where every partition is to be read next, and why it is halted, if it is."""
     async with deps.db.tx() as tx:

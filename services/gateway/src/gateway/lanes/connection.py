@@ -141,6 +141,7 @@ class Connection(HttpToolsProtocol):
         self.taken += len(data)
         self.chunk = data
         super().data_received(data)
+        self.chunk = b""
         if self.begun and not self.headed and self.taken > MOST_HEAD:
             self.end(TOO_LARGE)
         elif self.taken > MOST_UNREAD:

@@ -49,7 +49,8 @@ DESCRIBED: dict[str, Any] = {
                 {"name": aud.PARAMETER, "in": "query", "schema": {"type": "string"},
                  "description": "For caches that key by the URL alone: what X-Aud said of this URL, or nothing, to be told"},
             ],
-            "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded"},
+            "responses": {"200": {"description": "Blocks per slot, messages, and what was degraded",
+                                  "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Decision"}}}},
                           "304": {"description": "As the ETag of If-None-Match"}},
         }
     }

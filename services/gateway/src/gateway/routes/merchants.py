@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
+from chassis.answers import says
 from chassis.problems import Problem
 from chassis.websites import theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -15,6 +16,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.deps import Deps
 from gateway.domain import kills
 from gateway.flows.forward import forward
+from gateway.routes.answers import Done, Kills
 from gateway.routes.shop import deps_of
 
 OWNERS = {
@@ -53,13 +55,13 @@ class Kill(BaseModel):
     key: Annotated[str, Field(pattern=f"^{kills.KEY.pattern}$")]
 
 
-@router.get("/kills")
+@router.get("/kills", **says(Kills))
 async def list_kills(deps: DepsDep, _: Viewer) -> dict[str, Any]:
     """What nobody is shown or given, by whom and since when."""
     return {"kills": await deps.killer.listed()}
 
 
-@router.post("/kills")
+@router.post("/kills", **says(Done))
 async def post_kill(body: Kill, deps: DepsDep, who: Marketer) -> dict[str, Any]:
     """Take a block, slot or rule off everywhere at once. `missing` names whom it has not reached within 2.5 s."""
     theirs(who.actor, ())  # a kill is everybody's

@@ -6,6 +6,7 @@ import secrets as random
 from typing import Annotated, Any
 from uuid import UUID
 
+from chassis.answers import says
 from chassis.http import read_json, require_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -24,6 +25,7 @@ from gateway.flows.explain import explain
 from gateway.flows.forward import forward
 from gateway.flows.redeem import redeem
 from gateway.lanes.request import request_of
+from gateway.routes.answers import Accepted, Cart, Context, Explained, Redeemed
 
 YEAR_S = 365 * 24 * 3600
 PRICE_S = 60  # how long a price may be shown to who lost the segment it is for
@@ -73,7 +75,7 @@ def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
     response.set_cookie(name, value, max_age=max_age, path="/", secure=True, httponly=True, samesite="lax")
 
 
-@router.get("/v1/context")
+@router.get("/v1/context", **says(Context))
 async def get_context(
     request: Request, deps: DepsDep, key: Storefront, consent: bool = True, logout: bool = False
 ) -> Response:
@@ -154,7 +156,7 @@ CART = _object(
 )
 
 
-@router.post("/v1/events", status_code=202, openapi_extra=EVENTS)
+@router.post("/v1/events", status_code=202, openapi_extra=EVENTS, **says(Accepted, 202))
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
     body, asked = await _object_of(request, nul=True), request_of(request.scope)
@@ -164,7 +166,7 @@ async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[
     return await collect(deps, key, body, visitor=None if visitor is None else visitor.decode().removeprefix("v:"))
 
 
-@router.post("/v1/cart", openapi_extra=CART)
+@router.post("/v1/cart", openapi_extra=CART, **says(Cart))
 async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Response:
     """Lines with discounts and hints, for the verified identity, and the slots asked for along with it.
 
@@ -179,7 +181,7 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
 REDEMPTION = _object({"coupon": {"type": "string"}, "customer": {"type": "string"}}, "coupon", "customer")
 
 
-@router.post("/v1/redemptions", status_code=201, openapi_extra=REDEMPTION)
+@router.post("/v1/redemptions", status_code=201, openapi_extra=REDEMPTION, **says(Redeemed, 201))
 async def post_redemption(
     request: Request, deps: DepsDep, key: Server, idempotency_key: Annotated[str, Header(min_length=1, max_length=200)]
 ) -> Response:
@@ -192,19 +194,19 @@ async def post_redemption(
     return await redeem(deps, key, body, idempotency_key=idempotency_key, identity=who, facts=facts)
 
 
-@router.post("/v1/redemptions/{redemption}/confirm")
+@router.post("/v1/redemptions/{redemption}/confirm", **says(Redeemed))
 async def post_confirm(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
     """The order was placed."""
     return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/confirm", actor=key.actor)
 
 
-@router.post("/v1/redemptions/{redemption}/release")
+@router.post("/v1/redemptions/{redemption}/release", **says(Redeemed))
 async def post_release(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
     """The order was not placed."""
     return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/release", actor=key.actor)
 
 
-@router.get("/v1/explain")
+@router.get("/v1/explain", **says(Explained))
 async def get_explain(
     request: Request, deps: DepsDep, slots: str, profile: str | None = None, key: KeyHeader = None
 ) -> Response:
