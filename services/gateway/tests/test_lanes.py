@@ -54,6 +54,7 @@ def requests(house: House) -> list[bytes]:
         get(b"/v1/decisions?slots=top", b"content-length: 5") + body,
         get(b"/v1/decisions?slots=top", b"transfer-encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
         get(b"/v1/decisions?slots=top", b"connection: keep-alive", b"cookie: %s=%s" % (VISITOR.encode(), house.cookies[1])),
+        get(b"/v1/decisions?slots=top,nowhere", b"cookie: %s=%s" % (VISITOR.encode(), house.cookies[0])),
         get(b"/v1/decisions?slots=top&aud="), get(b"/v1/decisions?slots=top&aud=base.main"),
         get(b"/v1/decisions?slots=top&aud=base.other"), get(b"/v1/decisions?slots=top&aud=&aud="),
         get(b"/nowhere"), get(b"/healthz"), get(b"/echo", b"content-length: 5", method=b"POST") + body,

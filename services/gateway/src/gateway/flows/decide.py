@@ -153,7 +153,10 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
         DEGRADED.labels(part=part).inc()
     tags = [*blocks["tags"], *messages["tags"]]
     merged = merge(plan, blocks, messages, known=release.content["slots"], degraded=degraded)
-    answer = finish(plan, merged, tags, now_ms=now_ms, most_s=decider.share_s)
+    base = release.plan(
+        plan.website, plan.slots, plan.locale
+    )  # without what was asked for and is nowhere: it is everybody's
+    answer = finish(base, merged, tags, now_ms=now_ms, most_s=decider.share_s)
     if any(part.gone for part in parts):
         return replace(answer, stopgap=True)
     release.answers.put(key, answer, answer.size)
