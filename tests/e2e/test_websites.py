@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from devstack.stack import Secrets, Stack
+from devstack.testing import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 WEBSITES = {"de": ["de"], "at": ["at"], "both": ["at", "de"], "all": []}
@@ -34,20 +35,25 @@ VIEWS = {
 }
 
 
+def _key(text: str) -> dict[str, Any]:
+    return {"id": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 @pytest.fixture(scope="module")
 def ask(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Callable[..., httpx.Response]]:
     home = state / "websites"
     home.mkdir()
     keys = json.loads(Secrets.of(home).keys())
     for name, websites in (("boss", []), ("de", ["de"])):
-        secret = hashlib.sha256(name.encode()).hexdigest()
-        keys.append({"id": name, "sha256": secret, "kind": "admin", "role": "marketer", "websites": websites})
+        keys.append({**_key(name), "kind": "admin", "role": "marketer", "websites": websites})
+    keys += [{**_key(f"shop-{website}"), "kind": "secret", "website": website} for website in ("de", "at")]
     with (
         services("websites", extra={"gateway": {"KEYS": json.dumps(keys)}}) as stack,
-        httpx.Client(base_url=f"{stack.url}/admin/v1", timeout=30) as client,
+        httpx.Client(base_url=stack.url, timeout=30) as client,
     ):
 
         def send(who: str, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+            path = path if path.startswith("/v1/") else f"/admin/v1{path}"
             return client.request(method, path, json=body, headers={"x-api-key": who, **headers})
 
         for noun, body in BODIES.items():
@@ -112,3 +118,49 @@ def test_the_segments_of_other_websites_stand_in_no_list(ask: Callable[..., http
         backfills = ask(who, "GET", "/backfills").json()["backfills"]
         named = {key for backfill in backfills for key in backfill["segments"]}
         assert ("k-at" in named, "k-both" in named) == (not hidden, True)
+
+
+def test_no_condition_asks_for_the_members_of_what_is_hidden(ask: Callable[..., httpx.Response]) -> None:
+    for key in ("k-at", "k-nowhere"):
+        condition = {"segment": {"op": "in", "keys": [key]}}
+        body = {"key": f"in-{key}", "name": "N", "status": "active", "websites": ["de"], "condition": condition}
+        saved, tried = (
+            ask("de", "POST", "/segments", body),
+            ask("de", "POST", "/segments/preview", {"condition": condition}),
+        )
+        for answer in (saved, tried):
+            assert answer.status_code == 422
+            assert answer.json()["errors"][0]["detail"].startswith(f"there is no active segment '{key}'")
+    assert ask(
+        "boss", "POST", "/segments/preview", {"condition": {"segment": {"op": "in", "keys": ["k-at"]}}}
+    ).is_success
+
+
+def test_why_is_explained_to_each_of_his_own_websites(ask: Callable[..., httpx.Response]) -> None:
+    def why(who: str, *more: str) -> httpx.Response:
+        return ask(who, "GET", "/v1/explain?" + "&".join(("profile=v:a", "slots=k-all", *more)))
+
+    for who, website, status in (
+        ("de", "at", 403), ("de", "main", 403), ("de", "de", 200), ("boss", "at", 200), ("shop-at", "de", 403),
+        ("shop-at", "at", 200),
+    ):  # fmt: skip
+        assert why(who, f"website={website}").status_code == status, (who, website)
+    rule = {**BODIES["cart-rules"], "label": "AT only", "websites": ["at"]}
+    assert ask("boss", "POST", "/cart-rules", {"key": "at-only", **rule}).status_code == 201
+    told = lambda *asked: {message["rule"] for message in why(*asked).json()["messages"]}  # noqa: E731
+    until(lambda: "at-only" in told("boss", "website=at"))
+    assert "at-only" in told("shop-at")
+    assert "at-only" not in told("de")
+
+
+def test_a_redemption_is_of_the_website_it_was_made_at(ask: Callable[..., httpx.Response]) -> None:
+    rule = {**BODIES["cart-rules"], "coupon": "BOTH", "uses_per_customer": 1}
+    assert ask("boss", "POST", "/cart-rules", {"key": "both-have-it", **rule}).status_code == 201
+    wish = {"coupon": "BOTH", "customer": "ann"}
+    until(lambda: ask("shop-de", "POST", "/v1/redemptions", wish, **{"idempotency-key": "1"}).status_code == 201)
+    mine = ask("shop-de", "POST", "/v1/redemptions", wish, **{"idempotency-key": "1"}).json()
+    other = ask("shop-at", "POST", "/v1/redemptions", {**wish, "customer": "bob"}, **{"idempotency-key": "1"}).json()
+    assert other["id"] != mine["id"]
+    for how in ("confirm", "release"):
+        assert ask("shop-at", "POST", f"/v1/redemptions/{mine['id']}/{how}").status_code == 404
+    assert ask("shop-de", "POST", f"/v1/redemptions/{mine['id']}/confirm").status_code == 200

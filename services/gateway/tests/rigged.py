@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.adapters.keys import Keys
+from gateway.adapters.tokens import CustomerTokens
 from gateway.domain.answer import Answer
 from gateway.domain.signing import Ring, Rings
 from gateway.flows.decide import Decider, decided, look_up
@@ -17,6 +18,7 @@ from gateway.lanes.request import Reader, Request
 DEFAULT = [{"key": "top:default", "content": "default"}]  # what the slot `top` shows of which nothing else is known
 RING = Ring("1:" + "s" * 32)
 RINGS = Rings(RING, RING, RING, RING, b"front", {})
+NOBODYS = CustomerTokens("", issuer="", audience="")
 KEYS = Keys(json.dumps([{"id": "k", "sha256": hashlib.sha256(b"k").hexdigest(), "kind": "publishable"}]))
 
 
@@ -33,7 +35,7 @@ def decisions(decider: Decider, keys: Keys) -> Decisions:
     """As the gateway has them, for who has a key of `keys`."""
     none: Any = None
     limiter: Any = Unlimited()
-    return Decisions(decider, keys, Reader(keys, RINGS, none), limiter, rings=RINGS, probes=none)
+    return Decisions(decider, keys, Reader(keys, RINGS, NOBODYS), limiter, rings=RINGS, probes=none)
 
 
 def asked(query: bytes, method: str = "GET", **fields: bytes) -> Request:

@@ -96,3 +96,39 @@ def test_a_name_is_one_of_ours_or_not(host: bytes, ours: bool) -> None:
 def test_without_a_name_nobody_could_come() -> None:
     with pytest.raises(ValueError, match="hosts"):
         Door([])
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_what_comes_behind_a_body_is_no_header(house: House, lane: str) -> None:
+    nameless = get(b"/v1/decisions?slots=top", b"transfer-encoding: chunked").replace(b"x-api-key: k\r\n", b"")
+    trailers = b"".join(b"x-%d: y\r\n" % n for n in range(1000))
+    found = await exchange(
+        house.ports[lane], [nameless + b"5\r\nhello\r\n0\r\nx-api-key: k\r\n" + trailers + b"\r\n" + CLOSE]
+    )
+    assert found.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        get(), get(b"/v1/decisions?slots=%00"), get().replace(b"x-api-key: k\r\n", b""), get(b"/v1/decisions?"),
+        get(b"/v1/decisions?slots=top", b"authorization: Bearer x"), get(method=b"HEAD"), get(method=b"DELETE"),
+    ],
+)  # fmt: skip
+async def test_a_request_is_counted_once_whichever_way_it_goes(
+    house: House, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    counted: list[object] = []
+
+    def taken(*who: object, **more: object) -> None:
+        counted.extend([*who, *more])
+
+    for name in ("take", "take_of"):
+        monkeypatch.setattr(house.decisions._limiter, name, taken, raising=False)
+    said = []
+    for lane in ("usual", "direct"):
+        counted.clear()
+        for _ in range(3):
+            await exchange(house.ports[lane], [sent + CLOSE])
+        said.append(sum(who in ("127.0.0.1", "address") for who in counted))
+    assert said == [0 if sent.startswith(b"DELETE") else 3] * 2

@@ -131,8 +131,8 @@ class TestKeys:
         await reserve("a")
         async with stored.transaction():
             await stored.execute(
-                """INSERT INTO redemption SELECT gen_random_uuid(), 'k', 'another request', rule_id, rule, customer, status,
-                   expires_at FROM redemption"""
+                """INSERT INTO redemption SELECT gen_random_uuid(), website, 'k', 'another request', rule_id, rule, customer,
+                   status, expires_at FROM redemption"""
             )
             other = await waits(stored, reserve("k"))
         assert await other == (422, "idempotency-key-reused")
@@ -144,6 +144,12 @@ class TestKeys:
         await make(client, uses_total=2)
         assert len(set(await asyncio.gather(*(reserve("k") for _ in range(8))))) == 1
         assert (await reserve("b"))[0] == 201
+
+    async def test_a_key_is_of_one_website(self, client: httpx.AsyncClient, reserve: Reserve) -> None:
+        await make(client)
+        first, other = [await reserve("k", website=website) for website in ("main", "outlet")]
+        assert (first[0], other[0], len({first[1], other[1]})) == (201, 201, 2)
+        assert await reserve("k", website="main") == first
 
     async def test_a_missing_key_is_named(self, client: httpx.AsyncClient) -> None:
         body = {"coupon": "TEN", "customer": "c", "website": "main", "at_ms": 0}

@@ -190,12 +190,12 @@ async def post_redemption(
 
 
 @router.post("/redemptions/{redemption}/confirm")
-async def post_confirm(redemption: uuid.UUID, deps: DepsDep, _: Server) -> dict[str, Any]:
+async def post_confirm(redemption: uuid.UUID, deps: DepsDep, shop: Server) -> dict[str, Any]:
     """The order was placed."""
-    return await finish(deps, redemption, confirm=True)
+    return await finish(deps, redemption, shop=shop, confirm=True)
 
 
 @router.post("/redemptions/{redemption}/release")
-async def post_release(redemption: uuid.UUID, deps: DepsDep, _: Server) -> dict[str, Any]:
+async def post_release(redemption: uuid.UUID, deps: DepsDep, shop: Server) -> dict[str, Any]:
     """The order was not placed."""
-    return await finish(deps, redemption, confirm=False)
+    return await finish(deps, redemption, shop=shop, confirm=False)

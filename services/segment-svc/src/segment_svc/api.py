@@ -112,12 +112,12 @@ async def create_segment(body: NewDefinition, deps: DepsDep, response: Response,
 
 
 @merchants.post("/segments/preview", dependencies=[STORABLE], **says(Preview))
-async def preview(body: Draft, deps: DepsDep) -> dict[str, Any]:
+async def preview(body: Draft, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """How many people a condition would match: exact below 2,000 profiles, else an estimate with a 95 % margin.
 
     What takes long is estimated from fewer people. A few previews are made at a time; who waits too long is told to come again.
     """
-    return await preview_of(deps, body.model_dump())
+    return await preview_of(deps, body.model_dump(), reader=reader)
 
 
 @merchants.get("/segments/{key}", **says(StoredSegment))

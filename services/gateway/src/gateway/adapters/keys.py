@@ -34,6 +34,15 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Actor(self.id, SERVER, (self.website,))
         return Actor(self.id, self.role, self.websites)
 
+    def at(self, website: str | None) -> str:
+        """The website somebody asks for, by default the first of his. Raises Problem 403 for one that is not."""
+        mine = (self.website,) if self.kind != "admin" else self.websites
+        if website is None:
+            return mine[0] if mine else self.website
+        if mine and website not in mine:
+            raise Problem("not-your-website", 403, "This is of a website that is not yours")
+        return website
+
 
 class Keys:
     """The keys of an installation, from their JSON. Raises msgspec.ValidationError for a broken list."""

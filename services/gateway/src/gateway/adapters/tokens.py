@@ -34,6 +34,7 @@ class CustomerTokens:
                 token, key, algorithms=[key.algorithm_name], issuer=self._issuer, audience=self._audience,
                 options={"require": ["exp", "sub", "iss", "aud"]},
             )  # fmt: skip
+            claims["sub"].encode()  # it is to be a key
             if scheme.lower() != "bearer" or key.algorithm_name not in ALGORITHMS or not 0 < len(claims["sub"]) <= 200:
                 raise Problem("unauthenticated", 401, "Unauthenticated")
         except (jwt.PyJWTError, KeyError, ValueError):

@@ -25,9 +25,9 @@ PROFILE = re.compile(r"[vc]:.{1,200}", re.DOTALL)
 
 
 async def explain(
-    deps: Deps, key: ApiKey, *, profile: str, slots: list[str], context: Mapping[str, str]
+    deps: Deps, key: ApiKey, *, website: str, profile: str, slots: list[str], context: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
+    """At a website, per relevant segment why in or out; per slot which rule failed for which block; which promotions are theirs.
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
     hour...); what it does not say is as in a request that says nothing, now; a customer is logged in, nobody else. Without
@@ -37,7 +37,7 @@ async def explain(
     _asked(profile, slots, locale)
     now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
     release = deps.decider.knowledge.release
-    plan = release.plan(key.website, slots, locale)
+    plan = release.plan(website, slots, locale)
     who = await look_up(deps.decider, profile.encode(), now_ms)
     refs = (*plan.durable, *plan.late)
     page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
@@ -46,12 +46,12 @@ async def explain(
     supposed |= {name: context[name][:MOST_VALUE] for name in named if context[name]}
     late = membership.late_bits(release.definitions, plan.late, who.seen.atoms, supposed, now_ms)
     standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
-    common = {"website": key.website, "at_ms": now_ms, **who.asked(standing)}
+    common = {"website": website, "at_ms": now_ms, **who.asked(standing)}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
     asked = {name: value for name, value in supposed.items() if value not in (None, "")}
-    why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer", key.actor.websites)
+    why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer", (website,))
     try:
         blocks, messages, *reasons = await asyncio.gather(
             deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),

@@ -19,7 +19,7 @@ from gateway.lanes.request import Reader, Request, request_of
 
 MOST_QUERY, MOST_FIELDS = 2000, 40
 MOST_OURS = 1 << 16  # bytes of names that were found to be ours
-QUESTION = "footfall.question"  # in a scope: what the connection read already
+QUESTION = "footfall.question"  # in a scope: what the connection read already, or why that is refused
 COUNTED = b"/v1/"  # those routes count who asks themselves
 OF_ANYBODY = (b"/healthz", b"/readyz")  # asked by who runs us, at whatever address
 
@@ -86,6 +86,8 @@ class Lane:
                 reply = self._preflight(origin)
             elif request.path == PATH:
                 question = scope.get(QUESTION) or self._decisions.begin(request)
+                if isinstance(question, Problem):
+                    raise question
                 reply = self._decisions.now(question) or await self._decisions.later(question)
             else:
                 if not request.path.startswith(COUNTED):

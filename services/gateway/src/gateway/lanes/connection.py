@@ -162,8 +162,12 @@ class Connection(HttpToolsProtocol):
         self.since, self.begun, self.headed, self.taken, self.used = self.loop.time(), True, False, 0, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """As little as can be: it is called for each. What there was comes to is seen at the end of them, and of what came."""
-        self.headers.append((name.lower(), value))
+        """As little as can be: it is called for each. What they come to is seen at the end of them, and of what came.
+
+        What comes behind a body is none (RFC 9110, 6.5.1).
+        """
+        if not self.headed:
+            self.headers.append((name.lower(), value))
 
     def weigh(self) -> None:
         """Refuse headers that are too many, or too large."""

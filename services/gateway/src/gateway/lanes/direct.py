@@ -65,8 +65,9 @@ class Direct(Connection):
             self.server_state.total_requests += 1
             self.say(found)
             return
-        document = self._document(found) if free and found is not None else None
-        if found is not None and document is not None:
+        document = self._document(found) if free and isinstance(found, Usual | Question) else None
+        if document is not None:
+            assert isinstance(found, Usual | Question)
             waiting = Waiting(found, self.url[len(START) :], self.headers)
             self.answered, self.cycle = True, cast("RequestResponseCycle", waiting)
             document.add_done_callback(partial(self._resume, waiting))
@@ -75,8 +76,9 @@ class Direct(Connection):
         super(Connection, self).on_message_begin()
         self.url = url
         self.headers = self.scope["headers"] = headers
-        if found is not None:
-            self.scope.update({QUESTION: self._question(found, url[len(START) :], headers)})  # type: ignore[misc]
+        if isinstance(found, Usual | Question):
+            found = self._question(found, url[len(START) :], headers)
+        self.scope.update({QUESTION: found})  # type: ignore[misc]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -87,8 +89,11 @@ class Direct(Connection):
         else:
             super().on_message_complete()
 
-    def _found(self, *, free: bool) -> Reply | Usual | Question | None:
-        """The answer, else what is asked, else None: what only the usual way is for. `free`: nothing before is unanswered."""
+    def _found(self, *, free: bool) -> Reply | Usual | Question | Problem | None:
+        """The answer, else what is asked, or why it is refused, once it was counted; else None: what only the usual way is for.
+
+        `free`: nothing before is unanswered.
+        """
         fields, parser = fields_of(self.headers), self.parser
         if (
             parser.get_method() != b"GET"
@@ -111,7 +116,9 @@ class Direct(Connection):
                 return None
             question = decisions.begin(request)
             return (decisions.now(question) if free else None) or question
-        except Problem:
+        except Problem as problem:
+            return problem
+        except Exception:  # the usual way says so, and goes on
             return None
 
     def _document(self, asked: Usual | Question) -> asyncio.Future[Person] | None:

@@ -208,9 +208,14 @@ async def post_release(request: Request, redemption: UUID, deps: DepsDep, key: S
 
 @router.get("/v1/explain", **says(Explained))
 async def get_explain(
-    request: Request, deps: DepsDep, slots: str, profile: str | None = None, key: KeyHeader = None
+    request: Request,
+    deps: DepsDep,
+    slots: str,
+    profile: str | None = None,
+    website: str | None = None,
+    key: KeyHeader = None,
 ) -> Response:
-    """Why a person sees what they see, in the context the other parameters give; for servers and the admin only.
+    """Why a person sees what they see, in the context the other parameters give; for servers and the admin, of their websites.
 
     Without `profile` it is the shopper of the cookie or token that the shop's server passes on.
     """
@@ -220,7 +225,8 @@ async def get_explain(
         errors = [{"pointer": "/profile", "detail": "is needed without a shopper's visitor cookie or token"}]
         raise Problem("invalid-request", 422, "The request names nobody", errors=errors)
     context = dict(request.query_params)
-    found = await explain(deps, who, profile=person, slots=[s for s in slots.split(",") if s], context=context)
+    named = [s for s in slots.split(",") if s]
+    found = await explain(deps, who, website=who.at(website), profile=person, slots=named, context=context)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from chassis.auth import Actor
 from chassis.problems import Problem
 
 from promo_svc.deps import Deps
@@ -20,9 +21,9 @@ from promo_svc.snapshot import published
 
 HOLD_MS = 15 * 60 * 1000
 LOCK = "SELECT 1 FROM coupon_use WHERE rule_id = $1 FOR UPDATE"
-BY_KEY = "SELECT * FROM redemption WHERE idempotency_key = $1"
-CLAIM = """INSERT INTO redemption VALUES ($1, $2, $3, $4, $5, $6, 'reserved', $7)
-    ON CONFLICT (idempotency_key) DO NOTHING RETURNING *"""
+BY_KEY = "SELECT * FROM redemption WHERE website = $1 AND idempotency_key = $2"
+CLAIM = """INSERT INTO redemption VALUES ($1, $2, $3, $4, $5, $6, $7, 'reserved', $8)
+    ON CONFLICT (website, idempotency_key) DO NOTHING RETURNING *"""
 COUNT = "UPDATE coupon_use SET used = used + 1 WHERE rule_id = $1 AND ($2 = 0 OR used < $2) RETURNING used"
 RECLAIM = """WITH gone AS (
         UPDATE redemption SET status = 'expired' WHERE rule_id = $1 AND status = 'reserved' AND expires_at <= $2 RETURNING 1
@@ -33,7 +34,7 @@ USES = """SELECT count(*) FROM redemption
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Who wants to use which coupon, under which idempotency key. `asked`: for whom, as for a cart with that coupon."""
+    """Who wants to use which coupon, under which idempotency key of a website. `asked`: for whom, as for a cart with it."""
 
     coupon: str
     customer: str
@@ -52,7 +53,7 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
     rule = published(deps.snapshot, wish.asked.version).coupon(wish.asked)
     request = json.dumps([coupon_code(wish.coupon) or wish.coupon, wish.customer])
     async with deps.db.tx() as tx:
-        found = await tx.fetchrow(BY_KEY, wish.idempotency_key)
+        found = await tx.fetchrow(BY_KEY, wish.asked.website, wish.idempotency_key)
         if found is not None:
             return _answer(found, request)
         if rule is None:
@@ -60,10 +61,18 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
         await tx.execute("INSERT INTO coupon_use (rule_id) VALUES ($1) ON CONFLICT DO NOTHING", rule.id)
         await tx.execute(LOCK, rule.id)
         made = await tx.fetchrow(
-            CLAIM, uuid.uuid4(), wish.idempotency_key, request, rule.id, rule.key, wish.customer, now + HOLD_MS
+            CLAIM,
+            uuid.uuid4(),
+            wish.asked.website,
+            wish.idempotency_key,
+            request,
+            rule.id,
+            rule.key,
+            wish.customer,
+            now + HOLD_MS,
         )
         if made is None:  # somebody else had the key meanwhile
-            return _answer(await tx.fetchrow(BY_KEY, wish.idempotency_key), request)
+            return _answer(await tx.fetchrow(BY_KEY, wish.asked.website, wish.idempotency_key), request)
         await tx.execute(RECLAIM, rule.id, now)
         if await tx.fetchval(COUNT, rule.id, rule.uses_total) is None:
             raise _refused()
@@ -84,13 +93,15 @@ def _answer(record: Any, request: str) -> dict[str, Any]:
     }
 
 
-async def finish(deps: Deps, redemption: uuid.UUID, *, confirm: bool) -> dict[str, Any]:
-    """Confirm or release a reservation; doing it again answers the same. Raises Problem 404, 409 redemption-over."""
+async def finish(deps: Deps, redemption: uuid.UUID, *, shop: Actor, confirm: bool) -> dict[str, Any]:
+    """Confirm or release a reservation; doing it again answers the same. Raises Problem 404, for one of another website too, 409
+    redemption-over."""
     wanted = "confirmed" if confirm else "released"
     async with deps.db.tx() as tx:
-        rule = await tx.fetchval("SELECT rule_id FROM redemption WHERE id = $1", redemption)
-        if rule is None:
+        known = await tx.fetchrow("SELECT rule_id, website FROM redemption WHERE id = $1", redemption)
+        if known is None or not shop.serves([known["website"]]):
             raise Problem("not-found", 404, "No such redemption")
+        rule = known["rule_id"]
         await tx.execute(LOCK, rule)
         found = await tx.fetchrow("SELECT * FROM redemption WHERE id = $1", redemption)
         if found["status"] == "reserved":

@@ -10,7 +10,9 @@ from time import thread_time
 from typing import Any
 
 import msgspec
+from chassis.auth import Actor
 from chassis.problems import Problem
+from chassis.websites import visible
 from conditions import Fault
 
 from segment_svc import definitions, reads
@@ -37,7 +39,7 @@ async def latest_rules(deps: Deps) -> Rules:
     return await guarded(deps, read)
 
 
-async def preview_of(deps: Deps, draft: dict[str, Any]) -> dict[str, Any]:
+async def preview_of(deps: Deps, draft: dict[str, Any], *, reader: Actor) -> dict[str, Any]:
     """The number of people, and how certain it is. Raises Problem 422, 503 while too many others are being made."""
     try:
         async with asyncio.timeout(WAIT_S):
@@ -45,15 +47,16 @@ async def preview_of(deps: Deps, draft: dict[str, Any]) -> dict[str, Any]:
     except TimeoutError:
         raise Problem("busy", 503, "Other previews are being made", headers={"retry-after": "2"}) from None
     try:
-        return await _counted(deps, draft)
+        return await _counted(deps, draft, reader)
     finally:
         deps.previews.release()
 
 
-async def _counted(deps: Deps, body: dict[str, Any]) -> dict[str, Any]:
+async def _counted(deps: Deps, body: dict[str, Any], reader: Actor) -> dict[str, Any]:
     rules = await latest_rules(deps)
     draft = definitions.as_definition(0, DRAFT, 0, {**body, "overrides": []})
-    faults = check([*rules.live, draft], DRAFT, deps.rulebook.zone)
+    seen = [d for d in rules.live if visible(reader, {"websites": list(d.websites)})]
+    faults = check([*seen, draft], DRAFT, deps.rulebook.zone)
     refuse(faults)
     if atoms_needed(draft, deps.rulebook.zone) != 1:
         raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")

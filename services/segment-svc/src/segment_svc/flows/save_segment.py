@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.problems import Problem
-from chassis.websites import theirs, touched
+from chassis.websites import theirs, touched, visible
 from conditions import Fault
 
 from segment_svc import definitions, store
@@ -60,7 +60,11 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
         if active:
-            _check([s for s in stored.values() if s.key != change.key], draft, zone)
+            others = [s for s in stored.values() if s.key != change.key]
+            _check(
+                [s for s in others if visible(change.actor, s.body)], draft, zone
+            )  # a name says nothing of what is hidden
+            _check(others, draft, zone)
         users = definitions.dependents(list(stored.values()), change.key)
         if change.body["status"] != "active" or needs_request(_draft(draft), zone):
             _unused([f"segment {s.key}" for s in users])

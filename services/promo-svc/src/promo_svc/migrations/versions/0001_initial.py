@@ -17,13 +17,15 @@ STATEMENTS = (
     "CREATE TABLE coupon_use (rule_id int PRIMARY KEY, used int NOT NULL DEFAULT 0)",
     """CREATE TABLE redemption (
         id uuid PRIMARY KEY,
-        idempotency_key text NOT NULL UNIQUE,
+        website text NOT NULL,
+        idempotency_key text NOT NULL,
         request text NOT NULL,
         rule_id int NOT NULL,
         rule text NOT NULL,
         customer text NOT NULL,
         status text NOT NULL,
-        expires_at bigint NOT NULL
+        expires_at bigint NOT NULL,
+        UNIQUE (website, idempotency_key)
     )""",
     "CREATE INDEX redemption_customer ON redemption (rule_id, customer) WHERE status IN ('reserved', 'confirmed')",
     "CREATE INDEX redemption_expiry ON redemption (rule_id, expires_at) WHERE status = 'reserved'",
