@@ -40,6 +40,8 @@ class Audience(msgspec.Struct, array_like=True, frozen=True):
 
     def next_change(self, now_ms: int) -> int | None:
         """The next instant (epoch ms) at which the document itself says that something changes."""
+        if not self.flips:
+            return self.covered_until
         return next((at for at, _ in self.flips if at > now_ms), self.covered_until)
 
 
