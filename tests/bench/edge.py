@@ -100,7 +100,7 @@ class _Rig:
         argv = [sys.executable, "-m", "uvicorn", "tests.bench.edge_app:app", *options]
         self.origin = Server(argv, self.port, env, core="1")
         alone = state / "alone.vcl"
-        text, replaced = NARROW.subn("sub narrow { }", VCL.read_text())
+        text, replaced = NARROW.subn("sub narrow { if (false) { call codes; } }", VCL.read_text())
         assert replaced == 1
         alone.write_text(text)
         kinds = {"ours": VCL, "alone": alone}

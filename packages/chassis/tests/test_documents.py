@@ -16,6 +16,8 @@ from chassis.outbox import OUTBOX_DDL, Relay
 from chassis.problems import Problem
 from chassis.snapshot import Snapshot, publishing
 
+READER = Actor("ann", "viewer")
+
 pytestmark = pytest.mark.servers
 Bodies = dict[str, Any]
 
@@ -56,7 +58,7 @@ class TestVersions:
     async def test_what_never_was_has_no_versions(self, store: Store) -> None:
         async with store.db.tx() as tx:
             with pytest.raises(Problem) as refused:
-                await documents.history(tx, "note", "a")
+                await documents.history(tx, "note", "a", reader=READER)
         assert refused.value.status == 404
 
     async def test_a_document_made_again_goes_on_from_the_versions_of_the_old_one(self, store: Store) -> None:
@@ -65,7 +67,7 @@ class TestVersions:
         await store.save(None, old, actor="bob")
         new = await store.save("new", None, actor="mallory")
         async with store.db.tx() as tx:
-            found = await documents.history(tx, "note", "a")
+            found = await documents.history(tx, "note", "a", reader=READER)
         told = [(h["body"]["text"], h["actor"], h["deleted"]) for h in found]
         assert told == [
             ("new", "mallory", False), ("older", "bob", True), ("older", "ann", False), ("old", "ann", False),

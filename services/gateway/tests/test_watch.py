@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from gateway.flows import watch
 from gateway.flows.knowledge import SURE_S, Knowledge
 from gateway.flows.watch import Watcher
 
+VIP = {"id": 1, "key": "vip", "websites": [], "atom": 1, "epoch": 0, "since": 0, "residual": None}
+
 
 class Shop:
     """Three services, as they are told to be; `needs` are the segments without which content is not to be followed."""
@@ -22,6 +25,7 @@ class Shop:
         self.versions = {SEGMENT: 1, CONTENT: 5, PROMO: 1}
         self.needs, self.asked, self.told = 0, 0, list[tuple[int, int]]()
         self.heads = dict[str, int]()  # what they say of their heads, if not the version
+        self.segments, self.lost = list[dict[str, Any]](), ""
 
     async def json(self, service: str, method: str, path: str) -> dict[str, Any]:
         version = self.versions[service]
@@ -31,7 +35,9 @@ class Shop:
         changes = [
             {"version": version, "tags": [f"{service}:{version}"], "needs": self.needs if service == CONTENT else 0}
         ]
-        common = {"version": version, "changes": changes, "segments": []}
+        if service == self.lost:
+            raise httpx.ConnectError("away")
+        common = {"version": version, "changes": changes, "segments": self.segments if service == SEGMENT else []}
         return {**common, "empty": {"visitor": "", "customer": ""}, "slots": {}, "rules": []}
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
@@ -161,6 +167,48 @@ class TestLag:
         watcher.seen(told(2, 6, 2))
         assert await watcher.look() is False
         assert knowledge.release.versions == (2, 6, 2)
+
+    @pytest.mark.parametrize("how", ["lost", "behind"])
+    async def test_it_does_not_wait_for_long_for_it_may_end_something(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        monkeypatch.setattr(watch, "HELD_S", 0.05)
+        shop.segments = [VIP]
+        watcher.seen(told(1, 5, 1))
+        await watcher.look()
+        assert knowledge.release.definitions.undefined(["vip"]) == ()
+        shop.versions[CONTENT], shop.needs = 6, 2
+        watcher.seen(told(2, 6, 1))
+        shop.lost = SEGMENT if how == "lost" else ""
+        if how == "behind":
+            assert await watcher.look() is True
+            assert knowledge.release.versions == (1, 5, 1)
+            await asyncio.sleep(0.06)
+            await watcher.look()
+        else:
+            with pytest.raises(httpx.HTTPError):
+                await watcher.look()
+        assert knowledge.release.versions == (0, 6, 1)
+        assert knowledge.release.definitions.undefined(["vip"]) == ("vip",), "nobody is known to be in or out"
+        assert (1, 6) in shop.told, "what ended is forgotten at the edge"
+        release = knowledge.release
+        with contextlib.suppress(httpx.HTTPError):
+            await watcher.look()
+        assert knowledge.release is release, "nothing is made anew while nothing is new"
+        assert not knowledge.is_newest(await asked(knowledge, 2, 6, 1))
+        shop.lost, shop.versions[SEGMENT] = "", 2
+        assert await watcher.look() is False
+        assert knowledge.release.versions == (2, 6, 1)
+        assert knowledge.release.definitions.undefined(["vip"]) == ()
+
+    async def test_a_gateway_that_starts_while_segments_are_behind_knows_of_none(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher
+    ) -> None:
+        shop.segments, shop.needs = [VIP], 2
+        watcher.seen(told(2, 5, 1))
+        await watcher.look()
+        assert knowledge.release.versions == (0, 5, 1)
+        assert knowledge.release.definitions.undefined(["vip"]) == ("vip",)
 
 
 class TestCertain:

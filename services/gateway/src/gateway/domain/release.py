@@ -94,6 +94,11 @@ def release_of(definitions: Mapping[str, Any], content: Mapping[str, Any], promo
     return Release(definitions_of(definitions), content, promo)
 
 
+def withholding(definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Definitions by which nobody is known to be in a segment or out; older than any, so that nothing is taken to be theirs."""
+    return {**definitions, "version": 0, "segments": [], "changes": []}
+
+
 def needs(said: Mapping[str, Any]) -> int:
     """The version of the segment definitions without which what a service says of itself is not to be followed."""
     return max((change["needs"] for change in said["changes"]), default=0)

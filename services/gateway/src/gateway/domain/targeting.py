@@ -42,7 +42,8 @@ class Definitions:
     """Segments of one release. `decide` gives the bits (by segment id) of those that need the request.
 
     `empty`, `empty_customer`: the bits of a visitor, and of a customer, of whom nothing is known.
-    `unreadable`: keys of those this version of the gateway cannot read. Of them nobody is known to be in or out.
+    `unreadable`: keys of those this version of the gateway cannot read. Of them nobody is known to be in or out. Version 0 is of
+    none that were ever published.
     """
 
     version: int

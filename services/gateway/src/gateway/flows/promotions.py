@@ -68,4 +68,4 @@ def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, An
     killed = kills.keys(deps.decider.knowledge.kills, "rule")
     asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
     asked["version"] = release.versions[2] or None
-    return asked, who.epoch >= epoch_of(refs)
+    return asked, who.epoch >= epoch_of(refs) and not (definitions.version == 0 and named)

@@ -16,13 +16,14 @@ from chassis.pace import pause_s
 from chassis.service import repeat
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
-from gateway.domain.release import KINDS, needs
+from gateway.domain.release import KINDS, needs, withholding
 from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
 
 WATCHED = tuple(f"ver:{kind}".encode() for kind in KINDS)
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 HEAD_S, LOOK_S, RETRY_S, PATIENCE_S = 0.2, 1.0, 0.05, 1.0
+HELD_S = 0.5  # for how long what names segments waits for them; with PATIENCE_S it is to be less than two seconds
 Said = tuple[Mapping[str, Any], ...]
 Changed = Callable[[int, Mapping[str, Any]], None]
 _hits = DECISIONS.labels(source="memory")
@@ -35,6 +36,10 @@ class Watcher:
     def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
         self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
         self._said: Said = ()  # of the release
+        self._held_s, self._withheld = (
+            0.0,
+            False,
+        )  # since when something waits for segments, and whether it did so too long
         self._behind = 0  # how often in a row what is known was older than what anybody speaks of
 
     def seen(self, versions: list[bytes | None]) -> None:
@@ -86,16 +91,27 @@ class Watcher:
         if missing and not self._said:
             return missing
         parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
-        for kind in (1, 2):  # what names segments that are not here yet waits for them
-            if self._said and needs(parts[kind]) > parts[0]["version"]:
-                parts[kind] = self._said[kind]
-        if not self._said or any(part is not old for part, old in zip(parts, self._said, strict=True)):
-            before, self._said = self._said, tuple(parts)
-            self._knowledge.swap(*parts)
-            for kind, part in enumerate(parts):
-                if not before or part is not before[kind]:
-                    self._changed(kind, part)
+        withheld = self._hold(parts, lost=0 in kinds and isinstance(found[kinds.index(0)], Exception))
+        before = self._said
+        changed = [kind for kind, part in enumerate(parts) if not before or part is not before[kind]]
+        if changed or withheld != self._withheld:
+            self._said, self._withheld = tuple(parts), withheld
+            self._knowledge.swap(withholding(parts[0]) if withheld else parts[0], *parts[1:])
+            for kind in changed:
+                self._changed(kind, parts[kind])
         return missing
+
+    def _hold(self, parts: list[Mapping[str, Any]], *, lost: bool) -> bool:
+        """What names segments that are not here yet waits for them; not for long, and not when they are `lost`, for it may end
+        something. Then it is followed, and of no segment anybody is known to be in or out: answers whether that is so.
+        """
+        waiting, now_s = [k for k in (1, 2) if needs(parts[k]) > parts[0]["version"]], asyncio.get_running_loop().time()
+        self._held_s = (self._held_s or now_s) if waiting else 0.0
+        if waiting and (not self._said or lost or now_s - self._held_s >= HELD_S):
+            return True
+        for kind in waiting:
+            parts[kind] = self._said[kind]
+        return False
 
     async def _ask(self, kind: int) -> Mapping[str, Any]:
         service, path = ASKED[kind]
@@ -105,6 +121,7 @@ class Watcher:
 
     def _is_new(self, kind: int, said: Mapping[str, Any]) -> bool:
         """Whether to take what a service says: not what is older than what is known, but when its database went back."""
-        known = self._knowledge.release.versions[kind]
-        went_back = self._knowledge.newest(kind) < known
-        return not self._said or said["version"] > known or (went_back and said["version"] < known)
+        if not self._said:
+            return True
+        known, version = int(self._said[kind]["version"]), int(said["version"])
+        return version > known or (version < known and self._knowledge.newest(kind) < known)

@@ -30,7 +30,7 @@ from gateway.lanes.request import Reader, Request
 PATH = b"/v1/decisions"
 METHODS = ("GET", "HEAD")
 SPECIAL = frozenset((b"authorization", b"x-edge-proof", b"x-front-key"))  # by which more is said than by a cookie
-MOST_PLANS, MOST_ASKED = 32 << 20, 4 << 20  # bytes
+MOST_PLANS, MOST_ASKED = 32 << 20, 16 << 20  # bytes
 PROOF = (b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-api-key")
 NAMED = aud.PARAMETER.encode() + b"="
 
@@ -173,7 +173,7 @@ class Decisions:
             return self._by_url(question)
         if key.kind == "publishable":
             text = request.fields[b"x-api-key"]
-            self._asked.put((request.query, text), (key, plan), len(request.query) + len(text) + 200)
+            self._asked.put((request.query, text), (key, plan), len(request.query) + len(text) + plan.size)
         return question
 
     def _by_url(self, question: Question) -> Question:
@@ -219,7 +219,7 @@ class Decisions:
         )
         if (
             told and self._told(question, plan, empty=release.definitions.empty) != told
-        ):  # as it was by the last release
+        ):  # by this release it says nothing
             return await self.later(question._replace(aud=None))
         return self._reply(question, release, plan, told or Asker(known, seen, question.proven), answer)
 

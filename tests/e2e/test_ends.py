@@ -1,0 +1,63 @@
+"""What is switched off ends within two seconds, though the definitions of segments that newer things name cannot be had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from devstack.stack import Stack
+from devstack.testing import until
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+WORDS = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "hi"}}]}}
+LATE_S = 2.0
+
+
+def test_it_ends_and_nothing_new_is_shown_to_whom_it_may_not_be_for(
+    services: Callable[..., AbstractContextManager[Stack]],
+) -> None:
+    with services("ends", extra={"gateway": {"BUDGET_MS": "2000"}}) as stack, httpx.Client(timeout=30) as client:
+
+        def ask(method: str, path: str, key: str, body: Any = None, **headers: str) -> httpx.Response:
+            return client.request(method, stack.url + path, json=body, headers={"x-api-key": key, **headers})
+
+        def make(noun: str, key: str, **body: Any) -> None:
+            answer = ask("POST", f"/admin/v1/{noun}", stack.secrets.admin, {"key": key, **body})
+            assert answer.status_code == 201, answer.text
+
+        def sees() -> str:
+            answer = ask("GET", "/v1/decisions?slots=top", stack.secrets.publishable)
+            return str(answer.json()["slots"]["top"]["blocks"][0]["key"])
+
+        def cart() -> tuple[int, int]:
+            body = {"lines": [{"id": "1", "price": 1000}]}
+            wish = ask(
+                "POST", "/v1/redemptions", stack.secrets.secret, {"coupon": "HUSH", "customer": "a"},
+                **{"idempotency-key": str(time.monotonic_ns())},
+            )  # fmt: skip
+            return ask("POST", "/v1/cart", stack.secrets.secret, body).json()["discount"], wish.status_code
+
+        block = {"title": "t", "status": "live", "slots": ["top"], "content": WORDS}
+        rule = {"name": "n", "status": "live", "all_groups": True, "action": {"type": "percent", "value": 10}}
+        make("slots", "top", title="t", default=WORDS)
+        make("blocks", "here", **block, priority=1)
+        make("cart-rules", "ten", **rule)
+        make("cart-rules", "hush", **rule, coupon="HUSH")
+        condition = {"orders": {"measure": "count", "op": "gte", "value": 1}}
+        make("segments", "buyers", name="b", status="active", condition=condition)
+        until(lambda: (sees(), *cart()) == ("here", 100, 201))
+        # A version of the segments is told of that no gateway can get, and something is saved that names some of it.
+        redis.Redis.from_url(stack.redis).set("ver:segment", 1_000_000)
+        make("blocks", "for-no-buyer", **block, priority=2, audience={"none_of": ["buyers"]})
+        make("cart-rules", "no-buyer", **rule, segments={"none_of": ["buyers"]})
+        for path in ("blocks/here", "cart-rules/ten", "cart-rules/hush"):
+            assert ask("POST", f"/admin/v1/{path}/disable", stack.secrets.admin).status_code == 200
+        time.sleep(LATE_S)
+        assert (sees(), *cart()) == ("top:default", 0, 409)
+        answer = ask("GET", "/v1/decisions?slots=top", stack.secrets.publishable)
+        assert "audience" in answer.json()["degraded"]
