@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx
 from devstack.stack import customer_token
+from moved import MOST_MS
 from oracle import Answer, State, View, alive, answer
 from world import SLOTS, Person, World, cookie
 
@@ -134,7 +135,11 @@ class Asking:
         return [v._replace(segments=v.segments | local | members[known or v.customer]) for v in held]
 
     def _instants(self, states: list[State], since_s: float, until_s: float) -> list[int]:
-        first, last = (int((time.time() - time.monotonic() + at) * 1000) for at in (since_s, until_s))
+        off_ms = int((time.time() - time.monotonic()) * 1000)
+        first, last = (
+            off_ms + int(since_s * 1000) - MOST_MS,
+            off_ms + int(until_s * 1000) + MOST_MS,
+        )  # whichever clock says so
         ends = {b.ends_at_ms for s in states for b in (*s.blocks.values(), *s.rules.values()) if b.ends_at_ms}
         return sorted({first, last, *(end for end in ends if first <= end <= last)})
 

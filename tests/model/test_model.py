@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import moved
 import pytest
 from asking import Asking
 from devstack import varnish as varnish_server
@@ -18,6 +19,7 @@ from devstack.stack import Secrets, Stack
 from devstack.testing import need
 from devstack.varnish import Varnish
 from faults import Faults
+from moved import MOST_MS, Moves
 from world import World
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
@@ -29,8 +31,8 @@ PATIENT = {"gateway": {**UNLIMITED, "BUDGET_MS": "2000"}}  # a busy machine is n
 @pytest.fixture(scope="module")
 def doors(
     services: Callable[..., AbstractContextManager[Stack]], state: Path
-) -> Iterator[tuple[Stack, dict[str, str]]]:
-    """Two edges, each before a gateway of its own."""
+) -> Iterator[tuple[Stack, dict[str, str], Moves]]:
+    """Two edges, each before a gateway of its own, of which one has a clock that is moved."""
     need(varnish_server.available())
     home = state / "model"
     home.mkdir()
@@ -42,31 +44,30 @@ def doors(
     with services("model", edges=tuple(edge.url for edge in edges), extra=PATIENT) as stack:
         port = free_port()
         env = {**stack.env("gateway"), "GATEWAY_PORT": str(port)}
-        second = Child("gateway", [sys.executable, "-m", "gateway"], stack.state / "second.log", env=env)
+        moves, argv = Moves(home / "moved"), [sys.executable, moved.__file__]
+        second = Child("gateway", [*argv, str(moves.path)], stack.state / "second.log", env=env)
         second.start()
         second.wait_ready(port, seconds=60)
         edges[0].use(stack.address)
         edges[1].use(f"127.0.0.1:{port}")
-        yield (
-            stack,
-            {
-                "edge0": edges[0].url,
-                "edge1": edges[1].url,
-                "gateway0": stack.url,
-                "gateway1": f"http://127.0.0.1:{port}",
-            },
-        )
+        urls = {
+            "edge0": edges[0].url,
+            "edge1": edges[1].url,
+            "gateway0": stack.url,
+            "gateway1": f"http://127.0.0.1:{port}",
+        }
+        yield stack, urls, moves
         second.stop()
     for edge in edges:
         edge.stop()
 
 
-async def test_nobody_sees_what_is_not_theirs(doors: tuple[Stack, dict[str, str]]) -> None:
-    stack, urls = doors
+async def test_nobody_sees_what_is_not_theirs(doors: tuple[Stack, dict[str, str], Moves]) -> None:
+    stack, urls, moves = doors
     async with World(stack, urls, SEED).opened() as world:
         await world.open()
         asking = Asking(world)
-        await live(world, asking, ROUNDS)
+        await live(world, asking, ROUNDS, moves)
         asking.judge()
         seen, wrong = asking.seen, asking.wrong
         print(dict(seen), f"SEED={SEED}")
@@ -75,7 +76,7 @@ async def test_nobody_sees_what_is_not_theirs(doors: tuple[Stack, dict[str, str]
         assert seen["edge; hit"] > ROUNDS * 0.05, "without hits nothing was tried"
 
 
-async def live(world: World, asking: Asking, rounds: int) -> None:
+async def live(world: World, asking: Asking, rounds: int, moves: Moves) -> None:
     """So many requests, of several people at once, while things change."""
     left, stop, faults = itertools.count(1), asyncio.Event(), Faults(world)
     merchants = [*[world.publish] * 6, world.remove, world.kill, world.lift, world.lift]
@@ -101,9 +102,16 @@ async def live(world: World, asking: Asking, rounds: int) -> None:
             await deed()
             asking.seen[deed.__name__] += 1
 
+    async def moving() -> None:
+        while not stop.is_set():
+            moves.by(world.chance.randint(-MOST_MS, MOST_MS))
+            asking.seen["clock"] += 1
+            await asyncio.sleep(world.chance.uniform(0.5, 5))
+        moves.by(0)
+
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(changing(deeds)) for deeds in (merchants, people, [world.refresh])]
-        running.append(group.create_task(failing()))
+        running += [group.create_task(failing()), group.create_task(moving())]
         await asyncio.gather(*(askers() for _ in range(8)))
         stop.set()
         await asyncio.gather(*running)
