@@ -91,7 +91,7 @@ def test_what_nobody_signed_and_what_is_anothers_counts_for_nothing(shop: Shop) 
         for cookies, key in ((None, "for-others"), (staff.cookies, "top:default")):
             answer = ask(shop, "top", odd, cookies)
             assert (shown(answer), answer.headers["cache-control"]) == (key, "private, no-store"), odd
-            assert "x-aud" in answer.headers
+            assert ("x-aud" in answer.headers) == (cookies is not None)
     direct = httpx.get(f"{shop.stack.url}/v1/decisions?slots=top&aud={text}", headers=shop.key)
     assert direct.headers["cache-control"] == "private, no-store", "nobody said that he keys by it"
 
@@ -108,10 +108,9 @@ def test_a_publish_that_changes_what_a_page_depends_on_makes_every_old_one_worth
     until(lambda: "gold" in str(shop.admin.get("/blocks/for-gold-too").json()))
     time.sleep(1)
     assert silver.sees("news")[0] == "news:default"
-    text = silver.told["news"][0]
-    assert text == "base.main"
     shop.block("for-silver", "news", 2, any_of=["silver"])
     time.sleep(1)
+    assert silver.sees("news")[0] == "for-silver", "who was as a stranger a moment ago is none now"
     before = shop.person("gold")
     gold = Visitor(shop, before)
     gold.sees("news")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -52,7 +53,12 @@ def test_it_ends_and_nothing_new_is_shown_to_whom_it_may_not_be_for(
         make("segments", "buyers", name="b", status="active", condition=condition)
         until(lambda: (sees(), *cart()) == ("here", 100, 201))
         # A version of the segments is told of that no gateway can get, and something is saved that names some of it.
-        redis.Redis.from_url(stack.redis).set("ver:segment", 1_000_000)
+        store = redis.Redis.from_url(stack.redis)
+        version = store.get("ver:segment")
+        segments = stack.children["segment_svc"].popen
+        assert segments is not None
+        segments.send_signal(signal.SIGSTOP)
+        store.set("ver:segment", 1_000_000)
         make("blocks", "for-no-buyer", **block, priority=2, audience={"none_of": ["buyers"]})
         make("cart-rules", "no-buyer", **rule, segments={"none_of": ["buyers"]})
         for path in ("blocks/here", "cart-rules/ten", "cart-rules/hush"):
@@ -61,3 +67,15 @@ def test_it_ends_and_nothing_new_is_shown_to_whom_it_may_not_be_for(
         assert (sees(), *cart()) == ("top:default", 0, 409)
         answer = ask("GET", "/v1/decisions?slots=top", stack.secrets.publishable)
         assert "audience" in answer.json()["degraded"]
+        # There is no such version, as segment-svc says itself, and so does Redis in the end: nobody waits for it.
+        segments.send_signal(signal.SIGCONT)
+        store.set("ver:segment", version or 0)
+        until(lambda: (sees(), *cart()) == ("for-no-buyer", 100, 409))
+        # What others use is not switched off.
+        found = ask("GET", "/admin/v1/segments/buyers", stack.secrets.admin)
+        off = {"name": "b", "status": "inactive", "condition": condition}
+        refused = ask(
+            "PUT", "/admin/v1/segments/buyers", stack.secrets.admin, off, **{"if-match": found.headers["etag"]}
+        )
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:footfall:problem:segment-in-use")
+        assert {e["detail"] for e in refused.json()["errors"]} == {"block for-no-buyer", "cart rule no-buyer"}

@@ -176,6 +176,22 @@ class TestKill:
         until(lambda: [k["key"] for k in shop.admin.get("/kills").json()["kills"]] == [SLOTS])
         assert [shop.sees(door)[0] for door in shop.doors] == [[]] * 3
 
+    @pytest.mark.parametrize("how", ["empty", "older"])
+    def test_nor_does_one_that_lost_some_when_the_next_is_killed(self, shop: Shop, how: str) -> None:
+        store = redis.Redis.from_url(shop.stack.redis)
+        shop.kill("slot", SLOTS)
+        if how == "empty":
+            store.flushall()
+        else:  # as after failing over to a replica that was behind
+            with store.pipeline() as pipe:
+                pipe.decr("ver:kill").hdel("kills", f"slot:{SLOTS}").execute()
+        shop.kill("rule", "ten")
+        named = lambda: {kill["key"] for kill in shop.admin.get("/kills").json()["kills"]}  # noqa: E731
+        until(lambda: named() == {SLOTS, "ten"}, seconds=5)
+        time.sleep(1)
+        assert named() == {SLOTS, "ten"}
+        assert [shop.sees(door) for door in shop.doors] == [([], [])] * 3
+
     @pytest.mark.parametrize(
         ("body", "pointer"),
         [

@@ -70,3 +70,11 @@ class TestStanding:
     def test_what_raises_is_neither_in_nor_out(self) -> None:
         refs = list(definitions_of(release(segment(1, "BY"), segment(2, "HH"))).segments.values())
         assert standing(refs, (), 0, Late(0b10, 0b100), epoch=0) == (["s1"], ["s2"])
+
+
+def test_a_segment_of_other_websites_says_nothing_here() -> None:
+    vip = {"id": 1, "key": "vip", "websites": ["de"], "atom": 1, "epoch": 0, "since": 0, "residual": None}
+    definitions = definitions_of(release(vip))
+    named = ["vip", "nowhere"]
+    assert definitions.undefined(named, "de") == ("nowhere",)
+    assert definitions.undefined(named, "at") == ("nowhere", "vip"), "nobody is known to be out of it either"

@@ -176,7 +176,7 @@ class TestLag:
         shop.segments = [VIP]
         watcher.seen(told(1, 5, 1))
         await watcher.look()
-        assert knowledge.release.definitions.undefined(["vip"]) == ()
+        assert knowledge.release.definitions.undefined(["vip"], "main") == ()
         shop.versions[CONTENT], shop.needs = 6, 2
         watcher.seen(told(2, 6, 1))
         shop.lost = SEGMENT if how == "lost" else ""
@@ -189,7 +189,7 @@ class TestLag:
             with pytest.raises(httpx.HTTPError):
                 await watcher.look()
         assert knowledge.release.versions == (0, 6, 1)
-        assert knowledge.release.definitions.undefined(["vip"]) == ("vip",), "nobody is known to be in or out"
+        assert knowledge.release.definitions.undefined(["vip"], "main") == ("vip",), "nobody is known to be in or out"
         assert (1, 6) in shop.told, "what ended is forgotten at the edge"
         release = knowledge.release
         with contextlib.suppress(httpx.HTTPError):
@@ -199,7 +199,7 @@ class TestLag:
         shop.lost, shop.versions[SEGMENT] = "", 2
         assert await watcher.look() is False
         assert knowledge.release.versions == (2, 6, 1)
-        assert knowledge.release.definitions.undefined(["vip"]) == ()
+        assert knowledge.release.definitions.undefined(["vip"], "main") == ()
 
     async def test_a_gateway_that_starts_while_segments_are_behind_knows_of_none(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
@@ -208,7 +208,7 @@ class TestLag:
         watcher.seen(told(2, 5, 1))
         await watcher.look()
         assert knowledge.release.versions == (0, 5, 1)
-        assert knowledge.release.definitions.undefined(["vip"]) == ("vip",)
+        assert knowledge.release.definitions.undefined(["vip"], "main") == ("vip",)
 
 
 class TestCertain:

@@ -31,7 +31,10 @@ _values = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Aud(NamedTuple):
-    """What a URL says: the values in which one differs from a stranger, by name, and by which plan that was found."""
+    """What a URL says: the values in which one differs from a stranger, by name, and by which plan that was found.
+
+    Who is known and does not differ has one too: by another plan he may.
+    """
 
     values: Mapping[str, str]
     plan: str
@@ -53,12 +56,10 @@ def read(ring: Ring, text: str, website: str, *, now_ms: int) -> Aud | None:
 
 
 def write(ring: Ring, plan: Plan, seen: Seen, *, minute: int) -> str | None:
-    """What somebody is to ask with until a minute (since the epoch); None when no URL can say it."""
+    """What somebody who is known is to ask with until a minute (since the epoch); None when no URL can say it."""
     if plan.mask.startswith(OWN):
         return None
     found = values(plan.dimensions, seen)
-    if not found:
-        return BASE + plan.website
     said = urlsafe_b64encode(encode(found)).decode().rstrip("=")
     text = f"{FORM}.{ring.newest}.{minute}.{_name(plan)}.{said}"
     text = f"{text}.{ring.signature(_signed(plan.website, text))}"

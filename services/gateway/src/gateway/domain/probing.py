@@ -99,12 +99,12 @@ def steps_by_url(visitors: Ring, auds: Ring, name: str, *, now_s: int) -> dict[s
     cookies, which a cache may keep back, but not mix up."""
     cookie = {w: {"cookie": f"{VISITOR}={visitor(visitors, name, w)[1]}"} for w in (FIRST, SECOND)}
     minute = now_s // 60 + 2
-    said = {w: aud.write(auds, plan(name), seen(w, {}), minute=minute) or "" for w in (FIRST, SECOND, STRANGER)}
+    said = {w: aud.write(auds, plan(name), seen(w, {}), minute=minute) or "" for w in (FIRST, SECOND)}
     changed = said[FIRST][:-2] + ("AA" if said[FIRST][-2:] != "AA" else "BA")
     return {
         FIRST: Step(cookie[SECOND], (FIRST,), said[FIRST]),
         SECOND: Step({}, (SECOND,), said[SECOND]),
-        "stranger": Step(cookie[FIRST], (STRANGER,), said[STRANGER]),
+        "stranger": Step(cookie[FIRST], (STRANGER,), aud.BASE),
         "forger": Step({"x-cache-key": "x", "x-fact-country": "ZZ", "x-front-key": "x"}, (STRANGER,), changed),
         "first's own": Step(cookie[FIRST], (FIRST, STRANGER)),
         "second's own": Step(cookie[SECOND], (SECOND, STRANGER)),

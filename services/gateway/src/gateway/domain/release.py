@@ -52,6 +52,11 @@ class Release:
         """Of definitions, content and promotions; 0 before any is known."""
         return self.definitions.version, self.content["version"], self.promo["version"]
 
+    @property
+    def withheld(self) -> bool:
+        """Whether of no segment anybody is known to be in or out, see `withholding`."""
+        return self.definitions.version == 0
+
     def visible(self, website: str) -> Visible:
         """What shared answers of a website can depend on."""
         found = self._visible.get(website)

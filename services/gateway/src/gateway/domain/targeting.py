@@ -61,13 +61,14 @@ class Definitions:
         return epoch_of(self.segments.values())
 
     def of(self, website: str, keys: Iterable[str]) -> list[SegmentRef]:
-        """The segments of these keys. Those of other websites are nobody's."""
+        """The segments of these keys that a website has."""
         refs = (self.segments[key] for key in sorted(set(keys)) if key in self.segments)
         return [ref for ref in refs if not ref.websites or website in ref.websites]
 
-    def undefined(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """Those of these keys that nothing is known of."""
-        return tuple(sorted(set(keys) - self.segments.keys()))
+    def undefined(self, keys: Iterable[str], website: str) -> tuple[str, ...]:
+        """Those of these keys that say nothing on a website: there are none, or they are of other websites."""
+        named = set(keys)
+        return tuple(sorted(named - {ref.key for ref in self.of(website, named)}))
 
 
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
@@ -175,7 +176,7 @@ def plan(
         late=late,
         boundaries=tuple(sorted({at for part in parts for at in part["boundaries"]})),
         by_the_hour=any(ref.by_the_hour for ref in late),
-        undefined=definitions.undefined(named),
+        undefined=definitions.undefined(named, website),
         named=tuple(sorted(named)),
         since=max((r.since for r in refs), default=0),
         epoch=epoch_of(refs),

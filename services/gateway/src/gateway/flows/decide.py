@@ -137,8 +137,7 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
     common["killed"] = kills.keys(killed, "rule")
-    withheld = release.definitions.version == 0 and plan.undefined  # see `release.withholding`
-    degraded = ["audience"] if who.epoch < plan.epoch or withheld else []
+    degraded = ["audience"] if who.epoch < plan.epoch or (release.withheld and plan.undefined) else []
     async with asyncio.TaskGroup() as group:
         content = group.create_task(_part(decider, release, CONTENT, asked)) if plan.slots else None
         promo = group.create_task(_part(decider, release, PROMO, common))

@@ -13,7 +13,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from chassis.auth import Actor
@@ -29,7 +29,8 @@ from gateway.domain import kills
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.purge import Purger
 
-KILLS, COUNT, GATEWAYS = "kills", "ver:kill", "gateways"
+# LIST: which list this is, whoever began it; LAST: which was its last change.
+KILLS, COUNT, LIST, LAST, GATEWAYS = "kills", "ver:kill", "kills:list", "kills:last", "gateways"
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
@@ -55,6 +56,30 @@ class Done:
         return {"kind": kind, "key": key, "owner": self.owner, "done": done, "missing": missing}
 
 
+class Copied(NamedTuple):
+    """How far somebody has a list of kills."""
+
+    list: str
+    number: int
+    last: str
+
+    def has_more_than(self, there: Copied) -> bool:
+        """Whether something of it is not there: another list, an older state of this one, or one that went on from an older."""
+        if not self.list:
+            return False
+        return (
+            there.list != self.list
+            or there.number < self.number
+            or (there.number == self.number and there.last != self.last)
+        )
+
+
+def copied(said: Sequence[bytes | str | None]) -> Copied:
+    """From LIST, COUNT and LAST."""
+    named, count, last = said
+    return Copied(_text(named or b""), int(count or 0), _text(last or b""))
+
+
 class Killer:
     """One per gateway."""
 
@@ -72,6 +97,7 @@ class Killer:
         self._caches = caches
         self._knowledge, self._redis, self._merchants, self._purger = knowledge, redis, merchants, purger
         self._clock, self._health, self._id = clock, health, uuid.uuid4().hex
+        self._copied = Copied("", 0, "")
         knowledge.kills_known = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,14 +110,16 @@ class Killer:
         """Take in what is killed, and acknowledge it. As long as that is known of us, what is answered may be shared."""
         began_s = asyncio.get_running_loop().time()
         async with self._redis.pipeline(transaction=True) as pipe:
-            count, listed = await pipe.get(COUNT).hkeys(KILLS).execute()
-        if count is None and self._knowledge.kills:  # Redis has lost them: everybody's copy is the list
+            found, listed = await pipe.mget(LIST, COUNT, LAST).hkeys(KILLS).execute()
+        there = copied(found)
+        if self._copied.has_more_than(there):  # it lost some: all copies together are the list
             await self._restore()
             return True
+        self._copied = there
         self._take(frozenset(map(_text, listed)))
         async with self._redis.pipeline(transaction=True) as pipe:
             await (
-                pipe.set(f"gateway:{self._id}", int(count or 0), ex=LEASE_S)
+                pipe.set(f"gateway:{self._id}", there.number, ex=LEASE_S)
                 .zadd(GATEWAYS, {self._id: self._clock.now_ms()})
                 .execute()
             )
@@ -103,7 +131,11 @@ class Killer:
         async with self._redis.pipeline(transaction=True) as pipe:
             for name in self._knowledge.kills:
                 pipe.hsetnx(KILLS, name, said)
-            await pipe.incr(COUNT).execute()
+            pipe.set(LIST, self._copied.list, nx=True).incrby(COUNT, self._copied.number + 1).set(
+                LAST, uuid.uuid4().hex
+            )
+            *_, there = await pipe.mget(LIST, COUNT, LAST).execute()
+        self._copied = copied(there)
 
     def _take(self, listed: kills.Kills) -> None:
         for name in listed - self._knowledge.kills:
@@ -140,7 +172,7 @@ class Killer:
         """Let be shown again what is published. Raises Problem 404, 503."""
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
-                gone, _ = await pipe.hdel(KILLS, name).incr(COUNT).execute()
+                gone, *_ = await _changed(pipe.hdel(KILLS, name)).execute()
         except (RedisError, OSError):
             raise unavailable() from None
         if not gone:
@@ -156,7 +188,7 @@ class Killer:
                     "kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over"
                 )
             async with self._redis.pipeline(transaction=True) as pipe:
-                _, count = await pipe.hset(KILLS, name, said).incr(COUNT).execute()
+                *_, count = await _changed(pipe.hset(KILLS, name, said)).execute()
         except (RedisError, OSError):
             return None
         return int(count)
@@ -182,6 +214,11 @@ class Killer:
         except (RedisError, OSError):
             return ["unknown: Redis is away"]
         return [n for n, number in zip(names, seen, strict=True) if number is None or int(number) < count]
+
+
+def _changed(pipe: Any) -> Any:
+    """With what tells a change; its number comes last."""
+    return pipe.set(LIST, uuid.uuid4().hex, nx=True).set(LAST, uuid.uuid4().hex).incr(COUNT)
 
 
 def _text(value: bytes | str) -> str:

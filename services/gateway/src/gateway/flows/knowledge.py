@@ -84,6 +84,12 @@ class Knowledge:
         """The newest version of a kind that anybody speaks of."""
         return max(self.told[kind], self.heads[kind][0])
 
+    def newest_for_certain(self, kind: int) -> float:
+        """No version of a kind is later; infinity while the service itself has not said so lately."""
+        said, asked_s = self.heads[kind]
+        lately = asyncio.get_running_loop().time() - asked_s < SURE_S
+        return max(self.told[kind], said) if lately else math.inf
+
     def is_behind(self, kind: int) -> bool:
         """Whether the release has another version of a kind; an older one, but for a database that went back, and Redis too."""
         return self.newest(kind) != self.release.versions[kind]

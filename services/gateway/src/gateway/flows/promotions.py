@@ -64,8 +64,10 @@ def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, An
     refs = definitions.of(shopper.website, named)
     seen = who.asking(shopper.facts, {})
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], seen, shopper.locale, shopper.now_ms)
-    standing = membership.standing(refs, definitions.undefined(named), who.seen.atoms, late, epoch=who.epoch)
+    standing = membership.standing(
+        refs, definitions.undefined(named, shopper.website), who.seen.atoms, late, epoch=who.epoch
+    )
     killed = kills.keys(deps.decider.knowledge.kills, "rule")
     asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
     asked["version"] = release.versions[2] or None
-    return asked, who.epoch >= epoch_of(refs) and not (definitions.version == 0 and named)
+    return asked, who.epoch >= epoch_of(refs) and not (release.withheld and named)

@@ -105,7 +105,8 @@ class Watcher:
         """What names segments that are not here yet waits for them; not for long, and not when they are `lost`, for it may end
         something. Then it is followed, and of no segment anybody is known to be in or out: answers whether that is so.
         """
-        waiting, now_s = [k for k in (1, 2) if needs(parts[k]) > parts[0]["version"]], asyncio.get_running_loop().time()
+        now_s, there_is = asyncio.get_running_loop().time(), self._knowledge.newest_for_certain(0)
+        waiting = [k for k in (1, 2) if min(needs(parts[k]), there_is) > parts[0]["version"]]
         self._held_s = (self._held_s or now_s) if waiting else 0.0
         if waiting and (not self._said or lost or now_s - self._held_s >= HELD_S):
             return True

@@ -259,7 +259,7 @@ class Decisions:
             and self._may_share(release, proven)
         )
         reply = self._said(question, answer, share=share, by_url=asker.by_url)
-        if share or asker.by_url or NAMED not in question.request.query:
+        if share or asker.by_url or NAMED not in question.request.query or question.identity is None:
             return reply
         return reply.marked(self._to_ask_with(release, plan, asker))
 
@@ -279,7 +279,8 @@ class Decisions:
 
     def _to_ask_with(self, release: Release, plan: Plan, asker: Asker) -> Headers:
         """With which `aud` somebody is to ask for this URL from now on, and until when (epoch seconds)."""
-        if asker.known.epoch < plan.epoch:
+        known = self._decider.knowledge
+        if asker.known.epoch < plan.epoch or not known.loaded or release.withheld:
             return []
         steers = any(d.name in release.visible(plan.website).steering for d in plan.dimensions)
         minute = aud.last_minute(self._decider.clock.now_ms(), steering=steers, until_ms=asker.known.until)

@@ -48,6 +48,9 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     """
     zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
+    used_by = (
+        await deps.users.of(change.key) if change.body["status"] != "active" and change.expected is not None else []
+    )
     if active:  # before anything is locked, and beside the loop: it takes its time
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
@@ -67,7 +70,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             _check(others, draft, zone)
         users = definitions.dependents(list(stored.values()), change.key)
         if change.body["status"] != "active" or needs_request(_draft(draft), zone):
-            _unused([f"segment {s.key}" for s in users])
+            _unused(used_by + [f"segment {s.key}" for s in users])
         segment_id = await definitions.insert(
             tx,
             change.key,
