@@ -35,8 +35,10 @@ class Rig:
     def __init__(self, state: Path) -> None:
         self.server, self.memory, self.seen = Valkey(state), Remembered(), list[list[bytes | None]]()
         self.server.start()
-        read: Any = lambda value: (value,)  # noqa: E731
-        self.pipe = Pipe(self.server.url, read=read, memory=self.memory, watched=[b"v"], seen=self.seen.append)
+        read: Any = lambda value, mark: (value, mark)  # noqa: E731
+        self.pipe = Pipe(
+            self.server.url, read=read, memory=self.memory, mark=b"whole", watched=[b"v"], seen=self.seen.append
+        )
         self.redis = open_redis(self.server.url)
 
     async def get(self, key: bytes) -> bytes | None:
@@ -64,6 +66,21 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await running
     await made.redis.aclose()
     made.server.stop()
+
+
+async def test_a_read_says_what_stood_under_the_mark_and_nothing_is_remembered_past_it(rig: Rig) -> None:
+    async def marked(key: bytes) -> tuple[bytes | None, bytes | None]:
+        return await asyncio.shield(rig.pipe.get(key))  # type: ignore[return-value]
+
+    assert await marked(b"a") == (None, None)
+    await rig.redis.set("whole", "yes")
+    await rig.empty()
+    await rig.redis.set("a", 1)
+    assert [await marked(key) for key in (b"a", b"b")] == [(b"1", b"yes"), (None, b"yes")]
+    assert {b"a", b"b"} <= rig.memory.keys()
+    await rig.redis.delete("whole")
+    await rig.empty()
+    assert await marked(b"a") == (b"1", None)
 
 
 async def test_reads_of_a_tick_share_a_trip_and_those_of_a_key_an_answer(rig: Rig) -> None:
@@ -173,7 +190,7 @@ async def test_where_tracking_is_forbidden_nothing_is_remembered_and_everything_
 async def test_what_cannot_be_read_is_its_own_trouble_alone(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
 
-    def read(value: bytes | None) -> Any:
+    def read(value: bytes | None, _: bytes | None) -> Any:
         if value == b"bad":
             raise ValueError
         return (value,)

@@ -45,6 +45,12 @@ def test_who_has_none_is_as_anybody_whom_nobody_saw() -> None:
     assert not Person(None).known(NOBODY, b"v:a", 0).degraded
 
 
+def test_while_not_all_documents_are_there_who_has_none_is_not_known_to_have_none() -> None:
+    for mark in (None, b"claimed", b""):
+        assert Person(None, mark).known(NOBODY, b"v:a", 0).degraded
+        assert not Person(versioned(1, WHOLE), mark).known(NOBODY, b"v:a", 0).degraded
+
+
 class TestLast:
     """An answer is given once more to a person only as long as all it was made of holds."""
 

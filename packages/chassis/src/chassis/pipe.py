@@ -59,11 +59,12 @@ class Pipe(asyncio.Protocol, Generic[V]):
     """
 
     def __init__(
-        self, url: str, *, read: Callable[[bytes | None], V], memory: Memory[V], watched: Sequence[bytes] = (),
-        seen: Seen | None = None, timeout_s: float = 0.25,
+        self, url: str, *, read: Callable[[bytes | None, bytes | None], V], memory: Memory[V], mark: bytes,
+        watched: Sequence[bytes] = (), seen: Seen | None = None, timeout_s: float = 0.25,
     ) -> None:  # fmt: skip
+        """`read` is given what stands under a key, and under `mark` at the same instant; when that changes all is forgotten."""
         self._url, self._timeout_s = urlsplit(url), timeout_s
-        self._read, self._memory, self._watched = read, memory, frozenset(watched)
+        self._read, self._memory, self._mark, self._watched = read, memory, mark, frozenset(watched)
         self.remembered = memory.get  # at once, or None: `get` asks
         self._watch = _command(b"MGET", *watched) if watched else b""
         self._seen = seen
@@ -160,7 +161,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             return
         timer = self._loop.call_later(self._timeout_s, _fail, queue.values())
         self._waiting.append((queue, timer))
-        self._transport.write(_command(b"MGET", *queue))
+        self._transport.write(_command(b"MGET", *queue, self._mark))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with bytes of the server."""
@@ -182,6 +183,8 @@ class Pipe(asyncio.Protocol, Generic[V]):
             return
         for key in push[1]:
             self._memory.drop(key)
+            if key == self._mark:
+                self._memory.clear()
             if key in self._watched:
                 self._news.set()
 
@@ -190,9 +193,10 @@ class Pipe(asyncio.Protocol, Generic[V]):
         if isinstance(reply, hiredis.ReplyError):
             _fail(queue.values())
             return
-        for (key, answer), value in zip(queue.items(), reply, strict=True):
+        *values, mark = reply
+        for (key, answer), value in zip(queue.items(), values, strict=True):
             try:
-                made = self._read(value)
+                made = self._read(value, mark)
             except Exception as error:  # whatever stands there is nobody else's trouble
                 log.error("pipe_unreadable", error=type(error).__name__)
                 _fail([answer])

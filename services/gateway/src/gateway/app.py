@@ -33,7 +33,7 @@ from gateway.domain.signing import Ring, Rings, secrets_of
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
 from gateway.flows.knowledge import Knowledge
-from gateway.flows.people import Person
+from gateway.flows.people import MARK, Person
 from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
@@ -70,7 +70,9 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     limiter = Limiter(redis, clock, most, health)
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     watcher = Watcher(knowledge, news, purger.changed, health)
-    pipe = Pipe(settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), watched=WATCHED, seen=watcher.seen)
+    pipe = Pipe(
+        settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=watcher.seen
+    )
     killer = Killer(knowledge, redis, merchants, purger, clock, health, caches=settings.cache_urls)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None

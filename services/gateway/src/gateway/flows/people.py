@@ -15,7 +15,7 @@ from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
 from gateway.domain.targeting import Definitions, Plan
 
-KEY = b"aud:"
+KEY, MARK, COMPLETE = b"aud:", b"aud:complete", b"complete"  # of documents; stands where they do, as long as they do
 EVER_MS = 1 << 62
 
 
@@ -24,9 +24,9 @@ class Person:
 
     __slots__ = ("_definitions", "_document", "_from_ms", "_known", "_last", "_readable", "_until_ms")
 
-    def __init__(self, stored: bytes | None) -> None:
-        """From what stands in Redis."""
-        self._document, self._readable = None, True
+    def __init__(self, stored: bytes | None, mark: bytes | None = COMPLETE) -> None:
+        """From what stands in Redis. While not all documents do, who has none is not known to have none."""
+        self._document, self._readable = None, stored is not None or mark == COMPLETE
         try:
             if stored is not None:
                 self._document = audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
