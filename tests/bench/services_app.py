@@ -21,12 +21,14 @@ def _known(path: str) -> Any:
             "segments": [{**ref, "residual": None} for ref in refs],
             "changes": [],
         }
-    rest = {"websites": [], "groups": [], "boundaries": [], "locales": ["*"], "default": {"*": CONTENT}}
-    slots = {
-        f"slot{i}": {**rest, "tags": [f"slot:slot{i}"], "segments": [f"s{b}" for b in range(BLOCKS) if b % SLOTS == i]}
-        for i in range(SLOTS)
-    }
-    return {"version": 1, "slots": slots, "rules": [], "changes": []}
+    rest = {"websites": [], "locales": ["*"], "default": {"*": CONTENT}}
+    slots = {f"slot{i}": {**rest, "tags": [f"slot:slot{i}"], "audiences": [_audience(i)]} for i in range(SLOTS)}
+    return {"version": 1, "slots": slots, "rules": [], "segments": [], "changes": []}
+
+
+def _audience(slot: int) -> dict[str, Any]:
+    keys = [f"s{b}" for b in range(BLOCKS) if b % SLOTS == slot]
+    return {"websites": [], "segments": keys, "groups": [], "boundaries": []}
 
 
 def _selected(asked: Any) -> Any:

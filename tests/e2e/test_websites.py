@@ -47,6 +47,7 @@ def ask(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> 
     for name, websites in (("boss", []), ("de", ["de"])):
         keys.append({**_key(name), "kind": "admin", "role": "marketer", "websites": websites})
     keys += [{**_key(f"shop-{website}"), "kind": "secret", "website": website} for website in ("de", "at")]
+    keys += [{**_key(f"page-{website}"), "kind": "publishable", "website": website} for website in ("de", "at")]
     with (
         services("websites", extra={"gateway": {"KEYS": json.dumps(keys)}}) as stack,
         httpx.Client(base_url=stack.url, timeout=30) as client,
@@ -56,6 +57,7 @@ def ask(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> 
             path = path if path.startswith("/v1/") else f"/admin/v1{path}"
             return client.request(method, path, json=body, headers={"x-api-key": who, **headers})
 
+        send.url = stack.url  # type: ignore[attr-defined]
         for noun, body in BODIES.items():
             for key, websites in WEBSITES.items():
                 made = send("boss", "POST", f"/{noun}", {"key": f"k-{key}", **body, "websites": websites})
@@ -164,3 +166,23 @@ def test_a_redemption_is_of_the_website_it_was_made_at(ask: Callable[..., httpx.
     for how in ("confirm", "release"):
         assert ask("shop-at", "POST", f"/v1/redemptions/{mine['id']}/{how}").status_code == 404
     assert ask("shop-de", "POST", f"/v1/redemptions/{mine['id']}/confirm").status_code == 200
+
+
+def test_a_block_of_one_website_costs_another_no_copies(ask: Callable[..., httpx.Response]) -> None:
+    """A page is keyed by what its own website shows, whatever else stands in its slots."""
+    assert ask("boss", "POST", "/slots", {"key": "shared", **BODIES["slots"], "websites": []}).status_code == 201
+    body = {
+        **BODIES["blocks"],
+        "slots": ["shared"],
+        "websites": ["de"],
+        "audience": {"groups": [f"g{n}" for n in range(40)]},
+    }
+    assert ask("de", "POST", "/blocks", {"key": "many-groups", **body}).status_code == 201
+
+    def told(website: str) -> httpx.Response:
+        cookie = httpx.get(f"{ask.url}/v1/context", headers={"x-api-key": f"page-{website}"}).headers["set-cookie"]  # type: ignore[attr-defined]
+        path, sent = "/v1/decisions?slots=shared&aud=", {"cookie": cookie.split(";")[0]}
+        return ask(f"page-{website}", "GET", path, **sent)
+
+    until(lambda: "x-aud" not in told("de").headers)
+    assert "x-aud" in told("at").headers

@@ -46,8 +46,9 @@ def asked(query: bytes, method: str = "GET", **fields: bytes) -> Request:
 
 def slot(*locales: str, boundaries: Sequence[int] = ()) -> dict[str, Any]:
     """What content-svc says of a slot for everybody."""
-    common = {"websites": [], "segments": [], "groups": [], "default": {"*": "default"}}
-    return {**common, "boundaries": list(boundaries), "locales": ["*", *locales]}
+    common = {"websites": [], "default": {"*": "default"}}
+    everybody = {"websites": [], "segments": [], "groups": [], "boundaries": list(boundaries)}
+    return {**common, "audiences": [everybody], "locales": ["*", *locales]}
 
 
 def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]:

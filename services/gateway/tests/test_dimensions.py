@@ -54,7 +54,9 @@ def planned(empty: int, durable: frozenset[int], late: list[tuple[str, int]], gr
     unseen = dict.fromkeys(("visitor", "customer"), empty.to_bytes(8, "little").hex())
     found = definitions_of({"version": 1, "empty": unseen, "segments": segments, "changes": []})
     keys = [*(f"s{i}" for i in durable), *(f"late{n}" for n in range(len(late)))]
-    slot = {"websites": [], "segments": keys, "groups": sorted(groups), "boundaries": [], "locales": ["*"]}
+    audience = {"websites": [], "segments": keys, "groups": sorted(groups), "boundaries": []}
+    others = {"websites": ["other"], "segments": ["s0"], "groups": ["others'"], "boundaries": [1]}
+    slot = {"websites": [], "audiences": [audience, others], "locales": ["*"]}
     return plan(found, {"slots": {"top": slot}}, {"rules": []}, website="main", slots=["top"], locale="*", release=1)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
 from content_svc.deps import Deps
-from content_svc.domain.select import Visitor, boundaries, relevant, tags_of
+from content_svc.domain.select import Visitor, audiences, boundaries, tags_of
 from content_svc.flows.save_content import disable_block, save_content
 from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, Selections, SlotBody
 from content_svc.snapshot import BLOCK, SLOT, named_segments
@@ -177,10 +177,8 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
     slots = {
         s.key: {
             "websites": sorted(s.websites),
-            "segments": sorted(relevant(s)),
-            "groups": sorted({group for b in s.blocks for group in b.groups}),
+            "audiences": audiences(s),
             "locales": sorted({*s.default, *(locale for b in s.blocks for locale in b.content)}),
-            "boundaries": boundaries(s),
             "default": s.default,
             "tags": tags_of([s]),
         }

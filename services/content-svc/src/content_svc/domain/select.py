@@ -140,6 +140,22 @@ def boundaries(slot: Slot) -> list[int]:
     return sorted({at for b in slot.blocks for at in (b.starts_at, b.ends_at) if at is not None})
 
 
+def audiences(slot: Slot) -> list[dict[str, Any]]:
+    """What the answers of a slot depend on, for each set of websites that blocks are of: no website depends on others' blocks."""
+    found: dict[frozenset[str], list[Block]] = {}
+    for block in slot.blocks:
+        found.setdefault(block.websites, []).append(block)
+    return [
+        {
+            "websites": sorted(websites),
+            "segments": sorted({key for b in blocks for key in b.any_of | b.all_of | b.none_of}),
+            "groups": sorted({group for b in blocks for group in b.groups}),
+            "boundaries": sorted({at for b in blocks for at in (b.starts_at, b.ends_at) if at is not None}),
+        }
+        for websites, blocks in found.items()
+    ]
+
+
 def relevant(slot: Slot) -> frozenset[str]:
     """Segments that can change what the slot shows: all that its cached answers vary by."""
     return frozenset(key for b in slot.blocks for key in b.any_of | b.all_of | b.none_of)

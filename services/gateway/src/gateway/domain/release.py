@@ -11,7 +11,7 @@ from gateway.domain import targeting
 from gateway.domain.answer import Answer
 from gateway.domain.dimensions import Dimension, Seen, codes
 from gateway.domain.kept import Kept
-from gateway.domain.targeting import Definitions, Plan, codes_of, definitions_of, everything, resolved
+from gateway.domain.targeting import Definitions, Plan, audiences, codes_of, definitions_of, everything, resolved
 
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
 MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
@@ -61,9 +61,9 @@ class Release:
         """What shared answers of a website can depend on."""
         found = self._visible.get(website)
         if found is None:
-            slots, rules = self.content["slots"].values(), self.promo["rules"]
+            shown, rules = audiences(self.content["slots"].values(), website), self.promo["rules"]
             found = self._visible[website] = Visible(
-                codes_of(self.definitions, website, [*slots, *rules]),
+                codes_of(self.definitions, website, [*shown, *rules]),
                 frozenset(d.name for d in codes_of(self.definitions, website, rules)),
                 {},
             )

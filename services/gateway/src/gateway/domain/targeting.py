@@ -158,7 +158,7 @@ def plan(
     slots: Sequence[str], locale: str, release: int,
 ) -> Plan:  # fmt: skip
     """Look up once what a kind of request depends on."""
-    parts = [content["slots"][s] for s in slots] + of_website(promo["rules"], website)
+    parts = [*audiences((content["slots"][s] for s in slots), website), *of_website(promo["rules"], website)]
     named = {key for part in parts for key in part["segments"]}
     refs = definitions.of(website, named)
     durable, late = tuple(r for r in refs if r.atom is not None), tuple(r for r in refs if r.atom is None)
@@ -192,6 +192,11 @@ def epoch_of(refs: Iterable[SegmentRef]) -> int:
 def of_website(parts: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:
     """Those that are for a website; without any named, for all."""
     return [part for part in parts if not part["websites"] or website in part["websites"]]
+
+
+def audiences(slots: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:
+    """Whom the blocks are for that a website shows in these slots."""
+    return [part for slot in of_website(slots, website) for part in of_website(slot["audiences"], website)]
 
 
 def codes_of(definitions: Definitions, website: str, parts: Iterable[Mapping[str, Any]]) -> tuple[Dimension, ...]:
