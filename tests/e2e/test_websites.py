@@ -168,6 +168,15 @@ def test_a_redemption_is_of_the_website_it_was_made_at(ask: Callable[..., httpx.
     assert ask("shop-de", "POST", f"/v1/redemptions/{mine['id']}/confirm").status_code == 200
 
 
+def test_no_block_is_put_where_nobody_of_his_can_look(ask: Callable[..., httpx.Response]) -> None:
+    for key in ("k-at", "k-nowhere"):
+        body = {"key": "elsewhere", **BODIES["blocks"], "websites": ["de"], "slots": ["k-all", key]}
+        refused = ask("de", "POST", "/blocks", body)
+        assert (refused.status_code, refused.json()["errors"]) == (
+            422, [{"pointer": "/slots/1", "detail": "there is no such slot"}],
+        )  # fmt: skip
+
+
 def test_a_block_of_one_website_costs_another_no_copies(ask: Callable[..., httpx.Response]) -> None:
     """A page is keyed by what its own website shows, whatever else stands in its slots."""
     assert ask("boss", "POST", "/slots", {"key": "shared", **BODIES["slots"], "websites": []}).status_code == 201

@@ -18,8 +18,13 @@ def default_bytes(slot: Slot) -> int:
 
 
 def blocks_bytes(slot: Slot) -> int:
-    """As many of the largest blocks as a slot shows at once, each in its largest locale, encoded, whoever they are for."""
-    return sum(sorted((_largest(b.content) for b in slot.blocks), reverse=True)[: shown_at_once(slot)])
+    """As many of the largest blocks as a slot shows at once on a website, each in its largest locale, encoded, whoever they are for;
+    of the website where that is most."""
+    sizes = [(b.websites, _largest(b.content)) for b in slot.blocks]
+    everywhere = [size for websites, size in sizes if not websites]
+    named = {website for websites, _ in sizes for website in websites}
+    there = [everywhere, *(everywhere + [size for websites, size in sizes if w in websites] for w in named)]
+    return max(sum(sorted(found, reverse=True)[: shown_at_once(slot)]) for found in there)
 
 
 def _largest(content: Mapping[str, Any]) -> int:

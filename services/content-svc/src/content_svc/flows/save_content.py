@@ -47,11 +47,26 @@ async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
         if users:
             errors = [{"pointer": "", "detail": f"block {key}"} for key in users]
             raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
+    await _known_to(tx, edit)
     old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
     touched = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
     tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in touched)})
     edit = replace(edit, tags=tags, soft=await _is_edit(tx, edit))
     return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+
+
+async def _known_to(tx: Tx, edit: Edit) -> None:
+    """Raises Problem 422 for slots that who has some websites alone cannot see, or that there are not: he is told no difference."""
+    if edit.kind != BLOCK or edit.body is None or not edit.actor.websites:
+        return
+    seen = {slot.key for slot in await documents.read_all(tx, SLOT, reader=edit.actor)}
+    errors = [
+        {"pointer": f"/slots/{n}", "detail": "there is no such slot"}
+        for n, key in enumerate(places(edit.body))
+        if key not in seen
+    ]
+    if errors:
+        raise Problem("content-invalid", 422, "The block cannot be shown", errors=errors)
 
 
 async def _is_edit(tx: Tx, edit: Edit) -> bool:
