@@ -195,3 +195,22 @@ def test_a_block_of_one_website_costs_another_no_copies(ask: Callable[..., httpx
 
     until(lambda: "x-aud" not in told("de").headers)
     assert "x-aud" in told("at").headers
+
+
+def test_what_is_heavy_on_one_website_leaves_another_its_room(ask: Callable[..., httpx.Response]) -> None:
+    assert (
+        ask("boss", "POST", "/slots", {"key": "room", **BODIES["slots"], "capacity": 2, "display": "all"}).status_code
+        == 201
+    )
+    element = {"id": "a", "type": "text", "props": {"text": "x" * 2000}}
+    heavy = {"*": {"schemaVersion": 1, "blocks": [{**element, "id": f"a{n}"} for n in range(50)]}}
+    saved = [
+        ask(
+            "boss",
+            "POST",
+            "/blocks",
+            {**BODIES["blocks"], "key": key, "slots": ["room"], "websites": [where], "content": heavy},
+        )
+        for key, where in (("h1", "de"), ("h2", "de"), ("h3", "at"), ("h4", "at"))
+    ]
+    assert [answer.status_code for answer in saved] == [201] * 4

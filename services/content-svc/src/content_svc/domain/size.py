@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -17,12 +17,12 @@ def default_bytes(slot: Slot) -> int:
     return _largest(slot.default)
 
 
-def blocks_bytes(slot: Slot) -> int:
-    """As many of the largest blocks as a slot shows at once on a website, each in its largest locale, encoded, whoever they are for;
-    of the website where that is most."""
+def blocks_bytes(slot: Slot, of: Collection[str]) -> int:
+    """As many of the largest blocks as a slot shows at once on a website, each in its largest locale, encoded, whoever they are
+    for: on that of these websites (none: of all) where it is most."""
     sizes = [(b.websites, _largest(b.content)) for b in slot.blocks]
     everywhere = [size for websites, size in sizes if not websites]
-    named = {website for websites, _ in sizes for website in websites}
+    named = set(of) or {website for websites, _ in sizes for website in websites}
     there = [everywhere, *(everywhere + [size for websites, size in sizes if w in websites] for w in named)]
     return max(sum(sorted(found, reverse=True)[: shown_at_once(slot)]) for found in there)
 

@@ -16,6 +16,7 @@ from chassis.documents import Document, Edit
 from chassis.problems import Problem
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
+from chassis.websites import touched
 
 from content_svc import wire
 from content_svc.deps import Deps
@@ -49,14 +50,14 @@ async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
             raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
     await _known_to(tx, edit)
     old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
-    touched = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
-    tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in touched)})
+    changed = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
+    tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in changed)})
     edit = replace(edit, tags=tags, soft=await _is_edit(tx, edit))
     return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
 
 
 async def _known_to(tx: Tx, edit: Edit) -> None:
-    """Raises Problem 422 for slots that who has some websites alone cannot see, or that there are not: he is told no difference."""
+    """Raises Problem 422 for slots that who has some websites alone cannot see, or that there are not: he is told the same."""
     if edit.kind != BLOCK or edit.body is None or not edit.actor.websites:
         return
     seen = {slot.key for slot in await documents.read_all(tx, SLOT, reader=edit.actor)}
@@ -96,7 +97,7 @@ def _weigh(saved: Document, slots: Mapping[str, Slot]) -> None:
             continue
         if saved.kind == SLOT and default_bytes(slot) > MOST_BYTES:
             faults.append(("/default", f"in one locale it has at most {kib} KiB, encoded"))
-        if (saved.kind == SLOT or is_live(saved)) and blocks_bytes(slot) > MOST_BYTES:
+        if (saved.kind == SLOT or is_live(saved)) and blocks_bytes(slot, touched(saved.body)) > MOST_BYTES:
             pointer = "/content" if saved.kind == BLOCK else "/capacity"
             detail = (
                 f"the live blocks that slot {key} may show at once come to over {kib} KiB, each in its largest locale"
