@@ -87,7 +87,8 @@ def test_a_segment_that_gets_a_website_is_noticed_there(shop: Shop) -> None:
     shop.block("fans-only", "sides", any_of=["fan"])
     shop.block("strangers-only", "sides", priority=2, none_of=["fan"])
     fan = shop.person("fan")
-    until(lambda: shop.sees("sides", **other) == "strangers-only")
+    until(lambda: shop.sees("sides") == "strangers-only")
+    assert shop.sees("sides", **other) == "sides:default", "there nobody is known to be in it or out of it"
     found = shop.admin.get("/segments/fan")
     body = {"name": "fan", "status": "active", "condition": {"attribute": "fan", "op": "eq", "value": "yes"}}
     saved = shop.admin.put("/segments/fan", json=body, headers={"if-match": found.headers["etag"]})
@@ -97,6 +98,7 @@ def test_a_segment_that_gets_a_website_is_noticed_there(shop: Shop) -> None:
     answer = httpx.get(f"{shop.stack.url}/v1/context", headers={**other, **header(fan)})
     fan |= dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
     assert shop.sees("sides", **other, **header(fan)) == "fans-only"
+    assert shop.sees("sides", **other) == "strangers-only"
 
 
 def test_two_keys_in_one_request_are_none_and_hinder_nobody(shop: Shop) -> None:
