@@ -124,6 +124,14 @@ class House:
             server.should_exit = True
         await asyncio.gather(*running)
 
+    async def let_go(self, seconds: float) -> None:
+        """Wait until somebody is connected, and then until nobody is."""
+        async with asyncio.timeout(seconds):
+            while not self.connections.open:
+                await asyncio.sleep(0.01)
+            while self.connections.open:
+                await asyncio.sleep(0.05)
+
 
 async def exchange(port: int, parts: Sequence[bytes]) -> bytes:
     """All that is answered to what is sent in these parts; the last of it closes."""

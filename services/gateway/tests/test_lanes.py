@@ -109,11 +109,7 @@ async def test_who_never_reads_is_let_go(house: House, monkeypatch: pytest.Monke
     monkeypatch.setattr(connection, "LOOK_S", 0.05)
     _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"], limit=1 << 12)
     writer.write(get(b"/v1/decisions?slots=long") * 200)
-    async with asyncio.timeout(5):
-        while not house.connections.open:
-            await asyncio.sleep(0.01)
-        while house.connections.open:
-            await asyncio.sleep(0.05)
+    await house.let_go(5)
     writer.close()
 
 

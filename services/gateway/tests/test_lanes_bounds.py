@@ -62,11 +62,7 @@ async def test_who_does_not_take_the_last_of_it_is_let_go(house: House, monkeypa
     monkeypatch.setattr(connection, "LOOK_S", 0.05)
     _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"], limit=1 << 10)
     writer.write(get(b"/v1/decisions?slots=long") * 90)
-    async with asyncio.timeout(10):
-        while not house.connections.open:
-            await asyncio.sleep(0.01)
-        while house.connections.open:
-            await asyncio.sleep(0.05)
+    await house.let_go(10)
     writer.close()
 
 

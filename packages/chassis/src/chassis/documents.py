@@ -109,10 +109,11 @@ async def history(tx: Tx, kind: str, key: str, *, reader: Actor) -> list[dict[st
         kind,
         key,
     )
-    versions = [version for r in found if visible(reader, (version := {**r, "body": json.loads(r["body"])})["body"])]
-    if not versions:
+    versions = [{**r, "body": json.loads(r["body"])} for r in found]
+    shown = [version for version in versions if visible(reader, version["body"])]
+    if not shown:
         raise Problem("not-found", 404, f"No such {kind}")
-    return versions
+    return shown
 
 
 async def apply(

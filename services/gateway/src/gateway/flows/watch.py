@@ -36,10 +36,8 @@ class Watcher:
     def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
         self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
         self._said: Said = ()  # of the release
-        self._held_s, self._withheld = (
-            0.0,
-            False,
-        )  # since when something waits for segments, and whether it did so too long
+        self._held_s = 0.0  # since when something waits for segments
+        self._withheld = False  # whether it did so too long
         self._behind = 0  # how often in a row what is known was older than what anybody speaks of
 
     def seen(self, versions: list[bytes | None]) -> None:

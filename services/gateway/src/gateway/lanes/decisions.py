@@ -144,15 +144,17 @@ class Decisions:
         answer = None if person is None else person.last(plan, now_ms)
         if answer is not None:
             decider.knowledge.hits += 1
-        elif identity is None or person is None:
+            return self._private(answer, key, fields)
+        if identity is None or person is None:
             known = membership.known_of(release.definitions, None, None, now_ms)
-            answer = ready(decider, release, plan, known, known.seen, now_ms)
         else:
             known = person.known(release.definitions, identity, now_ms)
-            answer = ready(decider, release, plan, known, known.seen, now_ms)
-            if answer is not None:
-                person.answered(answer)
-        return None if answer is None else self._private(answer, key, fields)
+        answer = ready(decider, release, plan, known, known.seen, now_ms)
+        if answer is None:
+            return None
+        if person is not None:
+            person.answered(answer)
+        return self._private(answer, key, fields)
 
     def begin(self, request: Request) -> Question:
         """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""
@@ -264,10 +266,10 @@ class Decisions:
         return reply.marked(self._to_ask_with(release, plan, asker))
 
     def _said(self, question: Question, answer: Answer, *, share: bool, by_url: bool) -> Reply:
-        origins = () if question.key is None else question.key.origins
-        known = question.request.fields.get(b"if-none-match", b"")
         if not share:
             return self._private(answer, question.key, question.request.fields)
+        origins = () if question.key is None else question.key.origins
+        known = question.request.fields.get(b"if-none-match", b"")
         reply = cors.by_url(answer.by_url(), origins) if by_url else cors.shared(answer.shared(), origins)
         return reply.unchanged() if known and is_known(answer.etag, known) else reply
 
