@@ -78,6 +78,7 @@ class TestPassing:
         [
             (asyncpg.LockNotAvailableError("ours"), 503),
             (asyncpg.InterfaceError("ours"), 503),
+            (asyncpg.InternalClientError("cannot switch to state 15"), 503),
             (ConnectionResetError("ours"), 503),
             (TimeoutError("ours"), 503),
             (asyncpg.CheckViolationError("ours"), 500),

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
 COMMAND_S = 35.0
+# asyncpg says InternalClientError, which is none of its InterfaceErrors, when a connection ends as its next statement begins.
+AWAY = (asyncpg.InternalClientError, OSError, MemoryError, SQLAlchemyError)
 
 
 def passes(error: BaseException) -> bool:
@@ -24,11 +26,11 @@ def passes(error: BaseException) -> bool:
         return state[:2] not in BLAMES_THE_DATA or state == TOO_COMPLEX
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, ValueError)  # a parameter that has no encoding is one
-    return isinstance(error, OSError | TimeoutError | MemoryError | SQLAlchemyError)
+    return isinstance(error, AWAY)
 
 
 # For `problems.install`: an error of these kinds that passes is nobody's fault who asked.
-PASSING = ((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, MemoryError, SQLAlchemyError), passes)
+PASSING = ((asyncpg.PostgresError, asyncpg.InterfaceError, *AWAY), passes)
 
 
 class Tx:
