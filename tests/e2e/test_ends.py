@@ -15,6 +15,7 @@ from devstack.stack import Stack
 from devstack.testing import until
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
+TIMES = 5
 WORDS = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "hi"}}]}}
 LATE_S = 2.0
 
@@ -79,3 +80,40 @@ def test_it_ends_and_nothing_new_is_shown_to_whom_it_may_not_be_for(
         )
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:footfall:problem:segment-in-use")
         assert {e["detail"] for e in refused.json()["errors"]} == {"block for-no-buyer", "cart rule no-buyer"}
+
+
+def test_what_was_answered_as_switched_off_is_off_though_the_service_stops_at_that_instant(
+    services: Callable[..., AbstractContextManager[Stack]],
+) -> None:
+    with services("stops") as stack, httpx.Client(timeout=30) as client:
+
+        def ask(method: str, path: str, key: str, body: Any = None) -> Any:
+            answer = client.request(method, stack.url + path, json=body, headers={"x-api-key": key})
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        def seen() -> tuple[str, list[str], int]:
+            shown = ask("GET", "/v1/decisions?slots=top", stack.secrets.publishable)
+            cart = ask("POST", "/v1/cart", stack.secrets.secret, {"lines": [{"id": "1", "price": 1000}]})
+            names = [message["label"] for message in shown["messages"]]
+            return shown["slots"]["top"]["blocks"][0]["key"], names, cart["discount"]
+
+        ask("POST", "/admin/v1/slots", stack.secrets.admin, {"key": "top", "title": "t", "default": WORDS})
+        for n in range(TIMES):
+            block = {"title": "t", "status": "live", "slots": ["top"], "content": WORDS}
+            ten = {"type": "percent", "value": 10}
+            rule = {"name": "n", "label": "ten off", "status": "live", "all_groups": True, "action": ten}
+            ask("POST", "/admin/v1/blocks", stack.secrets.admin, {"key": f"b{n}", **block})
+            ask("POST", "/admin/v1/cart-rules", stack.secrets.admin, {"key": f"r{n}", **rule})
+            until(lambda n=n: seen() == (f"b{n}", ["ten off"], 100))  # type: ignore[misc]
+            stopped = []
+            for service, path in (("content_svc", f"blocks/b{n}"), ("promo_svc", f"cart-rules/r{n}")):
+                child = stack.children[service].popen
+                assert child is not None
+                ask("POST", f"/admin/v1/{path}/disable", stack.secrets.admin)
+                child.send_signal(signal.SIGSTOP)
+                stopped.append(child)
+            time.sleep(LATE_S)
+            assert seen() == ("top:default", [], 0)
+            for child in stopped:
+                child.send_signal(signal.SIGCONT)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from chassis import documents
+from chassis import documents, outbox
 from chassis.auth import Actor
 from chassis.db import Database, Tx
-from chassis.documents import DOCUMENTS_DDL, Document, Edit
+from chassis.documents import DOCUMENTS_DDL, RELEASE, Document, Edit
 from chassis.health import Health
-from chassis.outbox import OUTBOX_DDL, Relay
+from chassis.outbox import OUTBOX_DDL, Refusal, Relay
 from chassis.problems import Problem
 from chassis.snapshot import Snapshot, publishing
 
@@ -28,7 +28,12 @@ class Store:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.snapshot: Snapshot[tuple[int, Bodies]] = Snapshot(db, self._build, Health())
-        self.relay = Relay(db, {}, Health())
+        self.told = list[int]()
+        self.relay = Relay(db, {RELEASE: self._tell}, Health())
+
+    async def _tell(self, payloads: Sequence[bytes]) -> list[Refusal]:
+        self.told += map(int, payloads)
+        return []
 
     @staticmethod
     def _build(version: int, found: list[Document], _: Any) -> tuple[int, Bodies]:
@@ -85,6 +90,44 @@ class TestVersions:
                 with pytest.raises(Problem, match="changed meanwhile"):
                     await store.save(text, version)
         assert store.snapshot.value[1] == {"a": "new"}
+
+
+class TestTold:
+    async def test_readers_are_told_before_who_saves_is(self, store: Store) -> None:
+        for text, expected in (("one", None), ("two", 1)):  # nothing relays here but who saves
+            await store.save(text, expected)
+            assert store.told[-1] == store.snapshot.version
+
+    @pytest.mark.parametrize("how", ["away", "slow"])
+    async def test_readers_that_cannot_be_told_keep_nobody_from_saving_and_are_told_later(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        async def fails(_: Sequence[bytes]) -> list[Refusal]:
+            await asyncio.sleep(30 if how == "slow" else 0)
+            raise OSError
+
+        monkeypatch.setattr(outbox, "AT_ONCE_S", 0.05)
+        with monkeypatch.context() as ours:
+            ours.setitem(store.relay._handlers, RELEASE, fails)
+            async with asyncio.timeout(5):
+                await store.save("new", None)
+        assert store.told == []
+        await store.relay.drain()
+        assert store.told == [store.snapshot.version]
+
+    async def test_a_database_that_went_back_goes_on_after_what_was_seen(self, store: Store) -> None:
+        await store.save("kept", None)
+        before = store.snapshot.version
+        async with store.db.tx() as tx:
+            await documents.go_on_after(tx, before)
+        await store.snapshot.refresh()
+        assert store.snapshot.version == before, "it did not"
+        async with store.db.tx() as tx:
+            await documents.go_on_after(tx, before + 5)
+        await store.snapshot.refresh()
+        assert store.snapshot.version == before + 6
+        await store.save("more", 1)
+        assert store.told[-1] == before + 7
 
 
 class TestSnapshot:

@@ -1,6 +1,32 @@
-"""Tests of this folder share `rigged`."""
+"""Tests of this folder share `rigged`, `house` and `watched`."""
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from chassis.health import Health
+from gateway.flows import watch
+from gateway.flows.knowledge import Knowledge
+from gateway.flows.watch import Watcher
+from watched import Shop
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(watch, "RETRY_S", 0.0)
+    return Shop()
+
+
+@pytest.fixture
+def knowledge() -> Knowledge:
+    return Knowledge()
+
+
+@pytest.fixture
+def watcher(shop: Shop, knowledge: Knowledge) -> Watcher:
+    upstreams: Any = shop
+    return Watcher(knowledge, upstreams, shop.changed, Health())

@@ -66,6 +66,16 @@ async def test_before_it_is_known_what_is_published_and_killed_nobody_is_asked()
     assert promo.asked == []
 
 
+async def test_while_rules_may_have_ended_of_which_nothing_is_known_nobody_is_asked() -> None:
+    promo = Promo(1)
+    deps, knowledge = house(promo)
+    knowledge.swap(*release(1), stale={2})
+    assert await ask(deps, SHOPPER, "/v1/redemptions", {}) is None
+    assert promo.asked == []
+    knowledge.swap(*release(1), stale={0, 1})
+    assert await ask(deps, SHOPPER, "/v1/redemptions", {}) is not None
+
+
 async def test_what_rules_name_and_nobody_defines_is_neither_in_nor_out() -> None:
     promo = Promo(1)
     deps, knowledge = house(promo)

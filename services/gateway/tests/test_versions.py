@@ -56,6 +56,21 @@ async def get(decider: Decider) -> tuple[dict[str, Any], str]:
     return flow.decode(answer.body), dict(answer.shared().headers)[b"cache-control"].decode()
 
 
+async def test_of_what_may_have_ended_nothing_is_shown_from_memory_nor_asked_for() -> None:
+    content, promo = Service(KNOWN), Service(KNOWN)
+    decider = shop(content, promo)
+    body, _ = await get(decider)
+    assert (body["slots"]["top"]["blocks"], body["messages"]) == (["v2"], ["v2"])
+    decider.knowledge.swap(*release(KNOWN, top=slot()), stale={1})
+    asked_before = content.asked
+    body, _ = await get(decider)
+    assert (body["slots"]["top"]["blocks"], body["messages"]) == (DEFAULT, ["v2"])
+    assert (body["degraded"], content.asked) == (["content"], asked_before)
+    decider.knowledge.swap(*release(KNOWN, top=slot()), stale={2})
+    body, _ = await get(decider)
+    assert (body["slots"]["top"]["blocks"], body["messages"], body["degraded"]) == (["v2"], [], ["promotions"])
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "AGAIN_S", 0.0)

@@ -32,7 +32,7 @@ DOCUMENTS_DDL = (
     "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
     "INSERT INTO head (version) VALUES (1)",
     """CREATE TABLE release (
-        version bigint PRIMARY KEY, tags text[] NOT NULL, websites text[] NOT NULL, at bigint NOT NULL, needs bigint NOT NULL,
+        version bigint PRIMARY KEY, tags text[] NOT NULL, websites text[] NOT NULL, at bigint NOT NULL, needs bigint,
         hard boolean NOT NULL
     )""",
 )
@@ -58,7 +58,8 @@ class Document:
 class Edit:
     """A wanted state. `expected` is the version the editor saw, None for a new document; `body` None deletes.
 
-    `needs`: the version of the segment definitions without which readers are not to follow. `soft`: what was so until now may be
+    `needs`: the version of the segment definitions without which readers are not to follow; None for the newest that there is,
+    whichever that may be. `soft`: what was so until now may be
     shown once more while it is fetched anew.
     """
 
@@ -68,7 +69,7 @@ class Edit:
     expected: int | None
     actor: Actor
     tags: Sequence[str] = ()
-    needs: int = 0
+    needs: int | None = 0
     soft: bool = False
 
 
@@ -165,6 +166,11 @@ async def head(tx: Tx) -> int:
     """The version of everything published."""
     version: int = await tx.fetchval("SELECT version FROM head")
     return version
+
+
+async def go_on_after(tx: Tx, version: int) -> None:
+    """A database that was restored goes on where readers have seen it last: what they are told is never below that."""
+    await tx.execute("UPDATE head SET version = $1 + 1 WHERE version < $1", version)
 
 
 async def alone(tx: Tx) -> None:

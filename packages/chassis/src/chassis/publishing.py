@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fastapi import FastAPI
 from redis.exceptions import RedisError
 
+from chassis import documents
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer, pack, unpack
 from chassis.cache import open_redis
@@ -51,12 +52,18 @@ class Publisher(Generic[T]):
     app: FastAPI
     redis: Any
 
-    async def segment_version(self) -> int:
-        """The version of the segment definitions that readers must have for what is saved now; 0 while nobody says."""
-        try:
-            return int(await self.redis.get(SEGMENT_VERSION) or 0)
-        except RedisError:
-            return 0
+    async def segment_version(self) -> int | None:
+        """The version of the segment definitions that readers must have for what is saved now; None while nobody says."""
+        return await told(self.redis, SEGMENT_VERSION)
+
+
+async def told(redis: Any, version_key: str) -> int | None:
+    """The version that readers were told last; None when nobody knows."""
+    try:
+        version = await redis.get(version_key)
+    except RedisError:
+        return None
+    return None if version is None else int(version)
 
 
 def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) -> dict[str, Handler]:
@@ -92,6 +99,9 @@ async def publisher(
     app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING)
     tokens = ServiceTokens(settings.service_secret, name)
     try:
+        seen = await told(redis, version_key)
+        async with db.tx() as tx:
+            await documents.go_on_after(tx, seen or 0)
         await snapshot.refresh()
         yield Publisher(
             db, Relay(db, handlers(redis, producer, version_key=version_key), health), snapshot, tokens, app, redis

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from chassis import documents
 from chassis.db import Database, Tx
-from chassis.documents import Document
+from chassis.documents import RELEASE, Document
 from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
@@ -52,6 +52,11 @@ class Snapshot(Generic[T]):
             raise Problem("starting", 503, "The service is starting")
         return self._value
 
+    @property
+    def version(self) -> int:
+        """Of the newest one."""
+        return self._version
+
     def at(self, version: int | None) -> T | None:
         """A version, by default the newest; None for one that is not here yet, or no more."""
         newest = self.value
@@ -90,9 +95,12 @@ class Snapshot(Generic[T]):
 
 @asynccontextmanager
 async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
-    """A transaction beside which nobody publishes. Then this process serves what was published, and the relay is told."""
+    """A transaction beside which nobody publishes. Then this process serves what was published, and readers are told that
+    there is something new: from here on they see it, whatever becomes of this process.
+    """
     async with db.tx() as tx:
         await documents.alone(tx)
         yield tx
     await snapshot.refresh()
+    await relay.at_once(RELEASE, b"%d" % snapshot.version)
     relay.wake()

@@ -21,4 +21,4 @@ class Deps:
     clock: Clock
     relay: Relay
     snapshot: Snapshot[Published]
-    segment_version: Callable[[], Awaitable[int]]
+    segment_version: Callable[[], Awaitable[int | None]]

@@ -217,6 +217,11 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     return version
 
 
+async def go_on_after(tx: Tx, version: int) -> None:
+    """A database that was restored goes on where readers have seen it last: what they are told is never below that."""
+    await tx.execute("UPDATE release_head SET version = $1 + 1 WHERE version < $1", version)
+
+
 STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
         (SELECT max(c.cause) FROM plan c WHERE c.segment_id = s.id) AS cause
     FROM segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version

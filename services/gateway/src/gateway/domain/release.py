@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from gateway.domain.targeting import Definitions, Plan, audiences, codes_of, def
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
 MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
 KINDS = ("segment", "content", "promo")
+OF_SEGMENTS, OF_CONTENT, OF_PROMO = range(len(KINDS))
 NO_SEGMENTS = {"version": 0, "empty": {"visitor": "", "customer": ""}, "segments": [], "changes": []}
 NO_CONTENT: dict[str, Any] = {"version": 0, "slots": {}, "changes": []}
 NO_PROMO: dict[str, Any] = {"version": 0, "rules": [], "segments": [], "changes": []}
@@ -35,12 +37,14 @@ class Visible(NamedTuple):
 class Release:
     """The vector of versions, and all that belongs to it: plans, answers, and what is being asked (`flights`).
 
-    `number` tells it from every other release of this process.
+    `stale`: the kinds of which there has been something newer for too long, and it cannot be had: nothing of theirs is shown
+    but defaults. `number` tells it from every other release of this process.
     """
 
     definitions: Definitions
     content: Mapping[str, Any]
     promo: Mapping[str, Any]
+    stale: frozenset[int] = frozenset()
     number: int = field(default_factory=lambda: next(_numbers))
     plans: Kept[Any, Plan] = field(default_factory=lambda: Kept(MOST_PLANS))
     answers: Kept[Any, Answer] = field(default_factory=lambda: Kept(MOST_ANSWERS))
@@ -54,8 +58,12 @@ class Release:
 
     @property
     def withheld(self) -> bool:
-        """Whether of no segment anybody is known to be in or out, see `withholding`."""
-        return self.definitions.version == 0
+        """Whether of no segment anybody is known to be in or out, see `_withholding`."""
+        return OF_SEGMENTS in self.stale
+
+    def anew(self) -> Release:
+        """The same, with nothing made from it yet."""
+        return Release(self.definitions, self.content, self.promo, self.stale)
 
     def visible(self, website: str) -> Visible:
         """What shared answers of a website can depend on."""
@@ -94,16 +102,22 @@ class Release:
         return replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
 
 
-def release_of(definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any]) -> Release:
+def release_of(
+    definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any], stale: Iterable[int] = ()
+) -> Release:
     """From what the three services say of themselves."""
-    return Release(definitions_of(definitions), content, promo)
+    known = _withholding(definitions) if OF_SEGMENTS in stale else definitions
+    return Release(definitions_of(known), content, promo, frozenset(stale))
 
 
-def withholding(definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+def _withholding(definitions: Mapping[str, Any]) -> Mapping[str, Any]:
     """Definitions by which nobody is known to be in a segment or out; older than any, so that nothing is taken to be theirs."""
     return {**definitions, "version": 0, "segments": [], "changes": []}
 
 
-def needs(said: Mapping[str, Any]) -> int:
-    """The version of the segment definitions without which what a service says of itself is not to be followed."""
-    return max((change["needs"] for change in said["changes"]), default=0)
+def needs(said: Mapping[str, Any], since: int) -> float:
+    """The version of the segment definitions without which what a service says of itself is not to be followed; of what it
+    published after `since`. Infinity, whichever is the newest, where nobody could say when it was saved.
+    """
+    asked = [change["needs"] for change in said["changes"] if change["version"] > since]
+    return max((math.inf if version is None else version for version in asked), default=0)

@@ -23,7 +23,7 @@ from gateway.domain.answer import Answer, decode, encode, finish, merge, with_un
 from gateway.domain.dimensions import Seen
 from gateway.domain.kept import Kept
 from gateway.domain.membership import NONE_LATE, Known, Late
-from gateway.domain.release import Release
+from gateway.domain.release import OF_CONTENT, OF_PROMO, Release
 from gateway.domain.targeting import Plan, SegmentRef
 from gateway.flows import people
 from gateway.flows.knowledge import Knowledge
@@ -169,7 +169,9 @@ async def _part(decider: Decider, release: Release, service: str, asked: Mapping
     A replica that is behind is asked once more. What is of another version counts for nothing: what is known says neither whom
     it is for, nor when it changes.
     """
-    kind, ask = (1, decider.content.ask) if service == CONTENT else (2, decider.promo.ask)
+    kind, ask = (OF_CONTENT, decider.content.ask) if service == CONTENT else (OF_PROMO, decider.promo.ask)
+    if kind in release.stale:
+        return Part(NOTHING, degraded=True)
     version, asked_s = release.versions[kind], asyncio.get_running_loop().time()
     kept = (service, version, encode({**asked, "at_ms": 0}))
     question = {**asked, "version": version or None}

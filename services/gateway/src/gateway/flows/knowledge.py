@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from chassis.telemetry import get_logger
@@ -20,21 +22,24 @@ class Knowledge:
     """The release, swapped whole, and the heads of the three services: as Redis says, and as they say themselves."""
 
     def __init__(self) -> None:
-        self.release: Release = release_of(NO_SEGMENTS, NO_CONTENT, NO_PROMO)
+        self.release: Release = release_of(NO_SEGMENTS, NO_CONTENT, NO_PROMO, range(len(KINDS)))
         self.loaded = False
         self.outdated = asyncio.Event()  # somebody has said that there is something newer
         self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.told: tuple[int, ...] = (0,) * len(KINDS)
         self.heads = [(0, 0.0)] * len(KINDS)  # (version, when it was asked for, in seconds of the loop)
+        self._spoken: list[deque[tuple[int, float]]] = [
+            deque() for _ in KINDS
+        ]  # (version, when it was spoken of first)
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
         self._leased_until_s = math.inf
         self._sure_until_s = 0.0
         self._swapped = asyncio.Event()
 
-    def swap(self, definitions: Any, content: Any, promo: Any) -> None:
-        """Take new versions in; nothing made from the old ones stays."""
-        self._adopt(release_of(definitions, content, promo))
+    def swap(self, definitions: Any, content: Any, promo: Any, stale: Iterable[int] = ()) -> None:
+        """Take new versions in; nothing made from the old ones stays. `stale`: see Release."""
+        self._adopt(release_of(definitions, content, promo, stale))
         self.loaded = True
         if self.release.definitions.unreadable:
             log.error("segment_unreadable", segments=self.release.definitions.unreadable)
@@ -44,14 +49,14 @@ class Knowledge:
         """What nobody is shown from now on; nothing made with others of them stays."""
         if kills != self.kills:
             self.kills = kills
-            self._adopt(Release(self.release.definitions, self.release.content, self.release.promo))
+            self._adopt(self.release.anew())
 
     def leased(self, until_s: float) -> None:
         """Until when a kill waits for us to have taken it."""
         self._leased_until_s = until_s
         if not self.kills_known:
             self.kills_known = True
-            self._adopt(Release(self.release.definitions, self.release.content, self.release.promo))
+            self._adopt(self.release.anew())
 
     def _adopt(self, release: Release) -> None:
         self.release = release
@@ -70,15 +75,32 @@ class Knowledge:
         """Redis says so, with every look at it."""
         if told != self.told:
             self.told = told
+            for kind, version in enumerate(told):
+                self._speak(kind, version)
             self.outdated.set()
             self._judge()
 
     def hear(self, kind: int, version: int, asked_s: float) -> None:
         """A service says so itself."""
         self.heads[kind] = (version, asked_s)
+        self._speak(kind, version)
         if self.is_behind(kind):
             self.outdated.set()
         self._judge()
+
+    def _speak(self, kind: int, version: int) -> None:
+        spoken = self._spoken[kind]
+        if not spoken or version > spoken[-1][0]:
+            spoken.append((version, asyncio.get_running_loop().time()))
+
+    def behind_since(self, kind: int, version: int) -> float:
+        """When somebody first spoke of a version of a kind that is later than this one; infinity while nobody does."""
+        spoken = self._spoken[kind]
+        if self.newest(kind) <= version:
+            spoken.clear()
+        while spoken and spoken[0][0] <= version:
+            spoken.popleft()
+        return spoken[0][1] if spoken else math.inf
 
     def newest(self, kind: int) -> int:
         """The newest version of a kind that anybody speaks of."""
@@ -91,8 +113,10 @@ class Knowledge:
         return max(self.told[kind], said) if lately else math.inf
 
     def is_behind(self, kind: int) -> bool:
-        """Whether the release has another version of a kind; an older one, but for a database that went back, and Redis too."""
-        return self.newest(kind) != self.release.versions[kind]
+        """Whether the release has another version of a kind (an older one, but for a database that went back, and Redis too), or
+        shows nothing of it.
+        """
+        return kind in self.release.stale or self.newest(kind) != self.release.versions[kind]
 
     def is_newest(self, now_s: float) -> bool:
         """Whether every head was asked for within SURE_S, and nobody speaks of anything newer than the release, nor of kills."""

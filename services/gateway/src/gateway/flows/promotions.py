@@ -13,7 +13,7 @@ from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import kills, membership
 from gateway.domain.membership import Known
-from gateway.domain.release import Release
+from gateway.domain.release import OF_PROMO, Release
 from gateway.domain.targeting import epoch_of
 from gateway.flows.decide import late_bits
 
@@ -40,12 +40,14 @@ class Said(NamedTuple):
 
 
 async def ask(deps: Deps, shopper: Shopper, path: str, body: Mapping[str, Any], **more: Any) -> Said | None:
-    """None while it cannot be asked, or says nothing; before the gateway knows what is published and what is killed, too."""
+    """None while it cannot be asked, or says nothing; before the gateway knows what is published and what is killed, too, and
+    while it is known that rules may have ended of which it knows nothing.
+    """
     known = deps.decider.knowledge
     for _ in range(2):
-        if not (known.loaded and known.kills_known):
-            return None
         release = known.release
+        if not (known.loaded and known.kills_known) or OF_PROMO in release.stale:
+            return None
         asked, sure = _asked(deps, release, shopper)
         try:
             answer = await deps.upstreams.send(PROMO, "POST", path, json={**body, **asked}, **more)
@@ -69,5 +71,5 @@ def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, An
     )
     killed = kills.keys(deps.decider.knowledge.kills, "rule")
     asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
-    asked["version"] = release.versions[2] or None
+    asked["version"] = release.versions[OF_PROMO] or None
     return asked, who.epoch >= epoch_of(refs) and not (release.withheld and named)

@@ -8,7 +8,7 @@ head as well, several times a second, because Redis may be away, or behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from chassis.health import Health
@@ -16,14 +16,16 @@ from chassis.pace import pause_s
 from chassis.service import repeat
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
-from gateway.domain.release import KINDS, needs, withholding
+from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
 from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
 
 WATCHED = tuple(f"ver:{kind}".encode() for kind in KINDS)
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
-HEAD_S, LOOK_S, RETRY_S, PATIENCE_S = 0.2, 1.0, 0.05, 1.0
-HELD_S = 0.5  # for how long what names segments waits for them; with PATIENCE_S it is to be less than two seconds
+HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
+# For how long a release is followed that is known to be behind: what cannot be had, or waits for segments; and what is only late.
+# Each, with the time to be told and to answer, is to be less than two seconds; and so is PATIENCE_S.
+HELD_S, LATE_S = 0.5, 1.25
 Said = tuple[Mapping[str, Any], ...]
 Changed = Callable[[int, Mapping[str, Any]], None]
 _hits = DECISIONS.labels(source="memory")
@@ -36,8 +38,9 @@ class Watcher:
     def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
         self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
         self._said: Said = ()  # of the release
+        self._stale: set[int] = set()  # of the release, see Release
+        self._met = [0] * len(KINDS)  # up to which version a kind had the segments that it needs
         self._held_s = 0.0  # since when something waits for segments
-        self._withheld = False  # whether it did so too long
         self._behind = 0  # how often in a row what is known was older than what anybody speaks of
 
     def seen(self, versions: list[bytes | None]) -> None:
@@ -64,7 +67,9 @@ class Watcher:
         await repeat(self.look, stop, name="watch", idle_s=LOOK_S, health=self._health, wake=wake)
 
     async def look(self) -> bool:
-        """Load what is newer than the release; True when there is more to do at once. Raises what a service failed with."""
+        """Load what is newer than the release; True when there is more to do at once. Raises what a service failed with, once
+        it has taken too long.
+        """
         known = self._knowledge
         _hits.inc(known.hits)
         known.hits = 0
@@ -74,11 +79,12 @@ class Watcher:
             self._behind = 0
             return False
         missing = await self._load(wanted)
-        if missing:
+        if missing and known.release.stale:
             raise missing[0]
         self._behind = self._behind + 1 if any(map(known.is_behind, wanted)) else 0
         if self._behind:
-            await asyncio.sleep(pause_s(self._behind - 1, base_s=RETRY_S, most_s=LOOK_S))
+            most_s = LOOK_S if known.release.stale else RETRY_MOST_S
+            await asyncio.sleep(pause_s(self._behind - 1, base_s=RETRY_S, most_s=most_s))
         return bool(self._behind)
 
     async def _load(self, kinds: list[int]) -> list[Exception]:
@@ -89,22 +95,37 @@ class Watcher:
         if missing and not self._said:
             return missing
         parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
-        withheld = self._hold(parts, lost=0 in kinds and isinstance(found[kinds.index(0)], Exception))
+        lost = {kind for kind, x in zip(kinds, found, strict=True) if isinstance(x, Exception)}
+        stale = self._overdue(parts, lost)
+        if self._hold(parts, lost=OF_SEGMENTS in lost):
+            stale.add(OF_SEGMENTS)
         before = self._said
         changed = [kind for kind, part in enumerate(parts) if not before or part is not before[kind]]
-        if changed or withheld != self._withheld:
-            self._said, self._withheld = tuple(parts), withheld
-            self._knowledge.swap(withholding(parts[0]) if withheld else parts[0], *parts[1:])
+        if changed or stale != self._stale:
+            self._said, self._stale = tuple(parts), stale
+            self._knowledge.swap(parts[0], parts[1], parts[2], stale=stale)
             for kind in changed:
                 self._changed(kind, parts[kind])
         return missing
+
+    def _overdue(self, parts: list[Mapping[str, Any]], lost: Collection[int]) -> set[int]:
+        """The kinds of which something newer has been spoken of for too long: what is not here may have ended something."""
+        now_s = asyncio.get_running_loop().time()
+        since_s = [self._knowledge.behind_since(kind, part["version"]) for kind, part in enumerate(parts)]
+        return {kind for kind, at_s in enumerate(since_s) if now_s - at_s >= (HELD_S if kind in lost else LATE_S)}
 
     def _hold(self, parts: list[Mapping[str, Any]], *, lost: bool) -> bool:
         """What names segments that are not here yet waits for them; not for long, and not when they are `lost`, for it may end
         something. Then it is followed, and of no segment anybody is known to be in or out: answers whether that is so.
         """
-        now_s, there_is = asyncio.get_running_loop().time(), self._knowledge.newest_for_certain(0)
-        waiting = [k for k in (1, 2) if min(needs(parts[k]), there_is) > parts[0]["version"]]
+        now_s, there_is = asyncio.get_running_loop().time(), self._knowledge.newest_for_certain(OF_SEGMENTS)
+        waiting = [
+            k
+            for k in (OF_CONTENT, OF_PROMO)
+            if min(needs(parts[k], self._met[k]), there_is) > parts[OF_SEGMENTS]["version"]
+        ]
+        for kind in {OF_CONTENT, OF_PROMO} - set(waiting):
+            self._met[kind] = parts[kind]["version"]
         self._held_s = (self._held_s or now_s) if waiting else 0.0
         if waiting and (not self._said or lost or now_s - self._held_s >= HELD_S):
             return True

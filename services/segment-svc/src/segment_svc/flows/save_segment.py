@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from chassis.auth import Actor
 from chassis.db import Tx
+from chassis.documents import RELEASE
 from chassis.problems import Problem
 from chassis.websites import theirs, touched, visible
 from conditions import Fault
@@ -55,7 +56,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
-        await definitions.publish(tx, [f"segment:{change.key}"], now=now)
+        release = await definitions.publish(tx, [f"segment:{change.key}"], now=now)
         stored = {s.key: s for s in await definitions.read_all(tx)}
         old = stored.get(change.key)
         _expect(old, change)
@@ -88,7 +89,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         affected += users
         await _start_backfill(deps, tx, affected, list(stored.values()))
         result = await definitions.read(tx, change.key)
-    deps.relay.wake()
+    await _tell(deps, release)
     assert result is not None
     return result
 
@@ -192,7 +193,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
     used_by = await deps.users.of(key)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
-        await definitions.publish(tx, [f"segment:{key}"], now=now)
+        release = await definitions.publish(tx, [f"segment:{key}"], now=now)
         stored = await definitions.read_all(tx)
         old = next((s for s in stored if s.key == key), None)
         _expect(old, Change(key, {}, expected, actor))
@@ -201,6 +202,12 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
         _unused(used_by + [f"segment {s.key}" for s in definitions.dependents(stored, key)])
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
+    await _tell(deps, release)
+
+
+async def _tell(deps: Deps, release: int) -> None:
+    """Readers know that there is something new before who saved it knows that it is saved."""
+    await deps.relay.at_once(RELEASE, b"%d" % release)
     deps.relay.wake()
 
 
