@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from moved import MOST_MS
 from oracle import Answer, State, View, alive, answer
 from world import SLOTS, Person, World, cookie
 
+RECENT_S = 8.0
 SLACK_S = 2.0  # how long what was replaced may still be shown
 FORGERIES = ("none", "none", "none", "stranger", "fact", "query", "proof", "mask", "context", "visitor", "twice")
 
@@ -38,6 +40,14 @@ class Asking:
     wrong: list[str] = field(default_factory=list)
     answers: list[Asked] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
+    deeds: list[tuple[float, str]] = field(default_factory=list)
+
+    async def did(self, deed: Callable[[], Awaitable[None]]) -> None:
+        """Something happens, and is remembered."""
+        self.deeds.append((time.monotonic(), f"{deed.__name__}..."))
+        await deed()
+        self.seen[deed.__name__] += 1
+        self.deeds.append((time.monotonic(), deed.__name__))
 
     async def ask(self) -> None:
         """One request of somebody through some door, genuine or not; what came is compared with what may be."""
@@ -122,7 +132,12 @@ class Asking:
             if not right:
                 expected = answer(states[-1], views[-1], asked.slots, instants[-1])
                 who = f"{asked.person and asked.person.name} {asked.region}"
-                self.wrong.append(f"{asked.what}: {who} saw {said}, not {expected}; {asked.found.headers}")
+                at_s = asked.when[1]
+                before = [f"{name} {s - at_s:.1f}" for s, name in self.deeds if -RECENT_S < s - at_s < 0]
+                self.wrong.append(
+                    f"{asked.what}: {who} saw {said}, not {expected}; {asked.found.headers}; {len(states)} states, views {views},"
+                    f" asked {asked.when[0] - at_s:.2f}; blocks {states[-1].blocks} rules {states[-1].rules};  {before}"
+                )
 
     def _views(self, asked: Asked) -> list[View]:
         person, held = asked.person, [View(frozenset())]

@@ -53,4 +53,4 @@ class Faults:
 
     async def rest(self) -> None:
         """Nothing goes wrong for a while."""
-        await asyncio.sleep(self.world.chance.uniform(3, 6))
+        await asyncio.sleep(self.world.chance.uniform(4, 8))
