@@ -32,7 +32,7 @@ def needed(method: str, path: str) -> str | None:
     noun = path.split("/")[2]
     if noun == "redemptions":
         return SERVER
-    if noun in ("segments", "profiles", "backfills", "positions", "blocks", "slots", "cart-rules"):
+    if noun in ("segments", "profiles", "backfills", "positions", "blocks", "slots", "cart-rules", "usage"):
         return "viewer" if method == "GET" or path.endswith("/preview") else "marketer"
     return None
 

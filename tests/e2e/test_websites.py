@@ -91,10 +91,11 @@ class TestEachKind:
             for change in (BODIES[noun] | {"websites": ["de"]}, None):
                 method = "DELETE" if change is None else "PUT"
                 changed = ask("de", method, at, change, **{"if-match": current})
-                assert (changed.status_code == 403) is (key != "de"), (key, method, changed.text)
+                refused = {"at": 404, "both": 403, "all": 403}.get(key)  # what is hidden is not there
+                assert refused == (None if changed.is_success else changed.status_code), (key, method, changed.text)
                 if changed.status_code == 403:
                     assert changed.json()["type"].endswith(":not-your-website")
-                elif change is not None:
+                elif change is not None and changed.is_success:
                     current = ask("boss", "GET", at).headers["etag"]
 
     def test_nor_does_it_give_away_what_is_its_own(self, ask: Callable[..., httpx.Response], noun: str) -> None:
@@ -214,3 +215,58 @@ def test_what_is_heavy_on_one_website_leaves_another_its_room(ask: Callable[...,
         for key, where in (("h1", "de"), ("h2", "de"), ("h3", "at"), ("h4", "at"))
     ]
     assert [answer.status_code for answer in saved] == [201] * 4
+
+
+class TestNames:
+    """What is hidden is named to nobody: by no refusal, and by no explanation."""
+
+    def test_nobody_says_for_whom_by_a_segment_that_he_cannot_see(self, ask: Callable[..., httpx.Response]) -> None:
+        for noun, where in (("blocks", "audience"), ("cart-rules", "segments")):
+            own = {where: {"any_of": ["k-both"], "none_of": ["k-all"]}, "websites": ["de"]}
+            assert ask("de", "POST", f"/{noun}", {"key": "own", **BODIES[noun], **own}).status_code == 201
+            for key, method in (("k-at", "POST"), ("k-nowhere", "POST"), ("k-at", "PUT")):
+                whom = {where: {"all_of": ["k-both"], "none_of": ["k-all", key]}, "websites": ["de"]}
+                at = {"POST": f"/{noun}", "PUT": f"/{noun}/own"}[method]
+                body = {**({"key": "hold"} if method == "POST" else {}), **BODIES[noun], **whom}
+                refused = ask("de", method, at, body, **{"if-match": '"1"'})
+                assert (refused.status_code, refused.json()["errors"]) == (
+                    422, [{"pointer": f"/{where}/none_of/1", "detail": "there is no such segment"}],
+                )  # fmt: skip
+
+    def test_what_is_in_use_elsewhere_is_in_use_and_no_more(self, ask: Callable[..., httpx.Response]) -> None:
+        segment = {"key": "used", **BODIES["segments"], "websites": ["de"]}
+        assert ask("de", "POST", "/segments", segment).status_code == 201
+        slot = {"key": "used", **BODIES["slots"], "websites": ["de"]}
+        assert ask("de", "POST", "/slots", slot).status_code == 201
+        for key, websites in (("by-at", ["at"]), ("by-de", ["de"])):
+            block = {**BODIES["blocks"], "slots": ["used"], "audience": {"any_of": ["used"]}, "websites": websites}
+            assert ask("boss", "POST", "/blocks", {"key": key, **block}).status_code == 201
+        for noun in ("segments", "slots"):
+            for who, named in (("de", "something of websites that are not yours"), ("boss", "block by-at")):
+                refused = ask(who, "DELETE", f"/{noun}/used", **{"if-match": '"1"'})
+                assert refused.status_code == 409
+                assert {e["detail"] for e in refused.json()["errors"]} == {"block by-de", named}
+        hidden = ask("de", "DELETE", "/slots/k-at", **{"if-match": '"1"'})
+        assert (hidden.status_code, hidden.json()["type"]) == (404, "urn:footfall:problem:not-found")
+
+    def test_a_code_that_a_hidden_rule_has_is_taken_and_no_more(self, ask: Callable[..., httpx.Response]) -> None:
+        taken = {**BODIES["cart-rules"], "coupon": "TAKEN"}
+        assert ask("boss", "POST", "/cart-rules", {"key": "has-it", **taken, "websites": ["at"]}).status_code == 201
+        for who, named in (("de", "something of websites that are not yours"), ("boss", "the live rule has-it")):
+            refused = ask(who, "POST", "/cart-rules", {"key": "wants-it", **taken, "websites": ["de"]})
+            assert (refused.status_code, refused.json()["errors"]) == (
+                422, [{"pointer": "/coupon", "detail": f"{named} has this code"}],
+            )  # fmt: skip
+
+    def test_explain_names_the_blocks_of_his_websites(self, ask: Callable[..., httpx.Response]) -> None:
+        assert ask("boss", "POST", "/slots", {"key": "why", **BODIES["slots"]}).status_code == 201
+        for key, websites in (("why-at", ["at"]), ("why-de", ["de"]), ("why-all", [])):
+            block = {"key": key, **BODIES["blocks"], "slots": ["why"], "websites": websites}
+            assert ask("boss", "POST", "/blocks", block).status_code == 201
+
+        def named(who: str) -> set[str]:
+            answer = ask(who, "GET", "/v1/explain?profile=v:a&slots=why&website=de")
+            return {why["block"] for why in answer.json()["slots"].get("why", ())}
+
+        until(lambda: named("boss") == {"why-at", "why-de", "why-all"})
+        assert named("de") == named("shop-de") == {"why-de", "why-all"}

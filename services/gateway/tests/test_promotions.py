@@ -83,3 +83,17 @@ async def test_what_rules_name_and_nobody_defines_is_neither_in_nor_out() -> Non
     knowledge.swap(definitions, content, {**promotions, "segments": ["new"]})
     assert await ask(deps, SHOPPER, "/v1/evaluate", {"segments": ["new"], "unknown": []}) is not None
     assert (promo.asked[0]["segments"], promo.asked[0]["unknown"]) == ([], ["new"])
+
+
+async def test_of_what_holds_because_a_page_says_so_a_price_knows_nothing() -> None:
+    promo = Promo(1)
+    deps, knowledge = house(promo)
+    definitions, content, promotions = release(1)
+    said = {"id": 1, "key": "said", "websites": [], "atom": None, "epoch": 0, "since": 0}
+    for field, known in (("utm_source", False), ("locale", False), ("region", True)):
+        residual = {"not": {"context": field, "op": "eq", "value": "x"}}
+        segments = {**definitions, "segments": [{**said, "residual": residual}]}
+        knowledge.swap(segments, content, {**promotions, "segments": ["said"]})
+        assert await ask(deps, SHOPPER, "/v1/evaluate", {}) is not None
+        asked = promo.asked[-1]
+        assert (asked["segments"], asked["unknown"]) == ((["said"], []) if known else ([], ["said"]))

@@ -120,7 +120,8 @@ async def history(tx: Tx, kind: str, key: str, *, reader: Actor) -> list[dict[st
 async def apply(
     tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
 ) -> Document | None:
-    """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists, 404 not-found, 412 stale-version.
+    """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists, 404 not-found (what the actor may not see,
+    too), 412 stale-version.
 
     `fact(version, tags, now)` gives the payloads of the channel FACTS. A deletion has a version, too, and a new document with
     the key goes on from there: who has the old one open cannot save over the new one.
@@ -156,7 +157,7 @@ async def apply(
 def _expect(edit: Edit, found: Any) -> None:
     if edit.expected is None and found is not None:
         raise Problem("exists", 409, f"A {edit.kind} with this key exists", pointers=["/key"])
-    if edit.expected is not None and found is None:
+    if edit.expected is not None and (found is None or not visible(edit.actor, json.loads(found["body"]))):
         raise Problem("not-found", 404, f"No such {edit.kind}")
     if found is not None and edit.expected != found["version"]:
         raise Problem("stale-version", 412, "It was changed meanwhile", detail=f"It is at version {found['version']}")

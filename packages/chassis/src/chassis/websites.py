@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chassis.auth import Actor
 from chassis.problems import Problem
+
+OF_OTHER_WEBSITES = "something of websites that are not yours"  # instead of a name
 
 
 def theirs(actor: Actor, websites: Sequence[str]) -> None:
@@ -21,6 +23,12 @@ def visible(reader: Actor | None, body: Any) -> bool:
     """Whether something is shown to a reader: when it is of one of his websites, too; to nobody in particular, always."""
     named = touched(body)
     return reader is None or not reader.websites or not named or not set(named).isdisjoint(reader.websites)
+
+
+def named(users: Mapping[str, Any], reader: Actor) -> list[str]:
+    """Of those who use something (by name: a body), the names that the reader may know, and that there are others."""
+    seen = [name for name, body in users.items() if visible(reader, body)]
+    return seen if len(seen) == len(users) else [*seen, OF_OTHER_WEBSITES]
 
 
 def touched(*bodies: Any) -> list[str]:

@@ -10,10 +10,11 @@ from conditions.operators import PRESENCE
 from conditions.read import nearest, only, shown, step
 from conditions.tree import Answer, Fail, LeafType
 
-TEXTS = (
-    "country", "region", "city", "device", "locale", "language", "referrer", "landing_page", "utm_source", "utm_medium",
-    "utm_campaign", "visit",
-)  # fmt: skip
+FACTS = ("country", "region", "city", "device")  # said by who is trusted to know
+PAGE = ("language", "referrer", "landing_page", "utm_source", "utm_medium", "utm_campaign", "visit")
+IN_THE_URL = ("locale",)
+SAID_BY_ANYBODY = frozenset((*PAGE, *IN_THE_URL))  # may steer content, never a price
+TEXTS = (*FACTS, *IN_THE_URL, *PAGE)
 MOST_NAME, MOST_ATOMS = 200, 1 << 20
 FIELDS: dict[str, Kind] = {**dict.fromkeys(TEXTS, TEXT), "hour": AMOUNT, "weekday": AMOUNT, "logged_in": FLAG}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from chassis import documents
@@ -10,6 +11,7 @@ from chassis.auth import Actor
 from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.problems import faults
+from chassis.websites import named
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
@@ -129,11 +131,16 @@ async def delete_slot(key: str, deps: DepsDep, actor: Marketer, if_match: IfMatc
 
 
 @router.post("/select")
-async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
+async def post_select(body: Selection, deps: DepsDep, request: Request) -> dict[str, Any]:
     """Which blocks for this visitor, per slot; unknown slots are left out.
 
     Asked for a version that is not here yet, or no more, it says which one is, and nothing else.
     """
+    reader: Actor | None = request.state.actor
+    return _selected(body, deps, reader.websites if reader else ())
+
+
+def _selected(body: Selection, deps: Deps, websites: Collection[str]) -> dict[str, Any]:
     published = deps.snapshot.at(body.version)
     if published is None:
         return _nothing(deps)
@@ -149,21 +156,21 @@ async def post_select(body: Selection, deps: DepsDep) -> dict[str, Any]:
         "tags": tags_of(slots),
         "next_change_at": min(coming, default=None),
     }
-    return {**answer, "explain": published.explain(slots, visitor)} if body.explain else answer
+    return {**answer, "explain": published.explain(slots, visitor, websites)} if body.explain else answer
 
 
 @router.post("/select-many")
 async def post_select_many(body: Selections, deps: DepsDep) -> dict[str, Any]:
     """The same for many visitors at once, in order. An ask that is not valid gets no slots, and `refused` says why."""
-    return {"answers": [await _judged(ask, deps) for ask in body.asks]}
+    return {"answers": [_judged(ask, deps) for ask in body.asks]}
 
 
-async def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
+def _judged(ask: Any, deps: Deps) -> dict[str, Any]:
     try:
         asked = Selection.model_validate(ask)
     except ValidationError as error:
         return {**_nothing(deps), "refused": faults(error.errors())}
-    return await post_select(asked, deps)
+    return _selected(asked, deps, ())
 
 
 def _nothing(deps: Deps) -> dict[str, Any]:
@@ -195,8 +202,9 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
 
 
 @router.get("/usage")
-async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
-    """Which blocks, live or not, name a segment."""
+async def get_usage(segment: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Which blocks, live or not, name a segment, by the names that the reader may know."""
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, BLOCK)
-    return {"users": [f"block {d.key}" for d in found if segment in named_segments(d.body)]}
+    users = {f"block {d.key}": d.body for d in found if segment in named_segments(d.body)}
+    return {"users": named(users, reader)}

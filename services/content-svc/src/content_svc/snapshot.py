@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,9 +39,9 @@ class Published:
                 self.report(SLOT, slot.key, error)
         return found
 
-    def explain(self, slots: Sequence[Slot], visitor: Visitor) -> dict[str, Any]:
-        """Per slot, why each block is refused."""
-        return {slot.key: explain(slot, visitor, self.report) for slot in slots}
+    def explain(self, slots: Sequence[Slot], visitor: Visitor, websites: Collection[str]) -> dict[str, Any]:
+        """Per slot, why each block is refused; to who asks for some websites alone."""
+        return {slot.key: explain(slot, visitor, self.report, websites) for slot in slots}
 
     def report(self, kind: str, key: str, error: Exception) -> None:
         """Counted every time, told once per release: a busy shop must not drown in it."""

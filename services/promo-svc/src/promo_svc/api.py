@@ -12,7 +12,7 @@ from chassis.answers import Versions, says
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
 from chassis.problems import faults
-from chassis.websites import theirs
+from chassis.websites import named, theirs
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import ValidationError
 
@@ -171,12 +171,12 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
 
 
 @router.get("/usage")
-async def get_usage(segment: str, deps: DepsDep) -> dict[str, Any]:
-    """Which rules, live or not, name a segment."""
+async def get_usage(segment: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Which rules, live or not, name a segment, by the names that the reader may know."""
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, KIND)
-    users = [d.key for d in found if segment in named_segments(d)]
-    return {"users": [f"cart rule {key}" for key in users]}
+    users = {f"cart rule {d.key}": d.body for d in found if segment in named_segments(d)}
+    return {"users": named(users, reader)}
 
 
 @router.post("/redemptions", status_code=201, dependencies=[STORABLE])

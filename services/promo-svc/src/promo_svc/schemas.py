@@ -155,7 +155,7 @@ class Redemption(MessagesRequest):
     """A wish to use a coupon, and whose; `customer` is an opaque id, or a keyed hash of a guest's e-mail."""
 
     coupon: Text
-    customer: Annotated[str, Field(min_length=1, max_length=200)]
+    customer: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 
 
 class ManyMessages(Strict):

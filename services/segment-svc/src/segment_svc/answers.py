@@ -10,12 +10,13 @@ from segment_svc.schemas import NewDefinition
 
 
 class StoredSegment(NewDefinition):
-    """A segment as it was saved last, and the version that serves, if one does."""
+    """A segment as it was saved last, the version that serves, if one does, and the fields of a request that it depends on."""
 
     id: int
     version: int
     live_version: int | None
     quarantined: str | None
+    request_fields: list[str]
 
 
 class Segments(TypedDict):

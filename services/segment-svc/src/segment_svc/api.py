@@ -34,6 +34,7 @@ from segment_svc.answers import (
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
+from segment_svc.domain.definition import request_fields
 from segment_svc.domain.facts import view
 from segment_svc.flows.ingest import HEADERS, Ingest
 from segment_svc.flows.preview import latest_rules, preview_of
@@ -62,6 +63,7 @@ def _view(stored: Stored) -> dict[str, Any]:
         "version": stored.version,
         "live_version": stored.live_version,
         "quarantined": stored.quarantined,
+        "request_fields": sorted(request_fields(stored.body.get("condition"))),
         **stored.body,
     }
 

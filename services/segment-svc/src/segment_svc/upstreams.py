@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 from chassis.asking import let_go
-from chassis.auth import ServiceTokens
+from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
 
 
@@ -16,14 +16,17 @@ class Users:
     def __init__(self, client: httpx.AsyncClient, tokens: ServiceTokens, services: dict[str, str]) -> None:
         self._client, self._tokens, self._services = client, tokens, services
 
-    async def of(self, key: str) -> list[str]:
-        """Who uses the segment. Raises Problem 503 users-unknown when a service cannot say: then nobody may delete it."""
-        answers = await asyncio.gather(*(self._ask(name, url, key) for name, url in self._services.items()))
-        return [user for answer in answers for user in answer]
+    async def of(self, key: str, reader: Actor) -> list[str]:
+        """Who uses the segment, by the names that the reader may know.
 
-    async def _ask(self, name: str, url: str, key: str) -> list[str]:
+        Raises Problem 503 users-unknown when a service cannot say: then nobody may delete it.
+        """
+        answers = await asyncio.gather(*(self._ask(name, url, key, reader) for name, url in self._services.items()))
+        return list(dict.fromkeys(user for answer in answers for user in answer))
+
+    async def _ask(self, name: str, url: str, key: str, reader: Actor) -> list[str]:
         try:
-            headers = {"authorization": f"Bearer {self._tokens.issue(name)}"}
+            headers = {"authorization": f"Bearer {self._tokens.issue(name, reader)}"}
             answer = let_go(await self._client.get(f"{url}/v1/usage", params={"segment": key}, headers=headers))
             answer.raise_for_status()
             return [str(user) for user in answer.json()["users"]]

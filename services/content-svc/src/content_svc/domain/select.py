@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,11 +126,15 @@ def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     return {"fallback": False, "blocks": [{"key": b.key, "content": content} for b, content in found]}
 
 
-def explain(slot: Slot, visitor: Visitor, report: Report) -> list[dict[str, Any]]:
-    """Per block of a slot: the rule that failed, `slot-full` behind as many as it shows, or None; unreadable ones last."""
+def explain(slot: Slot, visitor: Visitor, report: Report, websites: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Per block of a slot: the rule that failed, `slot-full` behind as many as it shows, or None; unreadable ones last.
+
+    Who asks for some `websites` alone is told of no others'.
+    """
     named, room = [], shown_at_once(slot)
     for block, reason, _ in judged(slot, visitor, report):
-        named.append({"block": block.key, "refused": reason or (None if room > 0 else "slot-full")})
+        if not (websites and block.websites and block.websites.isdisjoint(websites)):
+            named.append({"block": block.key, "refused": reason or (None if room > 0 else "slot-full")})
         room -= reason is None
     return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable]
 

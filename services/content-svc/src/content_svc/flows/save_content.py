@@ -16,7 +16,7 @@ from chassis.documents import Document, Edit
 from chassis.problems import Problem
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
-from chassis.websites import touched
+from chassis.websites import named, touched
 
 from content_svc import wire
 from content_svc.deps import Deps
@@ -44,9 +44,10 @@ async def save_content(deps: Deps, edit: Edit) -> Document | None:
 async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     blocks = await documents.read_all(tx, BLOCK)
     if edit.kind == SLOT and edit.body is None:
-        users = [b.key for b in blocks if edit.key in places(b.body)]
+        await documents.read(tx, SLOT, edit.key, reader=edit.actor)
+        users = named({f"block {b.key}": b.body for b in blocks if edit.key in places(b.body)}, edit.actor)
         if users:
-            errors = [{"pointer": "", "detail": f"block {key}"} for key in users]
+            errors = [{"pointer": "", "detail": user} for user in users]
             raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
     await _known_to(tx, edit)
     old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
@@ -115,7 +116,7 @@ def _invalid(saved: Document, faults: Sequence[tuple[str, str]]) -> Problem:
 async def disable_block(deps: Deps, key: str, *, actor: Actor) -> Document:
     """Take a block off every page at once, whatever version it is at, readable or not, and whoever saves."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
-        found = await documents.read(tx, BLOCK, key)
+        found = await documents.read(tx, BLOCK, key, reader=actor)
         saved = await _apply(deps, tx, Edit(BLOCK, key, {**found.body, "status": "disabled"}, found.version, actor))
     assert saved is not None
     return saved

@@ -14,12 +14,12 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from conditions.context import FACTS, IN_THE_URL, PAGE
+
 GUEST = "guest"
 OWN = "*"  # the mask of what no edge may share
 MOST_CODES = 24  # as many as the edge compares
-FACTS = ("country", "region", "city", "device")
-PAGE = ("language", "referrer", "landing_page", "utm_source", "utm_medium", "utm_campaign", "visit")
-IN_THE_URL, CLOCK = ("locale",), ("hour", "weekday")
+CLOCK = ("hour", "weekday")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

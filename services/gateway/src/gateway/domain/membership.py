@@ -141,3 +141,9 @@ def standing(refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, l
         elif (late.held >> r.id if r.atom is None else atoms >> r.atom) & 1:
             inside.append(r.key)
     return Standing(inside, sorted(unknown))
+
+
+def for_prices(standing: Standing, refs: Iterable[SegmentRef]) -> Standing:
+    """The same, where what a page says of itself is no reason: of such segments nobody is known to be in or out."""
+    said = {r.key for r in refs if r.by_anybody}
+    return Standing([key for key in standing.inside if key not in said], sorted(said.union(standing.unknown)))

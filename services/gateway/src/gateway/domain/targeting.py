@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conditions import Invalid, Node, Vocabulary, compile_set, leaves, parse
-from conditions.context import Atom, Context
+from conditions.context import SAID_BY_ANYBODY, Atom, Context
 
 from gateway.domain import dimensions
 from gateway.domain.dimensions import CLOCK, Dimension, Place
@@ -21,9 +21,9 @@ SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
 
-    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `personal`:
-    whether it takes the person's document to say, and then one of which `epoch`, or a later one. `since`: the version of the
-    definitions with which it got its codes.
+    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `by_anybody`:
+    whether it depends on what a page says of itself; `personal`: whether it takes the person's document to say, and then one of
+    which `epoch`, or a later one. `since`: the version of the definitions with which it got its codes.
     """
 
     id: int
@@ -32,6 +32,7 @@ class SegmentRef:
     atom: int | None
     depends_on: tuple[Dimension, ...]
     by_the_hour: bool = False
+    by_anybody: bool = False
     personal: bool = True
     epoch: int = 0
     since: int = 0
@@ -79,22 +80,22 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
         try:
             if s["residual"] is None:
                 found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
-                by_the_hour, personal = False, True
+                names, personal = frozenset[str](), True
             else:
                 tree = parse(s["residual"], VOCABULARY)
-                found, by_the_hour, personal = _asked(tree, empty, s["epoch"])
+                found, names, personal = _asked(tree, empty, s["epoch"])
                 late.append((s["id"], tree))
-            websites = tuple(s["websites"])
             refs[s["key"]] = SegmentRef(
-                s["id"], s["key"], websites, s["atom"], found, by_the_hour, personal, s["epoch"], s["since"]
-            )
+                s["id"], s["key"], tuple(s["websites"]), s["atom"], found, not names.isdisjoint(CLOCK),
+                not names.isdisjoint(SAID_BY_ANYBODY), personal, s["epoch"], s["since"],
+            )  # fmt: skip
         except (Invalid, ValueError):
             unreadable.append(s["key"])
     return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
-def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], bool, bool]:
-    """What a tree over atoms and context depends on, whether the hour is part of it, and whether a person's atoms are."""
+def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], frozenset[str], bool]:
+    """What a tree over atoms and context depends on, the fields of a request in it, and whether a person's atoms are."""
     found: list[Dimension] = []
     names: set[str] = set()
     for leaf in leaves(tree):
@@ -104,7 +105,7 @@ def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], b
             names.add(leaf.params[0])
     personal = bool(found)
     found += [d for d in map(dimensions.asked, sorted(names)) if d is not None]
-    return dimensions.ordered(found), not names.isdisjoint(CLOCK), personal
+    return dimensions.ordered(found), frozenset(names), personal
 
 
 @dataclass(frozen=True, slots=True)

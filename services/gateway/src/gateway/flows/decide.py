@@ -136,11 +136,11 @@ async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, l
     standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}
     asked = {**common, "slots": list(plan.slots), "locale": plan.locale, "killed": kills.keys(killed, "block")}
-    common["killed"] = kills.keys(killed, "rule")
+    priced = {**common, **who.asked(membership.for_prices(standing, refs)), "killed": kills.keys(killed, "rule")}
     degraded = ["audience"] if who.epoch < plan.epoch or (release.withheld and plan.undefined) else []
     async with asyncio.TaskGroup() as group:
         content = group.create_task(_part(decider, release, CONTENT, asked)) if plan.slots else None
-        promo = group.create_task(_part(decider, release, PROMO, common))
+        promo = group.create_task(_part(decider, release, PROMO, priced))
     parts = (Part(NOTHING) if content is None else content.result(), promo.result())
     blocks, messages = kills.of_content(parts[0].said, killed), kills.of_promotions(parts[1].said, killed)
     if not loaded:  # which slots there are, or what is killed, is not known before

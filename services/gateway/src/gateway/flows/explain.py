@@ -10,13 +10,12 @@ from typing import Any
 import httpx
 from chassis.auth import Actor
 from chassis.problems import Problem
-from conditions.context import FIELDS
+from conditions.context import FIELDS, PAGE
 
 from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 from gateway.deps import Deps
 from gateway.domain import kills, membership
-from gateway.domain.dimensions import PAGE
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows.decide import context_of, look_up
 from gateway.lanes.request import MOST_VALUE, PARAMETERS
@@ -47,15 +46,16 @@ async def explain(
     late = membership.late_bits(release.definitions, plan.late, who.seen.atoms, supposed, now_ms)
     standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
     common = {"website": website, "at_ms": now_ms, **who.asked(standing)}
+    priced = {**common, **who.asked(membership.for_prices(standing, refs))}
     killed = deps.decider.knowledge.kills
     selected = {**common, "slots": slots, "locale": locale, "explain": True, "killed": kills.keys(killed, "block")}
-    common["killed"] = kills.keys(killed, "rule")
+    priced["killed"] = kills.keys(killed, "rule")
     asked = {name: value for name, value in supposed.items() if value not in (None, "")}
     why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer", (website,))
     try:
         blocks, messages, *reasons = await asyncio.gather(
-            deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected),
-            deps.merchants.json(PROMO, "POST", "/v1/messages", json=common),
+            deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected, actor=key.actor),
+            deps.merchants.json(PROMO, "POST", "/v1/messages", json=priced),
             *(
                 deps.merchants.send(SEGMENT, "GET", path, actor=reader, params={**asked, "profile": profile})
                 for path in why

@@ -69,7 +69,7 @@ def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, An
     standing = membership.standing(
         refs, definitions.undefined(named, shopper.website), who.seen.atoms, late, epoch=who.epoch
     )
-    killed = kills.keys(deps.decider.knowledge.kills, "rule")
+    killed, standing = kills.keys(deps.decider.knowledge.kills, "rule"), membership.for_prices(standing, refs)
     asked = {"website": shopper.website, "at_ms": shopper.now_ms, "killed": killed, **who.asked(standing)}
     asked["version"] = release.versions[OF_PROMO] or None
     return asked, who.epoch >= epoch_of(refs) and not (release.withheld and named)

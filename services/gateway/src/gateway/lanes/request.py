@@ -8,9 +8,10 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from conditions.context import FACTS, PAGE
+
 from gateway.adapters.keys import Keys
 from gateway.adapters.tokens import CustomerTokens
-from gateway.domain.dimensions import FACTS, PAGE
 from gateway.domain.identity import VISITOR, cookies_of, visitor_of
 from gateway.domain.kept import Kept
 from gateway.domain.signing import Rings

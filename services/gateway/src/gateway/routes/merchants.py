@@ -15,6 +15,7 @@ from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.deps import Deps
 from gateway.domain import kills
+from gateway.flows import naming
 from gateway.flows.forward import forward
 from gateway.routes.answers import Done, Kills
 from gateway.routes.shop import deps_of
@@ -28,6 +29,7 @@ OWNERS = {
     "cart-rules": PROMO,
     "positions": SEGMENT,
 }
+NAMING = ("blocks", "cart-rules")  # for whom something is
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
 router = APIRouter(prefix="/admin/v1")
 
@@ -84,6 +86,8 @@ async def pass_on(
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")
     owner, path = _owner(request.scope["raw_path"])
+    if path.partition("/")[0] in NAMING and (raw := await request.body()):
+        await naming.check(deps, owner, raw, actor=who.actor)
     return await forward(deps, request, owner, f"/v1/{path}", actor=who.actor)
 
 

@@ -18,6 +18,7 @@ from chassis.documents import Document, Edit
 from chassis.problems import Problem
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
+from chassis.websites import named
 
 from promo_svc import wire
 from promo_svc.deps import Deps
@@ -38,7 +39,7 @@ async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int
         saved = await _apply(deps, tx, edit)
         assert saved is not None
         if is_live(saved) and saved.body["coupon"]:
-            own_code(saved, await documents.read_all(tx, KIND))
+            own_code(saved, await documents.read_all(tx, KIND), actor)
         await asyncio.to_thread(run, saved, deps.snapshot.value.rules.rules)  # which takes its time
     return saved
 
@@ -52,7 +53,7 @@ async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: Acto
 async def disable_rule(deps: Deps, key: str, *, actor: Actor) -> Document:
     """Switch a rule off at once, whatever version it is at, readable or not, and whoever saves. Raises Problem 404."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
-        found = await documents.read(tx, KIND, key)
+        found = await documents.read(tx, KIND, key, reader=actor)
         saved = await _apply(deps, tx, Edit(KIND, key, {**found.body, "status": "disabled"}, found.version, actor))
     assert saved is not None
     return saved
@@ -71,12 +72,13 @@ def verify(body: dict[str, Any]) -> None:
         raise Problem("rule-invalid", 422, "The rule cannot be used", errors=errors)
 
 
-def own_code(saved: Document, everything: Sequence[Document]) -> None:
+def own_code(saved: Document, everything: Sequence[Document], reader: Actor) -> None:
     """No other live rule has the code of this one. Raises Problem 422 rule-invalid."""
     code = coupon_code(saved.body["coupon"])
     for other in everything:
         if other.key != saved.key and is_live(other) and coupon_code(str(other.body.get("coupon"))) == code:
-            raise _invalid("/coupon", f"the live rule {other.key} has this code")
+            (who,) = named({f"the live rule {other.key}": other.body}, reader)
+            raise _invalid("/coupon", f"{who} has this code")
 
 
 def run(saved: Document, others: Sequence[Rule]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,7 +9,7 @@ from zoneinfo import ZoneInfo
 from conditions import Fault, Invalid, leaves, parse
 from conditions.read import nearest, shown
 
-from segment_svc.domain.definition import Definition, depends_on_itself, references
+from segment_svc.domain.definition import Definition, depends_on_itself, references, request_fields
 from segment_svc.domain.ruleset import UTC
 from segment_svc.domain.vocabulary import vocabulary
 
@@ -24,10 +23,12 @@ def _filters(condition: Any) -> int:
     return sum(map(_filters, condition)) if isinstance(condition, list) else 0
 
 
-def needs_request(definition: Definition, zone: ZoneInfo = UTC) -> bool:
-    """Whether a definition depends on the request, so that no other one can refer to it. Raises Invalid."""
-    tree = parse(definition.condition, vocabulary(definition.websites, zone, {}))
-    return any(leaf.type.context for leaf in leaves(tree))
+def _can_be_read(definition: Definition, zone: ZoneInfo) -> bool:
+    try:
+        parse(definition.condition, vocabulary(definition.websites, zone, {}))
+    except Invalid:
+        return False
+    return True
 
 
 def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> list[Fault]:
@@ -39,16 +40,12 @@ def check(definitions: Sequence[Definition], key: str, zone: ZoneInfo = UTC) -> 
         return error.faults
     if _filters(by_key[key].condition) > MOST_FILTERS:
         return [Fault("", "too-large", f"a condition has at most {MOST_FILTERS} filters in all")]
-    known: dict[str, bool] = {}
-    for name, other in by_key.items():
-        with contextlib.suppress(Invalid):
-            known[name] = needs_request(other, zone)
     faults = []
     for name in sorted(references(by_key[key].condition)):
-        if name not in known:
-            detail = f"there is no active segment {shown(name)}{nearest(name, known)}"
+        if name not in by_key or not _can_be_read(by_key[name], zone):
+            detail = f"there is no active segment {shown(name)}{nearest(name, by_key)}"
             faults.append(Fault("", "unknown-segment", detail))
-        elif known[name]:
+        elif request_fields(by_key[name].condition):
             faults.append(Fault("", "needs-request", f"{name!r} depends on the request and cannot be referred to"))
     if any(leaf.type.key == "segment" for leaf in leaves(tree)) and depends_on_itself(by_key, key):
         faults.append(Fault("", "cycle", "the segment would depend on itself"))

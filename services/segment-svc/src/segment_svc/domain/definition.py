@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from conditions.context import SAID_BY_ANYBODY
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -37,6 +38,29 @@ def references(condition: Any) -> set[str]:
         keys = _keys(condition)
         return {k for k in keys if isinstance(k, str)}
     return {key for name in ("all", "any", "not") if name in condition for key in references(condition[name])}
+
+
+def request_fields(condition: Any) -> frozenset[str]:
+    """The fields of a request that a condition asks for; if there are any, no other segment can refer to it. One that cannot be
+    read asks for none.
+    """
+    if isinstance(condition, list):
+        return frozenset(field for item in condition for field in request_fields(item))
+    if not isinstance(condition, dict):
+        return frozenset()
+    if "context" in condition:
+        return frozenset([str(condition["context"])])
+    return frozenset(f for name in ("all", "any", "not") if name in condition for f in request_fields(condition[name]))
+
+
+def retyped(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a stored definition becomes another sort of thing to who relies on it: of other people, of people instead of
+    requests or the other way round, or of what a page says of itself.
+    """
+    before, after = (request_fields(body.get("condition")) for body in (old, new))
+    believed = [SAID_BY_ANYBODY.isdisjoint(fields) for fields in (before, after)]
+    other_people = old.get("applies_to") != new.get("applies_to")
+    return other_people or bool(before) != bool(after) or believed == [True, False]
 
 
 def _keys(condition: Mapping[str, Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from chassis.auth import Actor
 from chassis.db import Tx, passes
 from chassis.pace import pause_s
 from chassis.problems import Problem
@@ -25,6 +26,7 @@ from segment_svc.domain.ruleset import RuleRaised
 T = TypeVar("T")
 MARK = "UPDATE plan SET cause = $3 WHERE segment_id = $1 AND live = $2 AND cause IS NULL RETURNING version"
 MOST_ROUNDS, ATTEMPTS = 100, 8
+OURSELVES = Actor("segment-svc", "viewer")
 log = get_logger("quarantine")
 
 
@@ -95,6 +97,6 @@ async def _take_out(tx: Tx, plan: Mapping[str, Any], cause: str, *, now: int) ->
 
 async def _users(deps: Deps, keys: list[str]) -> dict[str, list[str]]:
     try:
-        return {key: await deps.users.of(key) for key in keys}
+        return {key: await deps.users.of(key, OURSELVES) for key in keys}
     except Problem:
         return {}

@@ -17,14 +17,14 @@ from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.documents import RELEASE
 from chassis.problems import Problem
-from chassis.websites import theirs, touched, visible
+from chassis.websites import named, theirs, touched, visible
 from conditions import Fault
 
 from segment_svc import definitions, store
 from segment_svc.definitions import Stored
 from segment_svc.deps import Deps
-from segment_svc.domain.checks import check, needs_request
-from segment_svc.domain.definition import Definition
+from segment_svc.domain.checks import check
+from segment_svc.domain.definition import Definition, request_fields, retyped
 from segment_svc.domain.probes import run_probes
 from segment_svc.domain.ruleset import atoms_needed
 
@@ -49,9 +49,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     """
     zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
-    used_by = (
-        await deps.users.of(change.key) if change.body["status"] != "active" and change.expected is not None else []
-    )
+    used_by = await _elsewhere(deps, change)
     if active:  # before anything is locked, and beside the loop: it takes its time
         await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
     async with deps.db.tx() as tx:
@@ -70,8 +68,9 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             )  # a name says nothing of what is hidden
             _check(others, draft, zone)
         users = definitions.dependents(list(stored.values()), change.key)
-        if change.body["status"] != "active" or needs_request(_draft(draft), zone):
-            _unused(used_by + [f"segment {s.key}" for s in users])
+        if change.body["status"] != "active" or request_fields(change.body["condition"]):
+            _unused(used_by + _named(users, change.actor))
+        _unused(used_by)
         segment_id = await definitions.insert(
             tx,
             change.key,
@@ -97,12 +96,28 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
 def _expect(old: Stored | None, change: Change) -> None:
     if change.expected is None and old is not None:
         raise Problem("segment-exists", 409, "A segment with this key exists", pointers=["/key"])
-    if change.expected is not None and old is None:
+    if change.expected is not None and (old is None or not visible(change.actor, old.body)):
         raise Problem("not-found", 404, "No such segment")
     if old is not None and change.expected != old.version:
         raise Problem(
             "stale-version", 412, "The segment was changed meanwhile", detail=f"It is at version {old.version}"
         )
+
+
+async def _elsewhere(deps: Deps, change: Change) -> list[str]:
+    """Who of other services relies on what will not be there any more, or be another sort of thing. Raises Problem 503."""
+    if change.expected is None:
+        return []
+    if change.body["status"] == "active":
+        async with deps.db.tx() as tx:
+            old = await definitions.read(tx, change.key)
+        if old is None or old.body.get("status") != "active" or not retyped(old.body, change.body):
+            return []
+    return await deps.users.of(change.key, change.actor)
+
+
+def _named(users: Sequence[Stored], reader: Actor) -> list[str]:
+    return named({f"segment {user.key}": user.body for user in users}, reader)
 
 
 def _unused(users: Sequence[str]) -> None:
@@ -190,7 +205,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
 
     Raises Problem 403 not-your-website, 404, 412, 409 segment-in-use with the list of its users.
     """
-    used_by = await deps.users.of(key)
+    used_by = await deps.users.of(key, actor)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{key}"], now=now)
@@ -199,7 +214,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
         _expect(old, Change(key, {}, expected, actor))
         assert old is not None
         theirs(actor, touched(old.body))
-        _unused(used_by + [f"segment {s.key}" for s in definitions.dependents(stored, key)])
+        _unused(used_by + _named(definitions.dependents(stored, key), actor))
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
     await _tell(deps, release)
