@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,7 +120,12 @@ class World:
             return
         asked_s = time.monotonic()
         headers = {} if known is None else {"if-match": f'"{known}"'}
-        async with self.stopped["content_svc" if kind == "blocks" else "promo_svc"]:
+        services = (
+            ["content_svc"] if kind == "blocks" else ["promo_svc", "segment_svc"]
+        )  # of a rule's segments is asked
+        async with AsyncExitStack() as held:
+            for service in services:
+                await held.enter_async_context(self.stopped[service])
             if body is None:
                 found = await self.admin.delete(f"/{kind}/{key}", headers=headers)
             elif known is None:

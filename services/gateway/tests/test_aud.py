@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gateway.domain import aud, dimensions
+from gateway.domain.answer import finish
 from gateway.domain.aud import LIFE_MIN, PRICE_MIN, STRANGERS, last_minute, read, seen_by, write
 from gateway.domain.dimensions import OWN, Seen
 from gateway.domain.sharing import Proof, shareable
@@ -59,6 +60,15 @@ class TestBounds:
         assert read(RING, text, "main", now_ms=MINUTE * 60_000) is None
         assert read(RING, text, "other", now_ms=NOW_MS) is None
         assert read(RING, "base.main", "main", now_ms=1 << 60) is STRANGERS
+        said = read(RING, text, "main", now_ms=NOW_MS)
+        assert said is not None
+        assert [said.left_s(MINUTE * 60_000 - left_ms) for left_ms in (60_000, 7_999, 999)] == [60, 7, 0]
+        answer = finish(self.plan, {"slots": {}, "messages": []}, [], now_ms=NOW_MS, most_s=60)
+        kept = [
+            dict(answer.by_url(left).headers)[b"cache-control"]
+            for left in (said.left_s(NOW_MS), 7, STRANGERS.left_s(0))
+        ]
+        assert kept == [b"public, max-age=0, s-maxage=%d" % most for most in (30, 7, 60)], "no copy outlives it"
         assert read(RING, "base.main", "other", now_ms=NOW_MS) is None
 
     def test_nothing_of_it_can_be_changed(self, text: str) -> None:

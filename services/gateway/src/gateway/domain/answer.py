@@ -61,9 +61,9 @@ class Answer:
         ]
         return Reply(200, headers, self.body)
 
-    def by_url(self) -> Reply:
-        """For a cache that keys by the URL, and that nobody can have forget anything."""
-        cached = (b"cache-control", b"public, max-age=0, s-maxage=%d" % self.life.fresh)
+    def by_url(self, most_s: float) -> Reply:
+        """For a cache that keys by the URL, which may be what it says for so long, and that nobody can have forget anything."""
+        cached = (b"cache-control", b"public, max-age=0, s-maxage=%d" % min(self.life.fresh, most_s))
         return Reply(200, [*_always(self.body, self.etag), cached], self.body)
 
     @property

@@ -7,6 +7,7 @@ plan, and ends with its minute, the same for all who have the values.
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
@@ -31,13 +32,19 @@ _values = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Aud(NamedTuple):
-    """What a URL says: the values in which one differs from a stranger, by name, and by which plan that was found.
+    """What a URL says: the values in which one differs from a stranger, by name, by which plan that was found, and until when
+    (epoch ms) it may be so.
 
     Who is known and does not differ has one too: by another plan he may.
     """
 
     values: Mapping[str, str]
     plan: str
+    until: int | None = None
+
+    def left_s(self, now_ms: int) -> float:
+        """For how many seconds it may still be so."""
+        return math.inf if self.until is None else (self.until - now_ms) // 1000
 
 
 STRANGERS = Aud({}, "")
@@ -50,9 +57,8 @@ def read(ring: Ring, text: str, website: str, *, now_ms: int) -> Aud | None:
     found = SIGNED.fullmatch(text)
     if found is None or not ring.genuine(found["key"], _signed(website, text.rpartition(".")[0]), found["signature"]):
         return None
-    if int(found["minute"]) * 60_000 <= now_ms:
-        return None
-    return Aud(_values(urlsafe_b64decode(found["values"] + "==")), found["plan"])
+    until = int(found["minute"]) * 60_000
+    return None if until <= now_ms else Aud(_values(urlsafe_b64decode(found["values"] + "==")), found["plan"], until)
 
 
 def write(ring: Ring, plan: Plan, seen: Seen, *, minute: int) -> str | None:

@@ -260,17 +260,20 @@ class Decisions:
             and shareable(plan, asker.seen, proven)
             and self._may_share(release, proven)
         )
-        reply = self._said(question, answer, share=share, by_url=asker.by_url)
+        reply = self._said(question, answer, share=share, told=question.aud if asker.by_url else None)
         if share or asker.by_url or NAMED not in question.request.query or question.identity is None:
             return reply
         return reply.marked(self._to_ask_with(release, plan, asker))
 
-    def _said(self, question: Question, answer: Answer, *, share: bool, by_url: bool) -> Reply:
+    def _said(self, question: Question, answer: Answer, *, share: bool, told: Aud | None) -> Reply:
         if not share:
             return self._private(answer, question.key, question.request.fields)
         origins = () if question.key is None else question.key.origins
         known = question.request.fields.get(b"if-none-match", b"")
-        reply = cors.by_url(answer.by_url(), origins) if by_url else cors.shared(answer.shared(), origins)
+        if told is None:
+            reply = cors.shared(answer.shared(), origins)
+        else:
+            reply = cors.by_url(answer.by_url(told.left_s(self._decider.clock.now_ms())), origins)
         return reply.unchanged() if known and is_known(answer.etag, known) else reply
 
     def _private(self, answer: Answer, key: ApiKey | None, fields: Mapping[bytes, bytes]) -> Reply:
@@ -310,7 +313,8 @@ class Decisions:
             asker = probing.who(self._rings.visitor, name, (question.identity or b"").decode().removeprefix("v:"))
             seen = probing.seen(asker, {} if question.of_a_stranger else self._reader.facts(request))
         answer = probing.page(name, seen, proven.key_id if proven else "", now_ms=self._decider.clock.now_ms())
-        return self._said(question, answer, share=shareable(plan, seen, proven), by_url=told is not None)
+        share = shareable(plan, seen, proven)
+        return self._said(question, answer, share=share, told=None if told is None else question.aud)
 
     def _proof(self, request: Request) -> Proof | None:
         if b"x-edge-proof" not in request.fields:
