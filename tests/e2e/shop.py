@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
-from devstack.stack import Stack
-from devstack.testing import until
+from devstack import varnish as varnish_server
+from devstack.stack import Secrets, Stack
+from devstack.testing import need, until
 from devstack.varnish import Varnish
+
+Services = Callable[..., AbstractContextManager[Stack]]
+PATIENT = "5000"  # BUDGET_MS: a busy machine must not turn answers into degraded ones
 
 
 class Shop:
@@ -34,9 +41,11 @@ class Shop:
         found = lambda: self.admin.get(f"/segments/{key}").json()  # noqa: E731
         until(lambda: (s := found())["live_version"] == s["version"])
 
-    def block(self, key: str, slot: str, priority: int = 1, **audience: list[str]) -> None:
+    def block(
+        self, key: str, slot: str, priority: int = 1, more: Mapping[str, Any] | None = None, **audience: list[str]
+    ) -> None:
         body = {"title": key, "status": "live", "slots": [slot], "content": words(key), "priority": priority}
-        self.make("blocks", key, **body, audience=audience)
+        self.make("blocks", key, **body, **(more or {}), audience=audience)
 
     def person(self, attribute: str) -> dict[str, str]:
         """Cookies of one who has an attribute, in a context made after that was known."""
@@ -57,11 +66,49 @@ class Shop:
         answer = httpx.get(f"{self.stack.url}/v1/context", headers={**self.key, **header(cookies)})
         return cookies | dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
 
+    def ask(self, query: str, **headers: str) -> httpx.Response:
+        """For a decision, through the edge."""
+        return httpx.get(f"{self.edge.url}/v1/decisions?{query}", headers={**self.key, **headers})
+
+    def shown(self, slot: str, **headers: str) -> str:
+        """The block shown, or a status."""
+        answer = self.ask(f"slots={slot}", **headers)
+        found = answer.json() if answer.status_code == 200 else {}
+        return str(found["slots"][slot]["blocks"][0]["key"] if found else answer.status_code)
+
     def sees(self, slot: str, **headers: str) -> str:
-        """What is shown, through the edge, the second time: from a copy if there is one."""
-        for _ in range(2):
-            answer = httpx.get(f"{self.edge.url}/v1/decisions?slots={slot}", headers={**self.key, **headers})
-        return answer.json()["slots"][slot]["blocks"][0]["key"] if answer.status_code == 200 else answer.text
+        """The block shown the second time: from a copy if there is one."""
+        self.shown(slot, **headers)
+        return self.shown(slot, **headers)
+
+    def hits(self, query: str, **headers: str) -> bool:
+        """Whether there is a copy."""
+        return "hit" in self.ask(query, **headers).headers["cache-status"]
+
+
+def behind_edge(services: Services, home: Path, **gateway: str) -> AbstractContextManager[Shop]:
+    """A shop of its own behind an edge of its own, whose secrets are those of `home`; with settings of the gateway."""
+    return opened(services, home, lambda edge, stack: edge.use(stack.address), edge=True, **gateway)
+
+
+@contextmanager
+def opened(
+    services: Services, home: Path, use: Callable[[Varnish, Stack], None], *, edge: bool, **gateway: str
+) -> Iterator[Shop]:
+    """A shop of its own behind a cache that `use` sets up; `edge`: whether it is one of ours, to be purged."""
+    need(varnish_server.available())
+    home.mkdir(exist_ok=True)
+    cache = Varnish(home, Secrets.of(home).edge_keys())
+    cache.start()
+    try:
+        gateway = {"BUDGET_MS": PATIENT, "CACHE_URLS": "" if edge else cache.url, **gateway}
+        with services(home.name, edges=(cache.url,) if edge else (), extra={"gateway": gateway}) as stack:
+            use(cache, stack)
+            shop = Shop(stack, cache)
+            yield shop
+            shop.admin.close()
+    finally:
+        cache.stop()
 
 
 def words(text: str) -> dict[str, Any]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from devstack import varnish as varnish_server
-from devstack.stack import Secrets, Stack
-from devstack.testing import need, until
+from devstack.stack import Stack
+from devstack.testing import until
 from devstack.varnish import Varnish
 
 from tests.e2e.plain import SECRET, behind
-from tests.e2e.shop import Shop, header
+from tests.e2e.shop import Services, Shop, header, opened
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
@@ -39,33 +37,25 @@ class Visitor:
         return answer.json()["slots"][slot]["blocks"][0]["key"], answer.headers["x-hits"] != "0"
 
 
-def ask(shop: Shop, slot: str, aud: str, cookies: dict[str, str] | None = None, **more: str) -> httpx.Response:
-    url = f"{shop.edge.url}/v1/decisions?slots={slot}&aud={aud}"
-    answer = httpx.get(url, headers={**shop.key, **header(cookies or {}), **more})
+def ask(shop: Shop, slot: str, aud: str, cookies: dict[str, str] | None = None) -> httpx.Response:
+    answer = shop.ask(f"slots={slot}&aud={aud}", **header(cookies or {}))
     assert answer.status_code == 200, answer.text
     return answer
 
 
 @pytest.fixture(scope="module")
-def shop(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Shop]:
-    need(varnish_server.available())
+def shop(services: Services, state: Path) -> Iterator[Shop]:
     home = state / "aud"
-    home.mkdir()
-    cache = Varnish(home, Secrets.of(home).edge_keys())
-    cache.start()
-    more = {"CACHE_KEYS": f"cdn:{SECRET}", "CACHE_URLS": cache.url, "BUDGET_MS": "5000", "PERSON_PER_MINUTE": "100000"}
-    with services("aud", extra={"gateway": more}) as stack:
-        behind(cache, stack, home)
-        made = Shop(stack, cache)
-        made.slot("top")
-        made.segment("gold")
-        made.segment("staff")
-        made.block("for-gold", "top", 1, any_of=["gold"], none_of=["staff"])
-        made.block("for-others", "top", 2, none_of=["gold", "staff"])
-        until(lambda: ask(made, "top", "base.main").headers["x-hits"] != "0")
-        yield made
-        made.admin.close()
-    cache.stop()
+    use: Callable[[Varnish, Stack], None] = lambda cache, stack: behind(cache, stack, home)  # noqa: E731
+    more = {"CACHE_KEYS": f"cdn:{SECRET}", "PERSON_PER_MINUTE": "100000"}
+    with opened(services, home, use, edge=False, **more) as shop:
+        shop.slot("top")
+        shop.segment("gold")
+        shop.segment("staff")
+        shop.block("for-gold", "top", 1, any_of=["gold"], none_of=["staff"])
+        shop.block("for-others", "top", 2, none_of=["gold", "staff"])
+        until(lambda: ask(shop, "top", "base.main").headers["x-hits"] != "0")
+        yield shop
 
 
 def test_each_sees_what_is_theirs_and_those_who_are_alike_share_a_copy(shop: Shop) -> None:

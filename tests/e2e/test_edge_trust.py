@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from devstack import varnish as varnish_server
-from devstack.stack import Secrets, Stack
-from devstack.testing import need, until
-from devstack.varnish import Varnish
+from devstack.stack import Secrets
+from devstack.testing import until
 
-from tests.e2e.shop import Shop, header
+from tests.e2e.shop import Services, Shop, behind_edge, header
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 SECOND, BLOCK = "pk-second-website", 2000
@@ -24,24 +21,16 @@ MANY = [f"s{n}" for n in range(25)]  # one more than an edge compares
 
 
 @pytest.fixture(scope="module")
-def shop(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Shop]:
-    need(varnish_server.available())
+def shop(services: Services, state: Path) -> Iterator[Shop]:
     home = state / "trust"
     home.mkdir()
-    known, edge = Secrets.of(home), Varnish(home, Secrets.of(home).edge_keys())
     digest = hashlib.sha256(SECOND.encode()).hexdigest()
-    keys = [*json.loads(known.keys()), {"id": "second", "sha256": digest, "kind": "publishable", "website": "second"}]
-    edge.start()
-    more = {"KEYS": json.dumps(keys), "BUDGET_MS": "5000", "BLOCK_PER_MINUTE": str(BLOCK)}
-    with services("trust", edges=(edge.url,), extra={"gateway": more}) as stack:
-        edge.use(stack.address)
-        made = Shop(stack, edge)
-        made.slot("top")
-        ask = lambda: httpx.get(f"{edge.url}/v1/decisions?slots=top", headers=made.key)  # noqa: E731
-        until(lambda: "hit" in ask().headers["cache-status"])
-        yield made
-        made.admin.close()
-    edge.stop()
+    second = {"id": "second", "sha256": digest, "kind": "publishable", "website": "second"}
+    keys = json.dumps([*json.loads(Secrets.of(home).keys()), second])
+    with behind_edge(services, home, KEYS=keys, BLOCK_PER_MINUTE=str(BLOCK)) as shop:
+        shop.slot("top")
+        until(lambda: shop.hits("slots=top"))
+        yield shop
 
 
 def test_who_is_where_he_is_gets_no_strangers_copy_however_much_a_page_depends_on(shop: Shop) -> None:

@@ -5,37 +5,29 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import redis
-from devstack import varnish as varnish_server
 from devstack.process import Child, free_port
-from devstack.stack import Secrets, Stack
-from devstack.testing import need, until
-from devstack.varnish import Varnish
+from devstack.testing import until
+
+from tests.e2e.shop import Services, Shop, behind_edge, words
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 SLOTS = "kill.top"
 
 
-def words(text: str) -> dict[str, Any]:
-    return {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": text}}]}}
-
-
-class Shop:
+class Killing:
     """Blocks `first`, which is shown, and `second` behind it; a rule for everybody; two gateways and an edge."""
 
-    def __init__(self, stack: Stack, edge: Varnish, second: str) -> None:
-        self.stack, self.doors = stack, [edge.url, stack.url, second]
-        self.admin = httpx.Client(
-            base_url=f"{stack.url}/admin/v1", headers={"x-api-key": stack.secrets.admin}, timeout=10
-        )
-        self.key = {"x-api-key": stack.secrets.publishable}
+    def __init__(self, shop: Shop, second: str) -> None:
+        self.stack, self.admin, self.key, self.hits = shop.stack, shop.admin, shop.key, shop.hits
+        self.doors = [shop.edge.url, shop.stack.url, second]
 
     def reset(self) -> None:
         """Nothing is killed, and everything is shown."""
@@ -66,8 +58,7 @@ class Shop:
 
     def kept(self) -> None:
         """The edge has a copy to give."""
-        url = f"{self.doors[0]}/v1/decisions?slots={SLOTS}"
-        until(lambda: "hit" in httpx.get(url, headers=self.key).headers["cache-status"])
+        until(lambda: self.hits(f"slots={SLOTS}"))
 
     def kill(self, kind: str, key: str) -> dict[str, Any]:
         answer = self.admin.post("/kills", json={"kind": kind, "key": key})
@@ -92,28 +83,19 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def world(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> Iterator[Shop]:
-    need(varnish_server.available())
-    home = state / "kill"
-    home.mkdir()
-    edge = Varnish(home, Secrets.of(home).edge_keys())
-    edge.start()
-    with services("kill", edges=(edge.url,), extra={"gateway": {"BUDGET_MS": "2000"}}) as stack:
-        edge.use(stack.address)
-        port = free_port()
+def world(services: Services, state: Path) -> Iterator[Killing]:
+    with behind_edge(services, state / "kill", BUDGET_MS="2000") as shop:
+        stack, port = shop.stack, free_port()
         env = {**stack.env("gateway"), "GATEWAY_PORT": str(port)}
         second = Child("gateway", [sys.executable, "-m", "gateway"], stack.state / "second.log", env=env)
         second.start()
         second.wait_ready(port, seconds=60)
-        shop = Shop(stack, edge, f"http://127.0.0.1:{port}")
-        yield shop
-        shop.admin.close()
+        yield Killing(shop, f"http://127.0.0.1:{port}")
         second.stop()
-    edge.stop()
 
 
 @pytest.fixture
-def shop(world: Shop) -> Shop:
+def shop(world: Killing) -> Killing:
     world.reset()
     world.kept()
     return world
@@ -123,26 +105,26 @@ DONE = {"done": True, "missing": {"gateways": [], "edges": [], "caches": []}}
 
 
 class TestKill:
-    def test_a_block_is_gone_everywhere_when_it_says_so_and_who_is_behind_it_is_shown(self, shop: Shop) -> None:
+    def test_a_block_is_gone_everywhere_when_it_says_so_and_who_is_behind_it_is_shown(self, shop: Killing) -> None:
         assert shop.kill("block", "first") == {"kind": "block", "key": "first", "owner": "disabled", **DONE}
         assert [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3
         assert [k["key"] for k in shop.admin.get("/kills").json()["kills"]] == ["first"]
 
-    def test_a_slot_shows_nothing_until_it_is_lifted(self, shop: Shop) -> None:
+    def test_a_slot_shows_nothing_until_it_is_lifted(self, shop: Killing) -> None:
         assert shop.kill("slot", SLOTS) == {"kind": "slot", "key": SLOTS, "owner": "none", **DONE}
         assert [shop.sees(door)[0] for door in shop.doors] == [[]] * 3
         assert shop.admin.delete(f"/kills/slot/{SLOTS}").status_code == 204
         until(lambda: [shop.sees(door)[0] for door in shop.doors] == [["first"]] * 3)
         assert shop.admin.delete(f"/kills/slot/{SLOTS}").status_code == 404
 
-    def test_a_rule_has_no_message_and_gives_nothing(self, shop: Shop) -> None:
+    def test_a_rule_has_no_message_and_gives_nothing(self, shop: Killing) -> None:
         assert [shop.cart(door) for door in shop.doors[1:]] == [100, 100]
         assert shop.kill("rule", "ten") == {"kind": "rule", "key": "ten", "owner": "disabled", **DONE}
         assert [shop.sees(door)[1] for door in shop.doors] == [[]] * 3
         assert [shop.cart(door) for door in shop.doors[1:]] == [0, 0]
 
     @pytest.mark.parametrize("kind", ["block", "rule"])
-    def test_whoever_owns_it_may_be_stalled(self, shop: Shop, kind: str) -> None:
+    def test_whoever_owns_it_may_be_stalled(self, shop: Killing, kind: str) -> None:
         owner, key = {"block": ("content_svc", "first"), "rule": ("promo_svc", "ten")}[kind]
         with shop.stopped(owner):
             began = time.monotonic()
@@ -155,7 +137,7 @@ class TestKill:
             assert time.monotonic() - began < 30, "nobody waits for who does not answer"
         until(lambda: shop.sees(shop.doors[0])[0] == (["second"] if kind == "block" else ["first"]))
 
-    def test_a_service_that_does_not_know_of_it_brings_nothing_back(self, shop: Shop) -> None:
+    def test_a_service_that_does_not_know_of_it_brings_nothing_back(self, shop: Killing) -> None:
         shop.kill("block", "first")
         body = {"title": "first", "status": "live", "slots": [SLOTS], "content": words("first"), "priority": 0}
         shop.save("blocks", "first", body)
@@ -163,21 +145,21 @@ class TestKill:
         time.sleep(1)
         assert [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3
 
-    def test_redis_may_be_stalled(self, shop: Shop) -> None:
+    def test_redis_may_be_stalled(self, shop: Killing) -> None:
         store = redis.Redis.from_url(shop.stack.redis)
         store.execute_command("CLIENT", "PAUSE", "6000", "ALL")
         said = shop.kill("block", "first")
         assert (said["owner"], said["done"]) == ("disabled", False)
         until(lambda: [shop.sees(door)[0] for door in shop.doors] == [["second"]] * 3, seconds=2)
 
-    def test_a_redis_that_forgot_is_told_again(self, shop: Shop) -> None:
+    def test_a_redis_that_forgot_is_told_again(self, shop: Killing) -> None:
         shop.kill("slot", SLOTS)
         redis.Redis.from_url(shop.stack.redis).flushall()
         until(lambda: [k["key"] for k in shop.admin.get("/kills").json()["kills"]] == [SLOTS])
         assert [shop.sees(door)[0] for door in shop.doors] == [[]] * 3
 
     @pytest.mark.parametrize("how", ["empty", "older"])
-    def test_nor_does_one_that_lost_some_when_the_next_is_killed(self, shop: Shop, how: str) -> None:
+    def test_nor_does_one_that_lost_some_when_the_next_is_killed(self, shop: Killing, how: str) -> None:
         store = redis.Redis.from_url(shop.stack.redis)
         shop.kill("slot", SLOTS)
         if how == "empty":
@@ -199,7 +181,7 @@ class TestKill:
             ({"kind": "block", "key": "a\n"}, "/key"), ({"kind": "block", "key": "a", "x": 1}, "/x"),
         ],
     )  # fmt: skip
-    def test_what_is_no_kill_is_pointed_at(self, world: Shop, body: dict[str, Any], pointer: str) -> None:
+    def test_what_is_no_kill_is_pointed_at(self, world: Killing, body: dict[str, Any], pointer: str) -> None:
         answer = world.admin.post("/kills", json=body)
         assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (422, [pointer])
         refused = httpx.post(f"{world.stack.url}/admin/v1/kills", json=body, headers=world.key)

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
-from devstack import varnish as varnish_server
-from devstack.stack import Secrets, Stack
-from devstack.testing import need, until
-from devstack.varnish import Varnish
+from devstack.testing import until
 
-from tests.e2e.shop import Shop, header
+from tests.e2e.shop import Services, behind_edge, header
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
-def test_who_is_excluded_stays_so(services: Callable[..., AbstractContextManager[Stack]], state: Path) -> None:
-    need(varnish_server.available())
-    home = state / "lost"
-    home.mkdir()
-    edge = Varnish(home, Secrets.of(home).edge_keys())
-    edge.start()
-    with services("lost", edges=(edge.url,), extra={"gateway": {"BUDGET_MS": "2000"}}) as stack:
-        edge.use(stack.address)
-        shop = Shop(stack, edge)
+def test_who_is_excluded_stays_so(services: Services, state: Path) -> None:
+    with behind_edge(services, state / "lost") as shop:
+        stack = shop.stack
         shop.slot("top")
         shop.segment("debtor")
         shop.block("on-credit", "top", none_of=["debtor"])
@@ -59,5 +48,3 @@ def test_who_is_excluded_stays_so(services: Callable[..., AbstractContextManager
         answer = lambda: httpx.get(f"{stack.url}/v1/decisions?slots=top", headers={**shop.key, **header(debtor)}).json()  # noqa: E731
         until(lambda: "degraded" not in answer())
         assert (shop.sees("top", **header(debtor)), cart()) == ("top:default", 0)
-        shop.admin.close()
-    edge.stop()
