@@ -45,7 +45,7 @@ class Rig:
         """However long it takes to be connected."""
         for _ in range(200):
             with contextlib.suppress(PipeUnavailable):
-                return (await asyncio.shield(self.pipe.get(key)))[0]
+                return (await self.pipe.get(key))[0]
             await asyncio.sleep(0.02)
         raise TimeoutError
 
@@ -70,7 +70,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 async def test_a_read_says_what_stood_under_the_mark_and_nothing_is_remembered_past_it(rig: Rig) -> None:
     async def marked(key: bytes) -> tuple[bytes | None, bytes | None]:
-        return await asyncio.shield(rig.pipe.get(key))  # type: ignore[return-value]
+        return await rig.pipe.get(key)  # type: ignore[return-value]
 
     assert await marked(b"a") == (None, None)
     await rig.redis.set("whole", "yes")
@@ -155,6 +155,49 @@ async def test_of_a_server_that_says_nothing_nothing_is_believed_and_nobody_wait
     assert await rig.get(b"a") is None
 
 
+async def test_everybody_who_asks_is_told_once_whatever_another_one_does_with_it(rig: Rig) -> None:
+    await rig.redis.set("a", 1)
+    told: list[tuple[str, Any]] = []
+
+    def broken(found: Any) -> None:
+        told.append(("broken", found))
+        raise ZeroDivisionError
+
+    def again(found: Any) -> None:
+        told.append(("again", found))
+        if len(told) < 4:
+            rig.pipe.ask(b"a", again)  # while the others are told
+
+    gone = asyncio.ensure_future(rig.pipe.get(b"a"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    rig.pipe.ask(b"a", broken)
+    rig.pipe.ask(b"a", again)
+    assert await rig.get(b"a") == b"1"
+    while len(told) < 4:
+        await asyncio.sleep(0.01)
+    assert [(name, found and found[0]) for name, found in told] == [("broken", b"1"), *[("again", b"1")] * 3]
+
+
+@pytest.mark.parametrize("how", ["slow", "dead"])
+async def test_who_cannot_be_told_what_stands_there_is_told_so_once(rig: Rig, how: str) -> None:
+    process = rig.server.child.popen
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    told: list[Any] = []
+    rig.pipe.ask(b"a", told.append)
+    if how == "dead":
+        await asyncio.sleep(0.05)  # it was asked
+        rig.server.kill()
+    else:
+        await asyncio.sleep(0.3)
+        assert told == [None]
+        process.send_signal(signal.SIGCONT)  # its answer comes too late
+        await rig.get(b"b")
+    await asyncio.sleep(0.3)
+    assert told == [None]
+
+
 async def test_it_comes_back_after_the_server_died(rig: Rig) -> None:
     await rig.get(b"a")
     rig.server.kill()
@@ -201,10 +244,9 @@ async def test_what_cannot_be_read_is_its_own_trouble_alone(tmp_path: Path) -> N
     try:
         await rig.redis.mset({"a": "good", "b": "bad"})
         assert await rig.get(b"c") is None
-        good, bad = rig.pipe.get(b"a"), rig.pipe.get(b"b")
-        assert await good == (b"good",)
-        with pytest.raises(PipeUnavailable):
-            await bad
+        good, bad = await asyncio.gather(rig.pipe.get(b"a"), rig.pipe.get(b"b"), return_exceptions=True)
+        assert good == (b"good",)
+        assert isinstance(bad, PipeUnavailable)
         assert await rig.get(b"a") == b"good"
         assert b"c" in rig.memory, "the connection is as it was"
     finally:

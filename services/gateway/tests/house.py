@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -46,20 +46,26 @@ class People:
     def remembered(self, key: bytes) -> Person | None:
         return self.remembered_now.get(key)
 
-    def get(self, key: bytes) -> asyncio.Future[Person]:
+    def ask(self, key: bytes, tell: Callable[[Person | None], None]) -> None:
         if self.away:
             raise PipeUnavailable
         self.reads += 1
-        answer: asyncio.Future[Person] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.003, self._deliver, key, answer)
-        return answer
+        asyncio.get_running_loop().call_later(0.003, self._deliver, key, tell)
 
-    def _deliver(self, key: bytes, answer: asyncio.Future[Person]) -> None:
+    async def get(self, key: bytes) -> Person:
+        answer: asyncio.Future[Person | None] = asyncio.get_running_loop().create_future()
+        self.ask(key, answer.set_result)
+        found = await answer
+        if found is None:
+            raise PipeUnavailable
+        return found
+
+    def _deliver(self, key: bytes, tell: Callable[[Person | None], None]) -> None:
         if self.away or self.silent:
-            answer.set_exception(PipeUnavailable())
+            tell(None)
             return
         found = self.remembered_now[key] = Person(self.documents.get(key))
-        answer.set_result(found)
+        tell(found)
 
 
 class Service:

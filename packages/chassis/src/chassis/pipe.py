@@ -21,6 +21,7 @@ from chassis.telemetry import get_logger
 
 Seen = Callable[[list[bytes | None]], None]
 V = TypeVar("V")
+Tell = Callable[[V | None], None]
 OVERHEAD = (
     600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
 )
@@ -53,7 +54,7 @@ def _command(*parts: bytes) -> bytes:
 
 
 class Pipe(asyncio.Protocol, Generic[V]):
-    """`get` is for any number of callers at once; what `read` makes of the bytes is in `memory` until they change.
+    """`ask` and `get` are for any number of callers at once; what `read` makes of the bytes is in `memory` until they change.
 
     `watched` are read four times a second, and when they change, and given to `seen`.
     """
@@ -71,7 +72,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[_Commanded | _Asked[V]] = deque()
-        self._queue: dict[bytes, asyncio.Future[V]] = {}
+        self._queue: dict[bytes, list[Tell[V]]] = {}
         self._open = self._tracked = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost, self._news = asyncio.Event(), asyncio.Event()
@@ -139,27 +140,36 @@ class Pipe(asyncio.Protocol, Generic[V]):
             raise reply
         return reply
 
-    def get(self, key: bytes) -> asyncio.Future[V]:
-        """What is read of a key now, to be awaited, and not to be cancelled: everybody who asks in this tick has the same.
+    def ask(self, key: bytes, tell: Tell[V]) -> None:
+        """Have `tell` called, once, with what is read of a key now; with None when it cannot be had, or not in time.
 
-        Raises PipeUnavailable without a connection, or an answer in time.
+        Raises PipeUnavailable without a connection.
         """
-        loop = self._loop
-        if not self._open or loop is None:
+        if not self._open or self._loop is None:
             raise PipeUnavailable
-        answer = self._queue.get(key)
-        if answer is None:
+        waiting = self._queue.get(key)
+        if waiting is None:
             if not self._queue:
-                loop.call_soon(self._flush)
-            answer = self._queue[key] = loop.create_future()
-        return answer
+                self._loop.call_soon(self._flush)
+            self._queue[key] = [tell]
+        else:
+            waiting.append(tell)
+
+    async def get(self, key: bytes) -> V:
+        """What is read of a key now. Raises PipeUnavailable without a connection, or an answer in time."""
+        answer = asyncio.get_running_loop().create_future()
+        self.ask(key, lambda found: None if answer.done() else answer.set_result(found))
+        found: V | None = await answer
+        if found is None:
+            raise PipeUnavailable
+        return found
 
     def _flush(self) -> None:
         queue, self._queue = self._queue, {}
         if self._transport is None or self._loop is None:
-            _fail(queue.values())
+            _nothing(queue.values())
             return
-        timer = self._loop.call_later(self._timeout_s, _fail, queue.values())
+        timer = self._loop.call_later(self._timeout_s, _nothing, queue.values())
         self._waiting.append((queue, timer))
         self._transport.write(_command(b"MGET", *queue, self._mark))
 
@@ -188,23 +198,22 @@ class Pipe(asyncio.Protocol, Generic[V]):
             if key in self._watched:
                 self._news.set()
 
-    def _deliver(self, reply: Any, queue: dict[bytes, asyncio.Future[V]], timer: asyncio.TimerHandle) -> None:
+    def _deliver(self, reply: Any, queue: dict[bytes, list[Tell[V]]], timer: asyncio.TimerHandle) -> None:
         timer.cancel()
         if isinstance(reply, hiredis.ReplyError):
-            _fail(queue.values())
+            _nothing(queue.values())
             return
         *values, mark = reply
-        for (key, answer), value in zip(queue.items(), values, strict=True):
+        for (key, waiting), value in zip(queue.items(), values, strict=True):
             try:
                 made = self._read(value, mark)
             except Exception as error:  # whatever stands there is nobody else's trouble
                 log.error("pipe_unreadable", error=type(error).__name__)
-                _fail([answer])
+                _nothing([waiting])
                 continue
             if self._tracked:
                 self._memory.put(key, made, len(key) + 2 * len(value or b"") + OVERHEAD)
-            if not answer.done():
-                answer.set_result(made)
+            _tell(waiting, made)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop at the end of the connection."""
@@ -219,14 +228,28 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._lost.set()
         waiting, self._waiting = self._waiting, deque()
         for item in waiting:
-            _fail(item[0].values() if isinstance(item, tuple) else [item])
+            if isinstance(item, tuple):
+                item[1].cancel()
+                _nothing(item[0].values())
+            elif not item.done():
+                item.set_exception(PipeUnavailable())
 
 
 _Commanded = asyncio.Future[Any]
-_Asked = tuple[dict[bytes, asyncio.Future[V]], asyncio.TimerHandle]
+_Asked = tuple[dict[bytes, list[Tell[V]]], asyncio.TimerHandle]
 
 
-def _fail(answers: Iterable[asyncio.Future[Any]]) -> None:
-    for answer in answers:
-        if not answer.done():
-            answer.set_exception(PipeUnavailable())
+def _nothing(queue: Iterable[list[Tell[Any]]]) -> None:
+    for waiting in queue:
+        _tell(waiting, None)
+
+
+def _tell(waiting: list[Tell[Any]], found: Any) -> None:
+    """Each once, whatever another one does with it."""
+    tells = waiting.copy()
+    waiting.clear()
+    for tell in tells:
+        try:
+            tell(found)
+        except Exception as error:
+            log.error("pipe_reader_failed", error=type(error).__name__, detail=str(error)[:500])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from weakref import ReferenceType, ref
 
 import msgspec
@@ -74,7 +73,7 @@ async def look_up(pipe: Pipe[Person], definitions: Definitions, identity: bytes 
     found = remembered(pipe, definitions, identity, now_ms)
     if found is None and identity is not None:
         try:
-            person = await asyncio.shield(pipe.get(KEY + identity))
+            person = await pipe.get(KEY + identity)
         except PipeUnavailable:
             return membership.unknown(definitions, identity)
         found = person.known(definitions, identity, now_ms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from chassis.problems import Problem
@@ -229,9 +229,9 @@ class Decisions:
         """Who is remembered."""
         return None if identity is None else self._decider.pipe.remembered(people.KEY + identity)
 
-    def document(self, identity: bytes) -> asyncio.Future[Person]:
-        """What to wait for when somebody is not. Raises PipeUnavailable."""
-        return self._decider.pipe.get(people.KEY + identity)
+    def read(self, identity: bytes, tell: Callable[[Person | None], None]) -> None:
+        """Have `tell` called with somebody who is not, or with None. Raises PipeUnavailable."""
+        self._decider.pipe.ask(people.KEY + identity, tell)
 
     def _remembered(self, question: Question, release: Release, now_ms: int) -> Known | None:
         if question.unread and question.identity is not None:

@@ -65,12 +65,7 @@ class Direct(Connection):
             self.server_state.total_requests += 1
             self.say(found)
             return
-        document = self._document(found) if free and isinstance(found, Usual | Question) else None
-        if document is not None:
-            assert isinstance(found, Usual | Question)
-            waiting = Waiting(found, self.url[len(START) :], self.headers)
-            self.answered, self.cycle = True, cast("RequestResponseCycle", waiting)
-            document.add_done_callback(partial(self._resume, waiting))
+        if free and isinstance(found, Usual | Question) and self._waits(found):
             return
         url, headers = self.url, self.headers
         super(Connection, self).on_message_begin()
@@ -121,27 +116,28 @@ class Direct(Connection):
         except Exception:  # the usual way says so, and goes on
             return None
 
-    def _document(self, asked: Usual | Question) -> asyncio.Future[Person] | None:
-        """What to wait for, when that may be all that is missing."""
+    def _waits(self, asked: Usual | Question) -> bool:
+        """Whether a document is waited for, which may be all that is missing."""
         if asked.identity is None or self.decisions.person(asked.identity) is not None:
-            return None
+            return False
+        waiting = Waiting(asked, self.url[len(START) :], self.headers)
         try:
-            return self.decisions.document(asked.identity)
+            self.decisions.read(asked.identity, partial(self._resume, waiting))
         except PipeUnavailable:
-            return None
+            return False
+        self.answered, self.cycle = True, cast("RequestResponseCycle", waiting)
+        return True
 
-    def _resume(self, waiting: Waiting, document: asyncio.Future[Person]) -> None:
-        """Answer one who waited for a document, if that was all that was missing."""
-        unread = document.exception() is not None
+    def _resume(self, waiting: Waiting, person: Person | None) -> None:
+        """Answer one who waited for a document, if that was all that was missing; None: it could not be had."""
         if waiting.disconnected or self.transport.is_closing():
             return
         may_say = waiting.keep_alive and not self.flow.write_paused
-        reply = self._answer(waiting, None if unread else document.result()) if may_say else None
+        reply = self._answer(waiting, person) if may_say else None
         waiting.response_complete = True
         if reply is None:
-            self._go_the_usual_way(
-                waiting, self._question(waiting.asked, waiting.query, waiting.headers, unread=unread)
-            )
+            question = self._question(waiting.asked, waiting.query, waiting.headers, unread=person is None)
+            self._go_the_usual_way(waiting, question)
             return
         self.say(reply)
         if self.pipeline:
