@@ -24,6 +24,8 @@ from chassis.telemetry import get_logger
 
 POLL_MS, HINT_S = 200, 1.0
 AT_ONCE, MOST_POLLED = 100, 16 << 20  # records; bytes of a batch, which so many records may go over
+# A client asks a broker once at a time: a partition that was busy waits until the idle ones of the last question have answered.
+WAIT_MS = 50
 METADATA_MS = 10_000  # how soon a topic that was made anew is noticed
 PART, BROKER = "consumer", "kafka"
 Handler = Callable[[Sequence[Slice]], Awaitable[None]]
@@ -79,6 +81,7 @@ class BatchConsumer:
             session_timeout_ms=member.session_timeout_ms,
             heartbeat_interval_ms=max(200, member.session_timeout_ms // 4),
             max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=WAIT_MS,
             metadata_max_age_ms=METADATA_MS,
         )
         consumer.subscribe(member.topics, listener=_Listener(consumer, self._places, self._busy))
