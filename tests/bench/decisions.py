@@ -55,7 +55,7 @@ def _fill(url: str, ring: Ring, documents: list[bytes], seed: int, count: int) -
         stored.append((f"aud:v:{name}", versioned(1, documents[n % len(documents)])))
         pipe.set(*stored[-1])
         cookies.append(cookie)
-    pipe.mset({"ver:segment": 1, "ver:content": 1, "ver:promo": 1, "aud:complete": "complete"})
+    pipe.mset({"ver:segment": 1, "ver:content": 1, "ver:promo": 1, "aud:complete": "0 ?"})
     pipe.execute()
     client.close()
     return cookies, stored

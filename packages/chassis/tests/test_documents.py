@@ -129,15 +129,49 @@ class TestTold:
         await store.save("more", 1)
         assert store.told[-1] == before + 7
 
+    async def test_nor_does_what_is_saved_before_anybody_noticed_hide_behind_what_was_lost(self, store: Store) -> None:
+        for n in range(3):
+            await store.save(f"{n}", n or None)
+        lost = store.snapshot.version
+        async with store.db.tx() as tx:  # as a standby has it that was behind by two
+            await tx.execute("UPDATE head SET version = version - 2")
+            await tx.execute("DELETE FROM release WHERE version > $1", lost - 2)
+            await tx.execute("DELETE FROM document_version WHERE version > 1")
+            await tx.execute("""UPDATE document SET version = 1, body = '{"text": "0"}'""")
+        await store.save("after", 1)
+        assert store.snapshot.value == (store.told[-1], {"a": "after"})
+        assert store.told[-1] > lost
+
+    async def test_it_is_noticed_without_anybody_saving(self, store: Store) -> None:
+        await store.save("one", None)
+        await store.save("two", 1)
+        lost = store.snapshot.version
+        async with store.db.tx() as tx:
+            await tx.execute("UPDATE head SET version = version - 1")
+            await tx.execute("""UPDATE document SET version = 1, body = '{"text": "one"}'""")
+        await store.snapshot.refresh()
+        assert store.snapshot.value == (lost + 1, {"a": "one"})
+
 
 class TestSnapshot:
+    async def test_versions_share_the_documents_that_are_the_same(self, store: Store) -> None:
+        for key in ("a", "b", "c"):
+            await store.save(f"old {key}", None, key=key)
+        before = {document.key: document for _, document in store.snapshot._read.values()}
+        await store.save("new b", 1, key="b")
+        await store.save(None, 1, key="c")
+        after = {document.key: document for _, document in store.snapshot._read.values()}
+        assert after["a"] is before["a"]
+        assert (after.keys(), after["b"].body) == ({"a", "b"}, {"text": "new b"})
+        assert store.snapshot.value[1] == {"a": "old a", "b": "new b"}
+
     async def test_a_slow_refresh_never_puts_an_older_version_back(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read, reached, go = documents.read_all, asyncio.Event(), asyncio.Event()
+        read, reached, go = documents.read_anew, asyncio.Event(), asyncio.Event()
 
-        async def slow(tx: Tx, kind: str | None = None) -> list[Document]:
-            found = await read(tx, kind)
+        async def slow(tx: Tx, known: Any) -> Any:
+            found = await read(tx, known)
             if not reached.is_set():
                 reached.set()
                 await go.wait()
@@ -147,7 +181,7 @@ class TestSnapshot:
             await documents.apply(
                 tx, Edit("note", "a", {"text": "on"}, None, Actor("ann", "marketer")), fact=lambda *_: [], now=1
             )
-        monkeypatch.setattr(documents, "read_all", slow)
+        monkeypatch.setattr(documents, "read_anew", slow)
         behind = asyncio.ensure_future(store.snapshot.refresh())
         await reached.wait()
         await store.save("off", 1)
@@ -160,18 +194,18 @@ class TestSnapshot:
     async def test_a_snapshot_has_the_documents_of_its_version(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read, seen = documents.read_all, dict[int, Bodies]()
+        read, seen = documents.read_anew, dict[int, Bodies]()
         for text, expected in (("one", None), ("two", 1)):
             await store.save(text, expected)
             seen[store.snapshot.value[0]] = store.snapshot.value[1]
         reader = Store(store.db)
 
-        async def meanwhile(tx: Tx, kind: str | None = None) -> list[Document]:
-            monkeypatch.setattr(documents, "read_all", read)
+        async def meanwhile(tx: Tx, known: Any) -> Any:
+            monkeypatch.setattr(documents, "read_anew", read)
             await store.save("three", 2)
-            return await read(tx, kind)
+            return await read(tx, known)
 
-        monkeypatch.setattr(documents, "read_all", meanwhile)
+        monkeypatch.setattr(documents, "read_anew", meanwhile)
         await reader.snapshot.refresh()
         version, bodies = reader.snapshot.value
         assert bodies == seen[version]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis.cache import open_redis
+from chassis.cache import open_redis, run_of
 from chassis.pipe import Pipe, PipeUnavailable
 from devstack.servers import Valkey
 
@@ -73,7 +73,12 @@ async def test_a_read_says_what_stood_under_the_mark_and_nothing_is_remembered_p
         return await rig.pipe.get(key)  # type: ignore[return-value]
 
     assert await marked(b"a") == (None, None)
-    await rig.redis.set("whole", "yes")
+    run = await run_of(rig.redis)
+    for other in ("yes", f"yes {'f' * 40}", run, "yes "):  # of no run, or of another one
+        await rig.redis.set("whole", other)
+        await rig.empty()
+        assert await marked(b"a") == (None, None)
+    await rig.redis.set("whole", f"yes {run}")
     await rig.empty()
     await rig.redis.set("a", 1)
     assert [await marked(key) for key in (b"a", b"b")] == [(b"1", b"yes"), (None, b"yes")]
@@ -209,6 +214,17 @@ async def test_it_comes_back_after_the_server_died(rig: Rig) -> None:
     await redis.set("a", 5)
     assert await rig.get(b"a") == b"5"
     await redis.aclose()
+
+
+async def test_a_server_that_was_started_again_is_not_what_was_marked(rig: Rig) -> None:
+    await rig.redis.mset({"whole": f"yes {await run_of(rig.redis)}", "a": 1})
+    await rig.get(b"a")
+    assert (await rig.pipe.get(b"a"))[1] == b"yes"  # type: ignore[index]
+    await rig.redis.save()
+    rig.server.kill()
+    rig.server.start()
+    assert await rig.get(b"a") == b"1", "it has its dump"
+    assert (await rig.pipe.get(b"a"))[1] is None  # type: ignore[index]
 
 
 async def test_where_tracking_is_forbidden_nothing_is_remembered_and_everything_is_asked(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The audience document: what a reader needs to know about one person, in Valkey under `aud:<identity>`.
 
-There it stands after an 8-byte big-endian version (chassis.cache). segment-svc writes it, the gateway reads it.
+There it stands after an 8-byte big-endian version (chassis.cache), whose first two bytes are its era: what a database wrote that
+went back since is of an era before. Under MARK stands the era for which all documents are there. segment-svc writes, the gateway
+reads.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from typing import Literal
 import msgspec
 
 FORMAT: Literal[1] = 1
-VERSION_BYTES = 8
+VERSION_BYTES, ERA_BYTES = 8, 2
+MARK = "aud:complete"  # `<era> <run>`: see chassis.cache.run_of
 
 
 class Audience(msgspec.Struct, array_like=True, frozen=True):
@@ -43,6 +46,16 @@ class Audience(msgspec.Struct, array_like=True, frozen=True):
         if not self.flips:
             return self.covered_until
         return next((at for at, _ in self.flips if at > now_ms), self.covered_until)
+
+
+def dated(era: int, version: int) -> int:
+    """The version under which a document is stored."""
+    return era << 8 * (VERSION_BYTES - ERA_BYTES) | version
+
+
+def era_of(stored: bytes) -> int:
+    """Of what stands in Valkey."""
+    return int.from_bytes(stored[:ERA_BYTES])
 
 
 encode = msgspec.msgpack.Encoder().encode

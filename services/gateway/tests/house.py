@@ -64,7 +64,7 @@ class People:
         if self.away or self.silent:
             tell(None)
             return
-        found = self.remembered_now[key] = Person(self.documents.get(key))
+        found = self.remembered_now[key] = Person(self.documents.get(key), b"0")
         tell(found)
 
 

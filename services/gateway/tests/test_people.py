@@ -29,26 +29,31 @@ WHOLE = audience.encode(audience.Audience(audience.FORMAT, 3, b"\1", [(1000, b"\
     ],
 )  # fmt: skip
 def test_of_whom_nobody_can_read_anything_nothing_is_said(stored: bytes) -> None:
-    known = Person(stored).known(NOBODY, b"v:a", 0)
+    known = Person(stored, b"0").known(NOBODY, b"v:a", 0)
     assert (known.epoch, known.seen.atoms, known.seen.group) == (NOTHING_SAID, 0, "guest")
 
 
 def test_what_a_document_says_holds_until_it_says_otherwise_and_not_before_it_was_asked() -> None:
-    person = Person(versioned(1, WHOLE))
+    person = Person(versioned(1, WHOLE), b"0")
     for now_ms, atoms, until in ((1500, 2, 2000), (0, 1, 1000), (999, 1, 1000), (1000, 2, 2000), (2500, 2, 2000)):
         known = person.known(NOBODY, b"v:a", now_ms)
         assert (known.seen, known.until, known.epoch) == (Seen(atoms, "trade", logged_in=True), until, 3)
 
 
 def test_who_has_none_is_as_anybody_whom_nobody_saw() -> None:
-    assert Person(None).known(NOBODY, b"c:a", 0).seen.logged_in
-    assert not Person(None).known(NOBODY, b"v:a", 0).degraded
+    assert Person(None, b"0").known(NOBODY, b"c:a", 0).seen.logged_in
+    assert not Person(None, b"0").known(NOBODY, b"v:a", 0).degraded
 
 
-def test_while_not_all_documents_are_there_who_has_none_is_not_known_to_have_none() -> None:
-    for mark in (None, b"claimed", b""):
-        assert Person(None, mark).known(NOBODY, b"v:a", 0).degraded
-        assert not Person(versioned(1, WHOLE), mark).known(NOBODY, b"v:a", 0).degraded
+def test_while_not_all_documents_are_there_nobody_is_known_to_have_one_or_none() -> None:
+    for stored in (None, versioned(1, WHOLE)):
+        assert Person(stored, None).known(NOBODY, b"v:a", 0).degraded
+
+
+def test_a_document_of_an_era_before_is_none() -> None:
+    for era, atoms in ((1, 0), (2, 1), (3, 1)):
+        known = Person(versioned(audience.dated(era, 7), WHOLE), b"2").known(NOBODY, b"v:a", 0)
+        assert (known.seen.atoms, known.degraded) == (atoms, False)
 
 
 class TestLast:
@@ -62,7 +67,7 @@ class TestLast:
         return plan, finish(plan, merged, (), now_ms=100, most_s=60)
 
     def test_by_the_same_plan_while_the_document_says_the_same(self, made: tuple[Plan, Answer]) -> None:
-        (plan, answer), person = made, Person(versioned(1, WHOLE))
+        (plan, answer), person = made, Person(versioned(1, WHOLE), b"0")
         assert person.last(plan, 100) is None
         person.known(NOBODY, b"v:a", 100)
         person.answered(answer)
@@ -70,7 +75,7 @@ class TestLast:
         assert person.last(replace(plan), 100) is None, "of another release, it may be"
 
     def test_what_is_found_out_anew_of_them_is_answered_anew(self, made: tuple[Plan, Answer]) -> None:
-        (plan, answer), person = made, Person(versioned(1, WHOLE))
+        (plan, answer), person = made, Person(versioned(1, WHOLE), b"0")
         person.known(NOBODY, b"v:a", 100)
         person.answered(answer)
         person.known(NOBODY, b"v:a", 1500)  # as somebody else who asks for them may
@@ -78,7 +83,7 @@ class TestLast:
 
     def test_no_longer_than_the_answer_lives_and_it_is_kept_alive_by_nobody(self, made: tuple[Plan, Answer]) -> None:
         plan, answer = made[0], replace(made[1])
-        person = Person(None)
+        person = Person(None, b"0")
         person.known(NOBODY, b"v:a", 100)
         person.answered(answer)
         assert [person.last(plan, now_ms) is answer for now_ms in (answer.until - 1, answer.until)] == [True, False]

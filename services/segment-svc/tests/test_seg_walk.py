@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import re
 from datetime import UTC
@@ -13,7 +12,7 @@ import pytest
 from chassis.clock import ManualClock
 from contracts.audience import Audience, decode
 from segment_svc import definitions, store
-from segment_svc.flows import backfill, project, sweep
+from segment_svc.flows import backfill, sweep
 
 pytestmark = pytest.mark.servers
 START = 1_700_000_000_000
@@ -312,33 +311,3 @@ class TestSharding:
             "title": "Unauthenticated",
             "status": 401,
         }
-
-
-class TestProjection:
-    async def test_documents_that_redis_lost_are_written_again_under_every_name(
-        self, client: httpx.AsyncClient, service: Any
-    ) -> None:
-        await save(client, service, "runners", VIEWS)
-        login = {**view(9, START, "customer:c1"), "type": "login", "data": {"visitorId": "ann", "customerId": "c1"}}
-        await send(client, *(view(i, START - i * 1000) for i in range(4)), login, view(8, START, "visitor:bob"))
-        before = {name: await read(service, name) for name in ("v:ann", "c:c1", "v:bob")}
-        assert await project.project(service.deps, service.redis) == 2
-        await service.redis.flushdb()
-        assert await project.project(service.deps, service.redis) == 2
-        assert {name: await read(service, name) for name in before} == before
-        assert await project.project(service.deps, service.redis) == 0
-
-    async def test_a_rewriter_that_died_is_replaced_and_a_newer_document_stays(
-        self, client: httpx.AsyncClient, service: Any
-    ) -> None:
-        await save(client, service, "runners", VIEWS)
-        await send(client, view(1, START))
-        await read(service, "v:ann")
-        newer = b"\xff" * 8 + b"newer"
-        await service.redis.set("aud:v:ann", newer)
-        await service.redis.set(project.MARK, "somebody", px=50)
-        assert await project.project(service.deps, service.redis) == 0
-        while await service.redis.exists(project.MARK):
-            await asyncio.sleep(0.01)
-        assert await project.project(service.deps, service.redis) == 1
-        assert await service.redis.get("aud:v:ann") == newer

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
 # Values start with an 8-byte big-endian version: bytes compare as the numbers do.
 PUT = """for i, key in ipairs(KEYS) do
@@ -19,6 +20,17 @@ MOST_KEYS = 500
 def open_redis(url: str) -> Any:
     """A client; connections are made when they are needed."""
     return aioredis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+
+async def run_of(redis: Any) -> str:
+    """What names this run of the server: one that was started again, or took over, has another, and may have lost something.
+
+    `?` where it may not be asked.
+    """
+    try:
+        return str((await redis.info("server"))["run_id"])
+    except (ResponseError, KeyError):
+        return "?"
 
 
 def versioned(version: int, payload: bytes) -> bytes:

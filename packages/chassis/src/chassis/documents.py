@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,9 +169,21 @@ async def head(tx: Tx) -> int:
     return version
 
 
-async def go_on_after(tx: Tx, version: int) -> None:
-    """A database that was restored goes on where readers have seen it last: what they are told is never below that."""
-    await tx.execute("UPDATE head SET version = $1 + 1 WHERE version < $1", version)
+async def go_on_after(tx: Tx, version: int) -> bool:
+    """A database that went back (restored, or failed over to a standby that was behind) goes on after what readers have seen of
+    it: what they are told is never below that. Answers whether it did.
+    """
+    return bool(await tx.fetchval("UPDATE head SET version = $1 + 1 WHERE version < $1 RETURNING true", version))
+
+
+async def read_anew(tx: Tx, known: Mapping[int, tuple[str, Document]]) -> dict[int, tuple[str, Document]]:
+    """Every document by its id, by kind and key, with a digest of it; those that are `known` are the same objects, so that many
+    versions of everything take little more than one.
+    """
+    stored = await tx.fetch("SELECT id, version || md5(body) AS digest FROM document ORDER BY kind, key")
+    new = [r["id"] for r in stored if known.get(r["id"], ("",))[0] != r["digest"]]
+    found = {r["id"]: _document(r) for r in await tx.fetch("SELECT * FROM document WHERE id = ANY($1::int[])", new)}
+    return {r["id"]: (r["digest"], found[r["id"]]) if r["id"] in found else known[r["id"]] for r in stored}
 
 
 async def alone(tx: Tx) -> None:

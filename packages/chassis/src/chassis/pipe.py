@@ -8,6 +8,7 @@ after every reply from before it. With the connection everything is forgotten.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ Tell = Callable[[V | None], None]
 OVERHEAD = (
     600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
 )
+RUN, UNKNOWN = re.compile(rb"run_id:(\w+)"), b"?"
 log = get_logger("pipe")
 
 
@@ -63,7 +65,10 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self, url: str, *, read: Callable[[bytes | None, bytes | None], V], memory: Memory[V], mark: bytes,
         watched: Sequence[bytes] = (), seen: Seen | None = None, timeout_s: float = 0.25,
     ) -> None:  # fmt: skip
-        """`read` is given what stands under a key, and under `mark` at the same instant; when that changes all is forgotten."""
+        """`read` is given what stands under a key, and under `mark` at the same instant; when that changes all is forgotten.
+
+        A mark is `<text> <run>` (cache.run_of): the text counts while it is of this run of the server, else it is None.
+        """
         self._url, self._timeout_s = urlsplit(url), timeout_s
         self._read, self._memory, self._mark, self._watched = read, memory, mark, frozenset(watched)
         self.remembered = memory.get  # at once, or None: `get` asks
@@ -74,6 +79,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._waiting: deque[_Commanded | _Asked[V]] = deque()
         self._queue: dict[bytes, list[Tell[V]]] = {}
         self._open = self._tracked = False
+        self._run = UNKNOWN
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost, self._news = asyncio.Event(), asyncio.Event()
 
@@ -114,6 +120,11 @@ class Pipe(asyncio.Protocol, Generic[V]):
         database = self._url.path.strip("/")
         if self._url.scheme != "unix" and database not in ("", "0"):
             await self._ask(_command(b"SELECT", database.encode()))
+        try:
+            found = RUN.search(await self._ask(_command(b"INFO", b"server")))
+            self._run = found[1] if found else UNKNOWN
+        except hiredis.ReplyError:
+            self._run = UNKNOWN
         try:
             self._tracked = await self._ask(_command(b"CLIENT", b"TRACKING", b"ON")) == b"OK"
         except hiredis.ReplyError as error:  # it is forbidden here: then everything is asked for
@@ -203,7 +214,9 @@ class Pipe(asyncio.Protocol, Generic[V]):
         if isinstance(reply, hiredis.ReplyError):
             _nothing(queue.values())
             return
-        *values, mark = reply
+        *values, stands = reply
+        text, _, run = (stands or b"").rpartition(b" ")
+        mark = text if text and (run == self._run or UNKNOWN in (run, self._run)) else None
         for (key, waiting), value in zip(queue.items(), values, strict=True):
             try:
                 made = self._read(value, mark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ from chassis.documents import FACTS, RELEASE, Document
 from chassis.health import Health
 from chassis.http import service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
+from chassis.service import repeat
 from chassis.snapshot import Snapshot
+from chassis.telemetry import get_logger
 
 T = TypeVar("T")
+AHEAD_S = 1.0
+log = get_logger("publishing")
 SEGMENT_VERSION = "ver:segment"
 # What was published late must not hide what came after it, whichever of two relays is slower.
 RAISE = """local old = tonumber(redis.call('GET', KEYS[1]) or '0')
@@ -48,9 +53,23 @@ class Publisher(Generic[T]):
     db: Database
     relay: Relay
     snapshot: Snapshot[T]
+    health: Health
     tokens: ServiceTokens
     app: FastAPI
     redis: Any
+    version_key: str
+
+    async def keep_ahead(self, stop: asyncio.Event) -> None:
+        """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
+        await repeat(self.go_on, stop, name="went back", idle_s=AHEAD_S, health=self.health)
+
+    async def go_on(self) -> bool:
+        """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
+        seen = await told(self.redis, self.version_key)
+        async with self.db.tx() as tx:
+            if seen and await documents.go_on_after(tx, seen):
+                log.error("database_went_back", seen=seen)
+        return False
 
     async def segment_version(self) -> int | None:
         """The version of the segment definitions that readers must have for what is saved now; None while nobody says."""
@@ -99,13 +118,11 @@ async def publisher(
     app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING)
     tokens = ServiceTokens(settings.service_secret, name)
     try:
-        seen = await told(redis, version_key)
-        async with db.tx() as tx:
-            await documents.go_on_after(tx, seen or 0)
+        relay = Relay(db, handlers(redis, producer, version_key=version_key), health)
+        opened = Publisher(db, relay, snapshot, health, tokens, app, redis, version_key)
+        await opened.go_on()
         await snapshot.refresh()
-        yield Publisher(
-            db, Relay(db, handlers(redis, producer, version_key=version_key), health), snapshot, tokens, app, redis
-        )
+        yield opened
     finally:
         if producer is not None:
             await producer.stop()

@@ -44,6 +44,7 @@ class Snapshot(Generic[T]):
         self._version = -1
         self._value: T | None = None
         self._past: deque[Past[T]] = deque()
+        self._read: dict[int, tuple[str, Document]] = {}
 
     @property
     def value(self) -> T:
@@ -68,12 +69,18 @@ class Snapshot(Generic[T]):
         """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
+            await self.go_on(tx)
             version = await documents.head(tx)
-            if version <= self._version:
+            if version == self._version:
                 return
-            found, changes = await documents.read_all(tx), await documents.changes(tx)
+            read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
         if version > self._version:
-            self._swap(version, self._build(version, found, changes))
+            self._read = read
+            self._swap(version, self._build(version, [document for _, document in read.values()], changes))
+
+    async def go_on(self, tx: Tx) -> None:
+        """A database that went back goes on after the version we have."""
+        await documents.go_on_after(tx, self._version)
 
     def _swap(self, version: int, value: T) -> None:
         now_s = self._seconds()
@@ -100,6 +107,7 @@ async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> Asy
     """
     async with db.tx() as tx:
         await documents.alone(tx)
+        await snapshot.go_on(tx)
         yield tx
     await snapshot.refresh()
     await relay.at_once(RELEASE, b"%d" % snapshot.version)

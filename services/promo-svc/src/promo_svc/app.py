@@ -28,5 +28,9 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         )
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])
-        loops = [Loop("relay", opened.relay.run), Loop("snapshot", opened.snapshot.run)]
+        loops = [
+            Loop("relay", opened.relay.run),
+            Loop("snapshot", opened.snapshot.run),
+            Loop("went back", opened.keep_ahead),
+        ]
         yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, loops)

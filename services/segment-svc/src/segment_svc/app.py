@@ -16,12 +16,12 @@ from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
-from chassis.publishing import SEGMENT_VERSION, handlers, told
+from chassis.publishing import SEGMENT_VERSION, handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
 
-from segment_svc import api, definitions, wire
+from segment_svc import api, wire
 from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
@@ -66,9 +66,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
         )
         app.state.deps = deps
-        seen = await told(redis, SEGMENT_VERSION)
-        async with db.tx() as tx:
-            await definitions.go_on_after(tx, seen or 0)
+        await project.go_on(deps, redis)
         for routes in (api.router, api.merchants):
             app.include_router(routes, dependencies=[require_service(tokens, "segment-svc")])
         try:

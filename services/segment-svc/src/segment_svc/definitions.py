@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -65,7 +65,7 @@ class Live:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment; `since` is when it began.
-    `epoch` is the one atom numbers of documents written by it are of.
+    `epoch` is the one atom numbers of documents written by it are of; `era`: the one documents are of.
 
     `told_dear`: the rules the log has named, once, as taking long for somebody.
     """
@@ -80,6 +80,7 @@ class Rules:
     lead_ms: int
     since: int = 0
     epoch: int = 0
+    era: int = 0
     told_dear: list[str] = field(default_factory=list)
 
     def instant(self, clock: Clock, rows: Iterable[Row]) -> int:
@@ -178,7 +179,8 @@ class RuleBook:
                 if plan["live"] and plan["cause"]:
                     QUARANTINED.labels(segment=plan["key"]).set(1)
             since = await tx.fetchval(SINCE)
-            self._rules = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings, since)
+            found = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings, since)
+            self._rules = replace(found, era=await era(tx))
         return self._rules
 
 
@@ -186,6 +188,12 @@ async def head(tx: Tx) -> int:
     """The version of the newest release."""
     version: int = await tx.fetchval(HEAD)
     return version
+
+
+async def era(tx: Tx) -> int:
+    """Which era it is: one more each time the database went back."""
+    found: int = await tx.fetchval("SELECT era FROM release_head")
+    return found
 
 
 async def read_plans(tx: Tx) -> list[dict[str, Any]]:
@@ -217,9 +225,15 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     return version
 
 
-async def go_on_after(tx: Tx, version: int) -> None:
-    """A database that was restored goes on where readers have seen it last: what they are told is never below that."""
-    await tx.execute("UPDATE release_head SET version = $1 + 1 WHERE version < $1", version)
+GO_ON = "UPDATE release_head SET version = $1 + 1, era = greatest(era, $2) + 1 WHERE version < $1 RETURNING era"
+
+
+async def go_on_after(tx: Tx, version: int, era: int) -> int | None:
+    """A database that went back (restored, or failed over to a standby that was behind) goes on after what readers have seen of
+    it, in an era after theirs. Answers which, if it did.
+    """
+    found: int | None = await tx.fetchval(GO_ON, version, era)
+    return found
 
 
 STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,

@@ -23,6 +23,10 @@ from segment_svc.domain.transition import Transition
 from segment_svc.telemetry import DROPPED
 
 AUDIENCE = "audience"
+MARK, dated = (
+    audiences.MARK,
+    audiences.dated,
+)  # where all documents are said to be there; the version one is stored under
 LATE_MS = 3600 * 1000
 MOST_DOCUMENTS, MOST_HEADER, MOST_HEADERS = 500, 4096, 50
 PREFIX = {"visitor": "v", "customer": "c"}
@@ -171,10 +175,10 @@ def _letter(dead: Dead) -> Record:
     )
 
 
-def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]]) -> list[bytes]:
+def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]], *, era: int) -> list[bytes]:
     """Outbox payloads: (identities, version, document) of people whose document changed."""
     lots = (documents[start : start + MOST_DOCUMENTS] for start in range(0, len(documents), MOST_DOCUMENTS))
-    return [_pack([(list(names), version, body or b"") for names, version, body in lot]) for lot in lots]
+    return [_pack([(list(names), dated(era, version), body or b"") for names, version, body in lot]) for lot in lots]
 
 
 def documents_of(payload: bytes) -> list[tuple[str, int, bytes]]:

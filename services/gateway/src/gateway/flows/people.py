@@ -14,7 +14,7 @@ from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
 from gateway.domain.targeting import Definitions, Plan
 
-KEY, MARK, COMPLETE = b"aud:", b"aud:complete", b"complete"  # of documents; stands where they do, as long as they do
+KEY, MARK = b"aud:", audience.MARK.encode()  # of documents; stands where they do, as long as all do
 EVER_MS = 1 << 62
 
 
@@ -23,11 +23,13 @@ class Person:
 
     __slots__ = ("_definitions", "_document", "_from_ms", "_known", "_last", "_readable", "_until_ms")
 
-    def __init__(self, stored: bytes | None, mark: bytes | None = COMPLETE) -> None:
-        """From what stands in Redis. While not all documents do, who has none is not known to have none."""
-        self._document, self._readable = None, stored is not None or mark == COMPLETE
+    def __init__(self, stored: bytes | None, era: bytes | None) -> None:
+        """From what stands in Redis, and the era of which all documents do: without it none counts, and nobody is known to have
+        none. One of an era before is none: what its database knew was lost.
+        """
+        self._document, self._readable = None, era is not None
         try:
-            if stored is not None:
+            if stored is not None and era is not None and audience.era_of(stored) >= int(era):
                 self._document = audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
         except (msgspec.DecodeError, ValueError):  # of a text that is no UTF-8, too
             self._readable = False

@@ -255,7 +255,8 @@ async def settle(
         await store.announce(tx, moves, rules.keys, now=now)
     if fresh:
         await store.name(tx, fresh)
-        await outbox.add(tx, wire.AUDIENCE, *wire.audience([(r.names, r.version, r.document) for r in fresh]))
+        shown_anew = [(r.names, r.version, r.document) for r in fresh]
+        await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown_anew, era=rules.era))
 
 
 def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list[Transition]:

@@ -155,7 +155,7 @@ async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
         await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
         names = await store.identities(tx, keys)
         shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
-        await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown))
+        await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown, era=rules.era))
         after = keys[-1]
 
 

@@ -114,10 +114,10 @@ STATEMENTS = (
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
         UNIQUE (segment_id, live)
     )""",
-    # One row: the number of the newest release.
+    # One row: the number of the newest release, and how often the database went back.
     """CREATE TABLE release_head (
         one boolean PRIMARY KEY DEFAULT true CHECK (one),
-        version bigint NOT NULL
+        version bigint NOT NULL, era int NOT NULL DEFAULT 0 CHECK (era BETWEEN 0 AND 65535)
     )""",
     "INSERT INTO release_head (version) VALUES (1)",
     "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",

@@ -1,0 +1,83 @@
+"""What stands in Redis is what the database says: written again when it was lost, old, or of a database that went back."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from segment_svc.flows import project
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_seg_walk import START, VIEWS, read, save, send, view
+
+pytestmark = pytest.mark.servers
+
+
+class TestProjection:
+    async def test_documents_that_redis_lost_are_written_again_under_every_name(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        login = {**view(9, START, "customer:c1"), "type": "login", "data": {"visitorId": "ann", "customerId": "c1"}}
+        await send(client, *(view(i, START - i * 1000) for i in range(4)), login, view(8, START, "visitor:bob"))
+        before = {name: await read(service, name) for name in ("v:ann", "c:c1", "v:bob")}
+        assert await project.project(service.deps, service.redis) == 2
+        await service.redis.flushdb()
+        assert await project.project(service.deps, service.redis) == 2
+        assert {name: await read(service, name) for name in before} == before
+        assert await project.project(service.deps, service.redis) == 0
+
+    async def test_a_rewriter_that_died_is_replaced_and_a_newer_document_stays(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, view(1, START))
+        await read(service, "v:ann")
+        newer = b"\xff" * 8 + b"newer"
+        await service.redis.set("aud:v:ann", newer)
+        await service.redis.set(project.MARK, project.CLAIM, px=50)
+        assert await project.project(service.deps, service.redis) == 0
+        while await service.redis.exists(project.MARK):
+            await asyncio.sleep(0.01)
+        assert await project.project(service.deps, service.redis) == 1
+        assert await service.redis.get("aud:v:ann") == newer
+
+    async def test_a_server_that_was_started_again_has_all_written_anew_whatever_its_dump_says(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, view(1, START))
+        await read(service, "v:ann")
+        assert await project.project(service.deps, service.redis) == 1
+        mark = await service.redis.get(project.MARK)
+        await service.redis.set(project.MARK, mark.split(b" ")[0] + b" " + b"f" * 40)  # of the run before
+        assert await project.project(service.deps, service.redis) == 1
+        assert await service.redis.get(project.MARK) == mark
+
+    async def test_what_a_database_wrote_that_went_back_since_is_of_an_era_before(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, view(1, START))
+        await read(service, "v:ann")
+        await project.project(service.deps, service.redis)
+        (era,) = struct.unpack(">H", (await service.redis.get("aud:v:ann"))[:2])
+        await project.go_on(service.deps, service.redis)
+        assert (await service.redis.get(project.MARK)).split(b" ")[0] == b"%d" % era, "it did not go back"
+        await service.redis.set("aud:v:ann", struct.pack(">Q", 1000) + b"lost")  # of a person who was further, then
+        await service.redis.set("ver:segment", 50)
+        await project.go_on(service.deps, service.redis)
+        assert await project.project(service.deps, service.redis) == 1
+        assert (await service.redis.get(project.MARK)).split(b" ")[0] == b"%d" % (era + 1)
+        stored = await service.redis.get("aud:v:ann")
+        assert struct.unpack(">H", stored[:2]) == (era + 1,)
+        await send(client, view(2, START + 1))
+        await service.deps.relay.drain()
+        later = await service.redis.get("aud:v:ann")
+        assert later[:8] >= stored[:8]
+        assert (await client.get("/v1/definitions")).json()["version"] > 50
