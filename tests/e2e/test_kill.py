@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -59,6 +60,14 @@ class Killing:
     def kept(self) -> None:
         """The edge has a copy to give."""
         until(lambda: self.hits(f"slots={SLOTS}"))
+
+    def sees_at_the_edge(self) -> str:
+        """A block, or that nobody answers."""
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{self.doors[0]}/v1/decisions?slots={SLOTS}", headers=self.key, timeout=3)
+            if answer.status_code == 200:
+                return str(answer.json()["slots"][SLOTS]["blocks"][0]["key"])
+        return "nothing"
 
     def kill(self, kind: str, key: str) -> dict[str, Any]:
         answer = self.admin.post("/kills", json={"kind": kind, "key": key})
@@ -186,3 +195,29 @@ class TestKill:
         assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (422, [pointer])
         refused = httpx.post(f"{world.stack.url}/admin/v1/kills", json=body, headers=world.key)
         assert refused.status_code in (401, 403)
+
+
+class TestStopped:
+    """A gateway that was stopped, and one that stops the moment it has answered."""
+
+    def test_one_that_goes_on_shows_nothing_that_ended_meanwhile(self, shop: Killing) -> None:
+        for n in range(3):
+            with shop.stopped("gateway"):
+                for path in ("blocks/first", "blocks/second", "cart-rules/ten"):
+                    answer = httpx.post(
+                        f"{shop.doors[2]}/admin/v1/{path}/disable", headers=shop.admin.headers, timeout=30
+                    )
+                    assert answer.status_code == 200
+                time.sleep(2)
+            assert (shop.sees(shop.doors[1]), shop.cart(shop.doors[1])) == ((["kill.top:default"], []), 0), n
+            shop.reset()
+
+    def test_what_is_disabled_is_forgotten_by_the_edge_though_the_gateway_stops_at_that_instant(
+        self, shop: Killing
+    ) -> None:
+        for n in range(5):
+            shop.kept()
+            assert shop.admin.post("/blocks/first/disable").status_code == 200
+            with shop.stopped("gateway"):
+                assert shop.sees_at_the_edge() != "first", n
+            shop.reset()

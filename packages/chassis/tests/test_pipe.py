@@ -37,7 +37,12 @@ class Rig:
         self.server.start()
         read: Any = lambda value, mark: (value, mark)  # noqa: E731
         self.pipe = Pipe(
-            self.server.url, read=read, memory=self.memory, mark=b"whole", watched=[b"v"], seen=self.seen.append
+            self.server.url,
+            read=read,
+            memory=self.memory,
+            mark=b"whole",
+            watched=[b"v"],
+            seen=lambda versions, _: self.seen.append(versions),
         )
         self.redis = open_redis(self.server.url)
 

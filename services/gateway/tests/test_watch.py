@@ -12,18 +12,18 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.flows import watch
 from gateway.flows.knowledge import SURE_S, Knowledge
 from gateway.flows.watch import Watcher
-from watched import VIP, Shop, asked, told
+from watched import VIP, Shop, asked, soon_s, told
 
 
 class TestLag:
     async def test_an_answer_of_before_the_publish_is_asked_for_again_until_it_is_of_after_it(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         assert await watcher.look() is False
         assert shop.told == [(0, 1), (1, 5), (2, 1)]
         shop.told.clear()
-        watcher.seen(told(1, 6, 1))
+        watcher.seen(told(1, 6, 1), soon_s())
         for _ in range(3):
             assert await watcher.look() is True
             assert (knowledge.release.versions, shop.told) == ((1, 5, 1), [])
@@ -31,14 +31,14 @@ class TestLag:
         assert await watcher.look() is False
         assert (knowledge.release.versions, shop.told) == ((1, 6, 1), [(1, 6)])
         before = shop.asked
-        watcher.seen(told(1, 6, 1))
+        watcher.seen(told(1, 6, 1), soon_s())
         assert await watcher.look() is False
         assert shop.asked == before
 
     async def test_while_one_lags_nothing_that_was_made_is_thrown_away(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 6, 1))
+        watcher.seen(told(1, 6, 1), soon_s())
         await watcher.look()
         release = knowledge.release
         await watcher.look()
@@ -47,21 +47,21 @@ class TestLag:
     async def test_an_older_copy_does_not_bring_back_what_was_replaced(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         shop.versions.update({CONTENT: 4, PROMO: 2})
-        watcher.seen(told(1, 6, 2))
+        watcher.seen(told(1, 6, 2), soon_s())
         await watcher.look()
         assert knowledge.release.versions == (1, 5, 2)
 
     async def test_a_database_and_redis_that_went_back_together_are_believed(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await asked(knowledge, 1, 5, 1)
         await watcher.look()
         shop.versions[CONTENT] = 3
-        watcher.seen(told(1, 3, 1))
+        watcher.seen(told(1, 3, 1), soon_s())
         assert await watcher.look() is False
         assert knowledge.release.versions == (1, 5, 1), "its own head is still what it was"
         await asked(knowledge, 1, 3, 1)
@@ -72,10 +72,10 @@ class TestLag:
     async def test_a_redis_that_lost_the_versions_brings_nothing_back(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher, versions: list[bytes | None]
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         now_s = await asked(knowledge, 1, 5, 1)
-        watcher.seen(versions)
+        watcher.seen(versions, soon_s())
         before = shop.asked
         assert await watcher.look() is False
         assert (knowledge.release.versions, knowledge.is_newest(now_s), shop.asked) == ((1, 5, 1), True, before)
@@ -83,7 +83,7 @@ class TestLag:
     async def test_what_a_service_says_of_its_head_is_followed_before_redis_says_so(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         shop.versions[CONTENT] = 6
         stop = asyncio.Event()
@@ -98,15 +98,15 @@ class TestLag:
     async def test_content_waits_for_the_segments_it_names_and_keeps_no_other_waiting(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         shop.versions.update({CONTENT: 6, PROMO: 2})
         shop.needs = 2
-        watcher.seen(told(1, 6, 2))
+        watcher.seen(told(1, 6, 2), soon_s())
         assert await watcher.look() is True
         assert knowledge.release.versions == (1, 5, 2)
         shop.versions[SEGMENT] = 2
-        watcher.seen(told(2, 6, 2))
+        watcher.seen(told(2, 6, 2), soon_s())
         assert await watcher.look() is False
         assert knowledge.release.versions == (2, 6, 2)
 
@@ -116,11 +116,11 @@ class TestLag:
     ) -> None:
         monkeypatch.setattr(watch, "HELD_S", 0.05)
         shop.segments = [VIP]
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         assert knowledge.release.definitions.undefined(["vip"], "main") == ()
         shop.versions[CONTENT], shop.needs = 6, 2
-        watcher.seen(told(2, 6, 1))
+        watcher.seen(told(2, 6, 1), soon_s())
         shop.lost = SEGMENT if how == "lost" else ""
         if how == "behind":
             assert await watcher.look() is True
@@ -147,7 +147,7 @@ class TestLag:
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher
     ) -> None:
         shop.segments, shop.needs = [VIP], 2
-        watcher.seen(told(2, 5, 1))
+        watcher.seen(told(2, 5, 1), soon_s())
         await watcher.look()
         assert knowledge.release.versions == (0, 5, 1)
         assert knowledge.release.definitions.undefined(["vip"], "main") == ("vip",)
@@ -161,7 +161,7 @@ class TestCertain:
     async def test_it_is_while_every_head_was_asked_for_a_moment_ago(
         self, knowledge: Knowledge, watcher: Watcher, ago_s: float
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         assert knowledge.is_newest(await asked(knowledge, 1, 5, 1, ago_s=ago_s)) is (ago_s < SURE_S)
 
@@ -169,7 +169,7 @@ class TestCertain:
     async def test_one_service_that_is_silent_is_enough_for_doubt(
         self, knowledge: Knowledge, watcher: Watcher, kind: int
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         now_s = await asked(knowledge, 1, 5, 1, ago_s=SURE_S)
         for other in {0, 1, 2} - {kind}:
@@ -182,11 +182,11 @@ class TestCertain:
     async def test_who_speaks_of_something_newer_is_believed_at_once(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher, who: str
     ) -> None:
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         now_s = await asked(knowledge, 1, 5, 1)
         if who == "redis":
-            watcher.seen(told(1, 6, 1))
+            watcher.seen(told(1, 6, 1), soon_s())
         else:
             knowledge.hear(1, 6, now_s)
         assert not knowledge.is_newest(now_s)
@@ -201,7 +201,7 @@ class TestApart:
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, how: str
     ) -> None:
         monkeypatch.setattr(watch, "PATIENCE_S", 0.05)
-        watcher.seen(told(1, 5, 1))
+        watcher.seen(told(1, 5, 1), soon_s())
         await watcher.look()
         answers = shop.json
 
@@ -214,7 +214,7 @@ class TestApart:
 
         monkeypatch.setattr(shop, "json", away)
         shop.versions[CONTENT] = 6
-        watcher.seen(told(2, 6, 1))
+        watcher.seen(told(2, 6, 1), soon_s())
         assert await watcher.look() is True
         assert (knowledge.release.versions, shop.told[-1]) == ((1, 6, 1), (1, 6))
         assert not knowledge.outdated.is_set(), "nothing new: nobody is woken out of a pause"

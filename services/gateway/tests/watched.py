@@ -44,6 +44,11 @@ def told(segment: int, content: int, promo: int) -> list[bytes | None]:
     return [b"%d" % version if version else None for version in (segment, content, promo)]
 
 
+def soon_s() -> float:
+    """Now."""
+    return asyncio.get_running_loop().time()
+
+
 async def asked(knowledge: Knowledge, *versions: int, ago_s: float = 0.0) -> float:
     """Every service said this of its head so long ago; answers now."""
     now_s = asyncio.get_running_loop().time()

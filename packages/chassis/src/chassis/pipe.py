@@ -20,7 +20,7 @@ import hiredis
 from chassis.pace import pause_of, pause_s
 from chassis.telemetry import get_logger
 
-Seen = Callable[[list[bytes | None]], None]
+Seen = Callable[[list[bytes | None], float], None]
 V = TypeVar("V")
 Tell = Callable[[V | None], None]
 OVERHEAD = (
@@ -58,7 +58,8 @@ def _command(*parts: bytes) -> bytes:
 class Pipe(asyncio.Protocol, Generic[V]):
     """`ask` and `get` are for any number of callers at once; what `read` makes of the bytes is in `memory` until they change.
 
-    `watched` are read four times a second, and when they change, and given to `seen`.
+    `watched` are read four times a second, and when they change, and given to `seen`, with when that was begun (seconds of the
+    loop).
     """
 
     def __init__(
@@ -136,7 +137,8 @@ class Pipe(asyncio.Protocol, Generic[V]):
             await self._ask(_command(b"PING"))
             self._news.clear()
             if self._watch and self._seen is not None:
-                self._seen(await self._ask(self._watch))
+                began_s = asyncio.get_running_loop().time()
+                self._seen(await self._ask(self._watch), began_s)
             await pause_of(0.25, self._lost, stop, self._news)
 
     async def _ask(self, command: bytes) -> Any:

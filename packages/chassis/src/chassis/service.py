@@ -56,7 +56,7 @@ class Service:
     keep_alive_s: int = 5
 
 
-DRAIN_S = 15.0
+DRAIN_S, MOST_PAUSE_S = 15.0, 10.0
 Build = Callable[[Any], AbstractAsyncContextManager[Service]]
 
 
@@ -89,12 +89,12 @@ async def _main(build: Build, settings: HasAddress) -> None:
 
 async def repeat(
     work: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, name: str, idle_s: float, health: Health,
-    wake: asyncio.Event | None = None,
+    wake: asyncio.Event | None = None, most_s: float = MOST_PAUSE_S,
 ) -> None:  # fmt: skip
     """Do `work` until `stop` is set: at once again while it answers True, after a pause (or when woken) otherwise.
 
-    What it raises is logged as `loop_failed` and tried again, ever more slowly: one loop's trouble is not the process's,
-    but from the second time on `health` says so.
+    What it raises is logged as `loop_failed` and tried again, ever more slowly, after `most_s` at most: one loop's trouble is not
+    the process's, but from the second time on `health` says so.
     """
     failures = 0
     while not stop.is_set():
@@ -108,7 +108,7 @@ async def repeat(
                 continue
         except Exception as error:
             failures += 1
-            pause = pause_s(failures, base_s=max(idle_s, 0.1), most_s=10.0)
+            pause = pause_s(failures, base_s=max(idle_s, 0.1), most_s=most_s)
             log.error("loop_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
             if failures > 1:
                 health.trouble(name, f"fails again and again: {type(error).__name__}")

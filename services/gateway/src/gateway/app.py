@@ -90,7 +90,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health)
     app.state.deps = Deps(
         settings, clock, keys, tokens, upstreams, merchants, decider, reader, rings, limiter, Codec(), producer, encode,
-        killer,
+        killer, purger,
     )  # fmt: skip
     try:
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]

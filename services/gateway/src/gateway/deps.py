@@ -17,6 +17,7 @@ from gateway.adapters.upstreams import Upstreams
 from gateway.domain.signing import Rings
 from gateway.flows.decide import Decider
 from gateway.flows.kill import Killer
+from gateway.flows.purge import Purger
 from gateway.lanes.request import Reader
 from gateway.settings import Settings
 
@@ -40,3 +41,4 @@ class Deps:
     producer: KafkaProducer | None
     encode: Callable[[Any], bytes]
     killer: Killer
+    purger: Purger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,16 @@ from gateway.domain import targeting
 from gateway.domain.answer import Answer
 from gateway.domain.dimensions import Dimension, Seen, codes
 from gateway.domain.kept import Kept
-from gateway.domain.targeting import Definitions, Plan, audiences, codes_of, definitions_of, everything, resolved
+from gateway.domain.targeting import (
+    Definitions,
+    Plan,
+    audiences,
+    codes_of,
+    definitions_of,
+    everything,
+    nobodys,
+    resolved,
+)  # fmt: skip
 
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
 MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
@@ -58,8 +67,13 @@ class Release:
 
     @property
     def withheld(self) -> bool:
-        """Whether of no segment anybody is known to be in or out, see `_withholding`."""
+        """Whether of no segment anybody is known to be in or out, see `nobodys`."""
         return OF_SEGMENTS in self.stale
+
+    def without(self, kinds: Collection[int]) -> Release:
+        """The same, but nothing of these kinds is shown."""
+        known = nobodys(self.definitions) if OF_SEGMENTS in kinds else self.definitions
+        return Release(known, self.content, self.promo, self.stale.union(kinds))
 
     def anew(self) -> Release:
         """The same, with nothing made from it yet."""
@@ -106,13 +120,8 @@ def release_of(
     definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any], stale: Iterable[int] = ()
 ) -> Release:
     """From what the three services say of themselves."""
-    known = _withholding(definitions) if OF_SEGMENTS in stale else definitions
-    return Release(definitions_of(known), content, promo, frozenset(stale))
-
-
-def _withholding(definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Definitions by which nobody is known to be in a segment or out; older than any, so that nothing is taken to be theirs."""
-    return {**definitions, "version": 0, "segments": [], "changes": []}
+    known = definitions_of(definitions)
+    return Release(nobodys(known) if OF_SEGMENTS in stale else known, content, promo, frozenset(stale))
 
 
 def needs(said: Mapping[str, Any], since: int) -> float:

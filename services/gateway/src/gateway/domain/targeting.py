@@ -94,6 +94,11 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     return Definitions(raw["version"], empty, customer, refs, late, compile_set(late), list(raw["changes"]), unreadable)
 
 
+def nobodys(definitions: Definitions) -> Definitions:
+    """Definitions by which nobody is known to be in a segment or out; older than any, so that nothing is taken to be theirs."""
+    return Definitions(0, definitions.empty, definitions.empty_customer, {}, [], compile_set([]))
+
+
 def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], frozenset[str], bool]:
     """What a tree over atoms and context depends on, the fields of a request in it, and whether a person's atoms are."""
     found: list[Dimension] = []

@@ -71,7 +71,7 @@ async def decided(
 
     When a service has left the release behind, it is made by the next one.
     """
-    release = decider.knowledge.release
+    release = decider.knowledge.current()
     plan = plan_of(release)
     answer = await decide(decider, release, plan, known, seen := seen_of(plan), now_ms)
     if answer.stopgap and await decider.knowledge.newer_than(release, decider.budget_s):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from gateway.flows.purge import Purger
 # LIST: which list this is, whoever began it; LAST: which was its last change.
 KILLS, COUNT, LIST, LAST, GATEWAYS = "kills", "ver:kill", "kills:list", "kills:last", "gateways"
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
+AGAIN_S = 1.0  # at most, until Redis is asked again
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
 
@@ -98,17 +100,19 @@ class Killer:
         self._knowledge, self._redis, self._merchants, self._purger = knowledge, redis, merchants, purger
         self._clock, self._health, self._id = clock, health, uuid.uuid4().hex
         self._copied = Copied("", 0, "")
+        self._reached_s = math.inf  # since when Redis was there whenever it was asked
         knowledge.kills_known = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the copy, and say so, until `stop` is set."""
-        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health)
+        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health, most_s=AGAIN_S)
         with contextlib.suppress(RedisError, OSError):
             await self._redis.zrem(GATEWAYS, self._id)
 
     async def look(self) -> bool:
         """Take in what is killed, and acknowledge it. As long as that is known of us, what is answered may be shared."""
         began_s = asyncio.get_running_loop().time()
+        reached_s, self._reached_s = self._reached_s, math.inf
         async with self._redis.pipeline(transaction=True) as pipe:
             found, listed = await pipe.mget(LIST, COUNT, LAST).hkeys(KILLS).execute()
         there = copied(found)
@@ -124,6 +128,7 @@ class Killer:
                 .execute()
             )
         self._knowledge.leased(began_s + LEASE_S)
+        self._reached_s = min(reached_s, began_s)
         return False
 
     async def _restore(self) -> None:
@@ -206,9 +211,10 @@ class Killer:
         return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")
 
     async def _missing(self, count: int) -> list[str]:
-        """Gateways that have not acknowledged so much, and those that were lost."""
+        """Gateways that have not acknowledged so much, and those that were lost: nobody is, because Redis was."""
         try:
-            await self._redis.zremrangebyscore(GATEWAYS, 0, self._clock.now_ms() - LOST_S * 1000)
+            if asyncio.get_running_loop().time() - self._reached_s > LOST_S:
+                await self._redis.zremrangebyscore(GATEWAYS, 0, self._clock.now_ms() - LOST_S * 1000)
             names = sorted(map(_text, await self._redis.zrange(GATEWAYS, 0, -1)))
             seen: Sequence[Any] = await self._redis.mget([f"gateway:{name}" for name in names]) if names else []
         except (RedisError, OSError):

@@ -15,6 +15,7 @@ from gateway.domain.kills import Kills
 from gateway.domain.release import KINDS, NO_CONTENT, NO_PROMO, NO_SEGMENTS, Release, release_of
 
 SURE_S = 0.5  # how long what a service said of its head counts
+DOUBT_S = 1.75  # after which nothing is shown of what nobody has spoken of since: we were stopped, or are cut off
 log = get_logger("watch")
 
 
@@ -34,7 +35,12 @@ class Knowledge:
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
         self._leased_until_s = math.inf
-        self._sure_until_s = 0.0
+        self._sure_until_s = self._told_s = 0.0
+        self._met_s = [0.0] * len(KINDS)  # when a service was asked for all it has, and answered
+        self._good_s = [math.inf] * len(
+            KINDS
+        )  # until when a kind is not doubted; before anybody spoke of it, it is not
+        self._good_until_s = math.inf  # all of them
         self._swapped = asyncio.Event()
 
     def swap(self, definitions: Any, content: Any, promo: Any, stale: Iterable[int] = ()) -> None:
@@ -71,17 +77,40 @@ class Knowledge:
                     await self._swapped.wait()
         return self.release is not release
 
-    def tell(self, told: tuple[int, ...]) -> None:
-        """Redis says so, with every look at it."""
+    def current(self) -> Release:
+        """The release to answer by, now. What was last spoken of too long ago may have ended since: none of it is shown until it
+        was asked for anew.
+        """
+        if asyncio.get_running_loop().time() > self._good_until_s and not self.doubted() <= self.release.stale:
+            self._adopt(self.release.without(self.doubted()))
+            self.outdated.set()
+        return self.release
+
+    def doubted(self) -> set[int]:
+        """The kinds of which nobody has spoken for too long."""
+        now_s = asyncio.get_running_loop().time()
+        return {kind for kind, good_s in enumerate(self._good_s) if now_s > good_s}
+
+    def meet(self, kind: int, asked_s: float) -> None:
+        """A service has said all it has."""
+        self.current()
+        self._met_s[kind] = asked_s
+        self._judge()
+
+    def tell(self, told: tuple[int, ...], asked_s: float) -> None:
+        """Redis says so, with every look at it. What was in doubt until then stays so until it was asked for anew."""
+        self.current()
+        self._told_s = max(self._told_s, asked_s)
         if told != self.told:
             self.told = told
             for kind, version in enumerate(told):
                 self._speak(kind, version)
             self.outdated.set()
-            self._judge()
+        self._judge()
 
     def hear(self, kind: int, version: int, asked_s: float) -> None:
         """A service says so itself."""
+        self.current()
         self.heads[kind] = (version, asked_s)
         self._speak(kind, version)
         if self.is_behind(kind):
@@ -125,3 +154,7 @@ class Knowledge:
     def _judge(self) -> None:
         sure = self.loaded and not any(map(self.is_behind, range(len(KINDS))))
         self._sure_until_s = min(at for _, at in self.heads) + SURE_S if sure else 0.0
+        if self.loaded:
+            spoken = [max(self._told_s, at) for _, at in self.heads]
+            self._good_s = [max(*s) + DOUBT_S if s[0] else math.inf for s in zip(spoken, self._met_s, strict=True)]
+            self._good_until_s = min(self._good_s)

@@ -48,6 +48,10 @@ class Purger:
         for edge in self._edges:
             edge.owe(of_change(tags, self._websites))
 
+    def behind(self) -> list[str]:
+        """The edges that have something to forget by now."""
+        return [edge.url for edge in self._edges if edge.is_behind]
+
     def owing(self) -> list[str]:
         """The edges that still have something to forget."""
         return [edge.url for edge in self._edges if edge.owes]
@@ -101,6 +105,12 @@ class _Edge:
     def owes(self) -> bool:
         """Whether anything is to be purged, now or soon."""
         return bool(self._debts or self._news)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether anything is to be purged now."""
+        now_s = asyncio.get_running_loop().time()
+        return bool(self._news) or any(debt.due_s <= now_s for debt in self._debts)
 
     def owe(self, tags: frozenset[str]) -> None:
         """See Purger."""

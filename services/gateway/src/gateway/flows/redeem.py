@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from http.client import CREATED
 from typing import Any
 
+import httpx
 from chassis.problems import Problem
 from conditions.read import step
 from fastapi import Response
 
 from gateway.adapters.keys import ApiKey
-from gateway.adapters.upstreams import unavailable
+from gateway.adapters.upstreams import PROMO, unavailable
 from gateway.deps import Deps
 from gateway.flows import promotions
 from gateway.flows.decide import look_up
@@ -42,8 +45,20 @@ async def redeem(
     now_ms = deps.clock.now_ms()
     who = await look_up(deps.decider, (identity or f"c:{customer}").encode(), now_ms)
     shopper = Shopper(who, key.website, now_ms, facts)
-    headers = {"idempotency-key": idempotency_key}
+    headers, before = {"idempotency-key": idempotency_key}, deps.decider.knowledge.kills
     said = await promotions.ask(deps, shopper, "/v1/redemptions", body, headers=headers, actor=key.actor)
     if said is None or said.answer.is_server_error:
         raise unavailable()
+    if (
+        said.answer.status_code == CREATED
+        and f"rule:{said.answer.json()['rule']}" in deps.decider.knowledge.kills - before
+    ):
+        await _take_back(deps, key, said.answer.json()["id"])
+        raise Problem("coupon-not-available", 409, "The coupon cannot be used")
     return answered(said.answer)
+
+
+async def _take_back(deps: Deps, key: ApiKey, redemption: str) -> None:
+    """What was killed while it was on its way is not given. What cannot be taken back now ends by itself."""
+    with contextlib.suppress(httpx.HTTPError):
+        await deps.upstreams.send(PROMO, "POST", f"/v1/redemptions/{redemption}/release", actor=key.actor)

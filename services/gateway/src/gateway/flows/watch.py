@@ -38,14 +38,13 @@ class Watcher:
     def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
         self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
         self._said: Said = ()  # of the release
-        self._stale: set[int] = set()  # of the release, see Release
         self._met = [0] * len(KINDS)  # up to which version a kind had the segments that it needs
         self._held_s = 0.0  # since when something waits for segments
         self._behind = 0  # how often in a row what is known was older than what anybody speaks of
 
-    def seen(self, versions: list[bytes | None]) -> None:
-        """Called with every look at Redis."""
-        self._knowledge.tell(tuple(int(version or 0) for version in versions))
+    def seen(self, versions: list[bytes | None], asked_s: float) -> None:
+        """Called with every look at Redis, and when it was begun."""
+        self._knowledge.tell(tuple(int(version or 0) for version in versions), asked_s)
 
     async def heads(self, stop: asyncio.Event) -> None:
         """Ask every service for its head, again and again, until `stop` is set; none waits for another."""
@@ -79,6 +78,8 @@ class Watcher:
             self._behind = 0
             return False
         missing = await self._load(wanted)
+        stale = ", ".join(KINDS[kind] for kind in sorted(known.release.stale))
+        self._health.set("release", f"nothing newer can be had of: {stale}" if stale else None)
         if missing and known.release.stale:
             raise missing[0]
         self._behind = self._behind + 1 if any(map(known.is_behind, wanted)) else 0
@@ -101,18 +102,21 @@ class Watcher:
             stale.add(OF_SEGMENTS)
         before = self._said
         changed = [kind for kind, part in enumerate(parts) if not before or part is not before[kind]]
-        if changed or stale != self._stale:
-            self._said, self._stale = tuple(parts), stale
+        if changed or stale != self._knowledge.release.stale:
+            self._said = tuple(parts)
             self._knowledge.swap(parts[0], parts[1], parts[2], stale=stale)
             for kind in changed:
                 self._changed(kind, parts[kind])
         return missing
 
     def _overdue(self, parts: list[Mapping[str, Any]], lost: Collection[int]) -> set[int]:
-        """The kinds of which something newer has been spoken of for too long: what is not here may have ended something."""
+        """The kinds of which something newer has been spoken of for too long, or that nobody speaks of: what is not here may have
+        ended something.
+        """
         now_s = asyncio.get_running_loop().time()
         since_s = [self._knowledge.behind_since(kind, part["version"]) for kind, part in enumerate(parts)]
-        return {kind for kind, at_s in enumerate(since_s) if now_s - at_s >= (HELD_S if kind in lost else LATE_S)}
+        late = {kind for kind, at_s in enumerate(since_s) if now_s - at_s >= (HELD_S if kind in lost else LATE_S)}
+        return late | self._knowledge.doubted()
 
     def _hold(self, parts: list[Mapping[str, Any]], *, lost: bool) -> bool:
         """What names segments that are not here yet waits for them; not for long, and not when they are `lost`, for it may end
@@ -135,8 +139,10 @@ class Watcher:
 
     async def _ask(self, kind: int) -> Mapping[str, Any]:
         service, path = ASKED[kind]
+        asked_s = asyncio.get_running_loop().time()
         async with asyncio.timeout(PATIENCE_S):
             said: Mapping[str, Any] = await self._upstreams.json(service, "GET", path)
+        self._knowledge.meet(kind, asked_s)
         return said
 
     def _is_new(self, kind: int, said: Mapping[str, Any]) -> bool:

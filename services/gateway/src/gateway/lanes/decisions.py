@@ -138,7 +138,7 @@ class Decisions:
         """The answer for a person who is known, or for nobody, if it was made before."""
         key, plan, identity = usual
         decider, now_ms = self._decider, self._decider.clock.now_ms()
-        release = decider.knowledge.release
+        release = decider.knowledge.current()
         if plan.release != release.number or plan.late:
             return None
         answer = None if person is None else person.last(plan, now_ms)
@@ -191,7 +191,7 @@ class Decisions:
         if question.key is None:
             return self._probed(question)
         decider, now_ms, plan = self._decider, self._decider.clock.now_ms(), question.plan
-        release = decider.knowledge.release
+        release = decider.knowledge.current()
         if plan is None or plan.release != release.number:
             plan = self._plan(question.request, release, question.key)
         asker = None if question.aud is None else self._told(question, plan, empty=release.definitions.empty)
@@ -207,7 +207,7 @@ class Decisions:
         """The answer, whatever it takes."""
         decider, now_ms, key = self._decider, self._decider.clock.now_ms(), question.key
         assert key is not None  # `now` answers the others
-        release = decider.knowledge.release
+        release = decider.knowledge.current()
         plan = self._plan(question.request, release, key)
         told = self._told(question, plan, empty=release.definitions.empty)
         known = told.known if told else self._remembered(question, release, now_ms)

@@ -17,6 +17,7 @@ from gateway.deps import Deps
 from gateway.domain import kills
 from gateway.flows import naming
 from gateway.flows.forward import forward
+from gateway.flows.settle import settle
 from gateway.routes.answers import Done, Kills
 from gateway.routes.shop import deps_of
 
@@ -30,6 +31,7 @@ OWNERS = {
     "positions": SEGMENT,
 }
 NAMING = ("blocks", "cart-rules")  # for whom something is
+PUBLISHED = (*NAMING, "segments", "slots")
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
 router = APIRouter(prefix="/admin/v1")
 
@@ -88,7 +90,10 @@ async def pass_on(
     owner, path = _owner(request.scope["raw_path"])
     if path.partition("/")[0] in NAMING and (raw := await request.body()):
         await naming.check(deps, owner, raw, actor=who.actor)
-    return await forward(deps, request, owner, f"/v1/{path}", actor=who.actor)
+    answer = await forward(deps, request, owner, f"/v1/{path}", actor=who.actor)
+    if request.method != "GET" and answer.status_code < 300 and path.partition("/")[0] in PUBLISHED:
+        await settle(deps, owner)
+    return answer
 
 
 def _owner(raw_path: bytes) -> tuple[str, str]:
