@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
-        self.closed_s = 0.0
+        self.closed_s, self.anew = 0.0, b""
 
     def connection_made(self, transport: Any) -> None:
         """One more."""
@@ -140,17 +140,29 @@ class Connection(HttpToolsProtocol):
             return
         self.taken += len(data)
         self.chunk = data
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._read(memoryview(data))
         self.chunk = b""
         if self.begun and not self.headed and self.taken > MOST_HEAD:
             self.end(TOO_LARGE)
         elif self.taken > MOST_UNREAD:
             self.end(TOO_LONG)
 
-    def send_400_response(self, msg: str) -> None:
-        """In our words."""
-        if not self.ended:
-            self.end(NO_HTTP)
+    def _read(self, rest: memoryview) -> None:
+        """All of it. A request whose upgrade we do not take is read once more without that, and then what is behind its head."""
+        while True:
+            try:
+                if self.anew:
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                    self.parser.feed_data(self.anew)
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.end(NO_HTTP)
+                return
 
     def on_message_begin(self) -> None:
         """A request comes."""
@@ -158,7 +170,10 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def begin(self) -> None:
-        """Count anew."""
+        """Count anew, but for one that is read once more."""
+        if self.anew:
+            self.anew = b""
+            return
         self.since, self.begun, self.headed, self.taken, self.used = self.loop.time(), True, False, 0, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -179,6 +194,20 @@ class Connection(HttpToolsProtocol):
         ):
             self._refuse(TOO_LARGE)
 
+    def is_put_off(self) -> bool:
+        """Whether it is to be read once more, without its upgrade: we take none, and who takes none answers the request as any
+        other (RFC 9110, 7.8). For the parser it ends here, body or not, and whatever follows is of another protocol.
+        """
+        if not self.parser.should_upgrade():
+            return False
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(NO_HTTP)
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.anew = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
+        return True
+
     def _refuse(self, problem: Problem) -> None:
         self.end(problem)
         raise httptools.HttpParserError(problem.slug)  # nothing that follows is read
@@ -188,12 +217,16 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_WAITING:
             self._refuse(TOO_EAGER)
         self.weigh()
+        if self.is_put_off():
+            return
         self.headed = True
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """It is ours to answer."""
+        if self.anew:
+            return
         self.since, self.begun = 0.0, False
         super().on_message_complete()
 

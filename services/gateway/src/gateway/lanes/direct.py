@@ -22,7 +22,7 @@ from gateway.lanes.decisions import PATH, Decisions, Question, Usual
 from gateway.lanes.request import Request, fields_of
 
 START = PATH + b"?"
-ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 class Waiting:
@@ -58,6 +58,8 @@ class Direct(Connection):
     def on_headers_complete(self) -> None:
         """Answer at once, or when a document comes, or go the usual way."""
         self.weigh()
+        if self.is_put_off():
+            return
         free = self.cycle is None or self.cycle.response_complete
         found = self._found(free=free) if self.url.startswith(START) else None
         if isinstance(found, Reply):
@@ -95,7 +97,7 @@ class Direct(Connection):
             or self.flow.write_paused
             or not parser.should_keep_alive()
             or not ELSEWHERE.isdisjoint(fields)
-            or (b"connection" in fields and (parser.get_http_version() != "1.1" or parser.should_upgrade()))
+            or (b"connection" in fields and parser.get_http_version() != "1.1")
         ):
             return None
         query, decisions = self.url[len(START) :], self.decisions

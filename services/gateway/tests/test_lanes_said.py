@@ -1,0 +1,67 @@
+"""What a request is, whatever its head says beside it: an upgrade is not taken, blanks say nothing, nothing is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from house import CLOSE, House, exchange, get
+
+H2C = (b"connection: Upgrade, HTTP2-Settings", b"http2-settings: AAMAAABkAAQAAP__", b"upgrade: h2c")
+WEBSOCKET = (b"connection: upgrade", b"upgrade: websocket", b"sec-websocket-version: 13", b"sec-websocket-key: eA==")
+INNER = get(b"/healthz")  # as a body it is one
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with House().opened() as made:
+        yield made
+
+
+async def said(house: House, *parts: bytes) -> bytes:
+    """What both lanes say, which is the same."""
+    usual, fast = [await exchange(house.ports[lane], parts) for lane in ("usual", "direct")]
+    assert usual == fast, parts
+    return fast
+
+
+def requests(*more: bytes) -> list[bytes]:
+    """With a body, in chunks, waited for, and without one."""
+    sized, chunked = b"content-length: %d" % len(INNER), b"transfer-encoding: chunked"
+    return [
+        get(b"/echo", sized, *more, method=b"POST") + INNER,
+        get(b"/echo", sized, b"expect: 100-continue", *more, method=b"POST") + INNER,
+        get(b"/echo", chunked, *more, method=b"POST") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(INNER), INNER),
+        get(b"/v1/decisions?slots=top", sized, *more) + INNER,
+        get(b"/v1/decisions?slots=top", *more), get(b"/healthz", *more), get(b"/healthz", *more, method=b"HEAD"),
+    ]  # fmt: skip
+
+
+class TestUpgrade:
+    @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET, (*H2C, *WEBSOCKET)])
+    async def test_a_request_is_answered_as_without_it(self, house: House, upgrade: tuple[bytes, ...]) -> None:
+        for plain, asking in zip(requests(), requests(*upgrade), strict=True):
+            expected = await said(house, plain + CLOSE)
+            assert await said(house, asking + CLOSE) == expected, asking
+            head, behind, body = asking.partition(b"\r\n\r\n")
+            assert await said(house, head + behind, body + CLOSE) == expected
+            assert await said(house, head[:-9], head[-9:] + behind + body[:9], body[9:] + CLOSE) == expected
+
+    async def test_those_behind_each_other_are_all_answered(self, house: House) -> None:
+        plain, asking = b"".join(requests()), b"".join(requests(*H2C))
+        assert await said(house, asking * 3 + CLOSE) == await said(house, plain * 3 + CLOSE)
+
+    async def test_a_client_of_before_upgrades_is_answered_too(self, house: House) -> None:
+        plain, asking = (get(b"/v1/decisions?slots=top", *more).replace(b"HTTP/1.1", b"HTTP/1.0") for more in ((), H2C))
+        assert await said(house, asking) == await said(house, plain)
+
+    async def test_its_limits_are_those_of_any(self, house: House) -> None:
+        many = get(b"/healthz", *H2C, *(b"x-%d: y" % n for n in range(98)))
+        assert (await said(house, many + CLOSE)).startswith(b"HTTP/1.1 431")
+        assert (await said(house, get(b"/healthz", *H2C, b"x: " + b"y" * 40_000))).startswith(b"HTTP/1.1 431")
+
+    async def test_nobody_is_connected_to_anybody_else(self, house: House) -> None:
+        for target in (b"localhost:80", b"http://localhost/healthz"):
+            found = await said(house, get(target, method=b"CONNECT") + INNER)
+            assert found.startswith(b"HTTP/1.1 400")
+            assert found.count(b"HTTP/1.1") == 1
