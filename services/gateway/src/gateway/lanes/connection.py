@@ -74,6 +74,7 @@ class Connection(HttpToolsProtocol):
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
         self.closed_s, self.anew = 0.0, b""
+        self.last: Problem | None = None  # to be said when all that came before is answered
 
     def connection_made(self, transport: Any) -> None:
         """One more."""
@@ -93,33 +94,31 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def end(self, problem: Problem) -> None:
-        """Say why, unless an answer is on its way, and close."""
+        """Answer what came whole before, say why, unless an answer to this is on its way, and close."""
         if self.ended or self.transport.is_closing():
             return
         self.ended = True
-        if self._is_at_work():  # on what came before: that is answered still, and nothing after it
-            self.cycle.keep_alive = False
-            return
-        if self._is_silent():
-            self.say(refused(problem).marked([(b"connection", b"close")]))
-        if self.cycle is not None:
+        if self.headed and not self.pipeline:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self.part(None if self.cycle.response_started else problem)
+            return
+        if self.headed:
+            self.pipeline.popleft()  # this one, which was not begun
+        if self.cycle is None or self.cycle.response_complete:
+            self.part(problem)
+        else:
+            self.last = problem
+
+    def part(self, problem: Problem | None) -> None:
+        """Close, with the last word."""
+        if problem is not None:
+            self.say(refused(problem).marked([(b"connection", b"close")]))
         self.transport.close()
 
     def say(self, reply: Reply) -> None:
         """Past uvicorn's cycle."""
         self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
-
-    def _is_silent(self) -> bool:
-        """Whether nothing has been said, and nothing will be, to what is being asked and all before."""
-        if self.cycle is None or self.pipeline:
-            return not self.pipeline
-        return not self.cycle.response_started if self.headed else bool(self.cycle.response_complete)
-
-    def _is_at_work(self) -> bool:
-        """Whether something is being answered that has come whole."""
-        return not self.headed and not self.pipeline and self.cycle is not None and not self.cycle.response_complete
 
     def look(self, now_s: float) -> None:
         """End what takes too long."""
@@ -219,9 +218,9 @@ class Connection(HttpToolsProtocol):
         self.weigh()
         if self.is_put_off():
             return
-        self.headed = True
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()
+        self.headed = True
 
     def on_message_complete(self) -> None:
         """It is ours to answer."""
@@ -232,10 +231,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Theirs again."""
+        if self.last is not None and not self.pipeline and not self.transport.is_closing():
+            self.part(self.last)
         if not self.begun:
             self.since = 0.0 if self.pipeline else self.loop.time()
         super().on_response_complete()
-        if self.pipeline:  # nothing more until these are answered
+        if self.pipeline and not self.ended:  # nothing more until these are answered; later it is dropped
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:

@@ -142,7 +142,7 @@ class Direct(Connection):
             self._go_the_usual_way(waiting, question)
             return
         self.say(reply)
-        if self.pipeline:
+        if self.pipeline or self.last is not None:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
