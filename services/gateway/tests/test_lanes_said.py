@@ -37,6 +37,23 @@ def requests(*more: bytes) -> list[bytes]:
     ]  # fmt: skip
 
 
+class TestFields:
+    @pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t  "])
+    async def test_blanks_around_a_value_are_no_part_of_it(self, house: House, blanks: bytes) -> None:
+        for plain in (
+            get(),
+            get(b"/nowhere"),
+            get(b"/echo", b"content-length: 2", b"expect: 100-continue", method=b"POST"),
+        ):
+            head, end, _ = plain.partition(b"\r\n\r\n")
+            line, *lines = head.split(b"\r\n")
+            padded = [line, *(x.replace(b": ", b":" + blanks) + blanks for x in lines)]
+            body = b"{}" if b"POST" in line else b""
+            assert await said(house, b"\r\n".join(padded) + end + body + CLOSE) == await said(
+                house, plain + body + CLOSE
+            )
+
+
 class TestUpgrade:
     @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET, (*H2C, *WEBSOCKET)])
     async def test_a_request_is_answered_as_without_it(self, house: House, upgrade: tuple[bytes, ...]) -> None:

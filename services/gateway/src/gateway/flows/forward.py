@@ -21,7 +21,7 @@ async def forward(deps: Deps, request: Request, service: str, path: str, *, acto
     if body:
         require_json(request)
         read_json(body)
-    headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS}
+    headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS}
     url = str(httpx.URL(path, query=request.scope["query_string"]))
     more = {"headers": headers, "content": body, "timeout": PATIENCE_S}
     try:

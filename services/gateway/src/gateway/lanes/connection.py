@@ -178,10 +178,10 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """As little as can be: it is called for each. What they come to is seen at the end of them, and of what came.
 
-        What comes behind a body is none (RFC 9110, 6.5.1).
+        What comes behind a body is none (RFC 9110, 6.5.1), and blanks around a value are no part of it (5.5).
         """
         if not self.headed:
-            self.headers.append((name.lower(), value))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def weigh(self) -> None:
         """Refuse headers that are too many, or too large."""
