@@ -124,7 +124,7 @@ async def test_a_document_that_does_not_come_is_waited_for_once(house: House) ->
 )  # fmt: skip
 def test_a_name_is_one_of_ours_or_not(host: bytes, ours: bool) -> None:
     door = Door(["localhost", "shop.example"])
-    assert (door.refusal(Request("GET", b"/", b"", {b"host": host}, "")) is None) is ours
+    assert (door.refusal(Request("GET", b"/", b"", {b"host": host}, ""), [(b"host", host)]) is None) is ours
 
 
 def test_without_a_name_nobody_could_come() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -23,6 +24,10 @@ async def said(house: House, *parts: bytes) -> bytes:
     usual, fast = [await exchange(house.ports[lane], parts) for lane in ("usual", "direct")]
     assert usual == fast, parts
     return fast
+
+
+def statuses(found: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1.1 (\d+)", found)
 
 
 def requests(*more: bytes) -> list[bytes]:
@@ -52,6 +57,40 @@ class TestFields:
             assert await said(house, b"\r\n".join(padded) + end + body + CLOSE) == await said(
                 house, plain + body + CLOSE
             )
+
+    @pytest.mark.parametrize(
+        "name", [b"host", b"x-api-key", b"idempotency-key", b"if-match", b"X-Front-Key", b"x-fact-city"]
+    )
+    @pytest.mark.parametrize("values", [(b"k", b"k"), (b"k", b"l"), (b"l", b"k")])
+    async def test_what_says_one_thing_is_not_said_twice(
+        self, house: House, name: bytes, values: tuple[bytes, bytes]
+    ) -> None:
+        twice = [b"%b: %b" % (name, value) for value in values]
+        for target in (b"/v1/decisions?slots=top", b"/v1/decisions", b"/nowhere", b"/healthz"):
+            bare = get(target).replace(b"x-api-key: k\r\n", b"") if name == b"x-api-key" else get(target)
+            for plain in (get(target), get(target)):  # from memory, too
+                found = await said(house, plain + bare[:-2] + b"\r\n".join(twice) + b"\r\n\r\n" + CLOSE)
+                assert statuses(found)[1] == b"400"
+
+    async def test_what_is_a_list_has_as_many_lines_as_it_likes(self, house: House) -> None:
+        cookies = [b"cookie: a=b", b"cookie: __Host-ff_vid=" + house.cookies[0]]
+        lists = (
+            b'if-none-match: "a"',
+            b"accept: */*",
+            b"accept-language: de",
+            b"via: 1.1 a",
+            b"x-forwarded-for: 1.2.3.4",
+        )
+        sent = get(b"/v1/decisions?slots=top", *cookies, *lists, *lists)
+        assert statuses(await said(house, sent + sent + CLOSE)) == [b"200", b"200", b"404"]
+
+    @pytest.mark.parametrize("name", [b"x-odd", b"cookie", b"if-none-match", b"idempotency-key", b"accept"])
+    async def test_every_line_of_it_is_ascii(self, house: House, name: bytes) -> None:
+        good, bad = name + b": a", name + b": \xe9"
+        for target in (b"/v1/decisions?slots=top", b"/nowhere", b"/healthz"):
+            for lines in ([bad], [bad, good], [good, bad]):
+                found = await said(house, get(target), get(target, *lines) + CLOSE)
+                assert statuses(found)[1] == b"400"
 
 
 class TestUpgrade:

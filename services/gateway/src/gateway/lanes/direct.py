@@ -19,7 +19,7 @@ from gateway.flows.people import Person
 from gateway.lanes.asgi import QUESTION, Door
 from gateway.lanes.connection import Connection, Connections
 from gateway.lanes.decisions import PATH, Decisions, Question, Usual
-from gateway.lanes.request import Request, fields_of
+from gateway.lanes.request import Request, fields_of, is_twice
 
 START = PATH + b"?"
 ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect"))
@@ -102,14 +102,15 @@ class Direct(Connection):
             return None
         query, decisions = self.url[len(START) :], self.decisions
         try:
-            if free and not self.taken and self.chunk.isascii() and self.door.is_ours(fields):
+            plain = not self.taken and self.chunk.isascii() and not is_twice(self.headers, fields)
+            if free and plain and self.door.is_ours(fields):
                 usual = decisions.usual(query, fields, self.address)
                 if usual is not None:
                     person = decisions.person(usual.identity)
                     known = person is not None or usual.identity is None
                     return (decisions.met(usual, fields, person) if known else None) or usual
             request = Request("GET", PATH, query, fields, self.address)
-            if b"#" in query or self.door.refusal(request) is not None:
+            if b"#" in query or self.door.refusal(request, self.headers) is not None:
                 return None
             question = decisions.begin(request)
             return (decisions.now(question) if free else None) or question
