@@ -93,6 +93,24 @@ class TestFields:
                 assert statuses(found)[1] == b"400"
 
 
+class TestTarget:
+    @pytest.mark.parametrize("path", [b"/v1/decisions?slots=top", b"/nowhere"])
+    async def test_whom_it_names_counts_more_than_the_header(self, house: House, path: bytes) -> None:
+        known = statuses(await said(house, get(path) + CLOSE))[0]
+        for authority, host, status in (
+            (b"localhost", b"localhost", known), (b"LOCALHOST:80", b"elsewhere", known), (b"evil.example", b"localhost", b"421"),
+            (b"me@localhost", b"localhost", b"421"), (b"localhost@evil.example", b"localhost", b"421"),
+        ):  # fmt: skip
+            sent = get(b"http://" + authority + path).replace(b"host: localhost", b"host: " + host)
+            assert statuses(await said(house, sent + CLOSE))[0] == status, sent
+        twice = get(b"http://localhost" + path, b"host: localhost")
+        assert statuses(await said(house, twice + CLOSE))[0] == b"400"
+
+    async def test_without_a_path_it_is_no_request(self, house: House) -> None:
+        for target in (b"http://evil.example?slots=top", b"http://localhost", b"http:///nowhere"):
+            assert statuses(await said(house, get(target) + CLOSE))[0] in (b"400", b"421"), target
+
+
 class TestUpgrade:
     @pytest.mark.parametrize("upgrade", [H2C, WEBSOCKET, (*H2C, *WEBSOCKET)])
     async def test_a_request_is_answered_as_without_it(self, house: House, upgrade: tuple[bytes, ...]) -> None:

@@ -6,6 +6,7 @@ It leans on the inside of uvicorn, whose version is UVICORN; with another one th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
@@ -26,6 +27,7 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
 )  # bytes of all headers; of them; bytes of one request, as sent
 MOST_WAITING = 100  # requests behind one that is being answered
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
+AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
 TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 TOO_LONG = Problem("body-too-large", 413, "The request is too large")
@@ -207,6 +209,12 @@ class Connection(HttpToolsProtocol):
         self.anew = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
         return True
 
+    def _go_by_target(self) -> None:
+        """Whom the target names counts, not the header (RFC 9112, 3.2.2)."""
+        if named := AUTHORITY.match(self.url):
+            host = named[1]
+            self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
+
     def _refuse(self, problem: Problem) -> None:
         self.end(problem)
         raise httptools.HttpParserError(problem.slug)  # nothing that follows is read
@@ -218,6 +226,7 @@ class Connection(HttpToolsProtocol):
         self.weigh()
         if self.is_put_off():
             return
+        self._go_by_target()
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()
         self.headed = True
