@@ -60,6 +60,7 @@ def requests(house: House) -> list[bytes]:
         get(b"/nowhere"), get(b"/healthz"), get(b"/echo", b"content-length: 5", method=b"POST") + body,
         get(b"/healthz", b"content-length: 5", method=b"POST") + body,
         get(b"/v1/decisions?slots=top", b"expect: 100-continue", b"content-length: 5") + body,
+        get(b"/v1/decisions?slots=top", b"upgrade: websocket", b"connection: upgrade"),
     ]  # fmt: skip
 
 
@@ -82,10 +83,7 @@ async def test_both_lanes_say_the_same_however_requests_come(house: House, said:
 
 
 async def test_a_request_of_every_sort_alone(house: House) -> None:
-    upgrade = get(
-        b"/v1/decisions?slots=top", b"upgrade: websocket", b"connection: upgrade"
-    )  # all that follows is not HTTP
-    for sent in (*requests(house), upgrade):
+    for sent in requests(house):
         usual, fast = [await exchange(house.ports[lane], [sent + CLOSE]) for lane in ("usual", "direct")]
         assert usual == fast, sent
         assert re.match(rb"HTTP/1.1 \d\d\d ", fast)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import tracemalloc
 from collections.abc import AsyncIterator
 
@@ -40,6 +41,43 @@ async def test_a_few_behind_each_other_are_all_answered(house: House, lane: str)
     many = connection.MOST_WAITING - 1
     found = await exchange(house.ports[lane], [get(b"/healthz") * many + CLOSE])
     assert found.count(b"HTTP/1.1 200 OK") == many
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+@pytest.mark.parametrize("many", [connection.MOST_WAITING + n for n in (1, 2, 3, 900)])
+async def test_of_too_many_behind_each_other_those_that_were_taken_are_answered(
+    house: House, lane: str, many: int
+) -> None:
+    found = await exchange(house.ports[lane], [get(b"/healthz") * many + (CLOSE if many <= 101 else b"")])
+    taken = connection.MOST_WAITING + 1
+    assert found.count(b"HTTP/1.1 200 OK") == taken
+    last = found[found.rindex(b"HTTP/1.1") :]
+    assert last.startswith(b"HTTP/1.1 429")
+    assert b"connection: close" in last
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"\x00garbage\r\n\r\n", b"400"),
+        (get(b"http://localhost"), b"400"),
+        (get(b"/healthz", *(b"x-%d: y" % n for n in range(120))), b"431"),
+        (get(b"/echo", b"transfer-encoding: chunked", method=b"POST") + b"x\r\n", b"400"),
+        (get(b"/echo", b"content-length: 9", method=b"POST"), b"408"),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, 3])
+async def test_what_goes_wrong_behind_others_is_said_when_these_are_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch, before: int, rest: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(connection, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    cookie = b"cookie: __Host-ff_vid=" + house.cookies[0]
+    for asked in (get(b"/healthz"), get(b"/v1/decisions?slots=top", cookie)):
+        house.people.remembered_now.clear()
+        found = await exchange(house.ports["direct"], [asked * before + rest])
+        statuses = re.findall(rb"HTTP/1.1 (\d+)", found)
+        assert statuses == [b"200"] * before + [status]
 
 
 @pytest.mark.parametrize("lane", ["usual", "direct"])
@@ -86,7 +124,7 @@ async def test_a_document_that_does_not_come_is_waited_for_once(house: House) ->
 )  # fmt: skip
 def test_a_name_is_one_of_ours_or_not(host: bytes, ours: bool) -> None:
     door = Door(["localhost", "shop.example"])
-    assert (door.refusal(Request("GET", b"/", b"", {b"host": host}, "")) is None) is ours
+    assert (door.refusal(Request("GET", b"/", b"", {b"host": host}, ""), [(b"host", host)]) is None) is ours
 
 
 def test_without_a_name_nobody_could_come() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 from chassis.auth import Actor
 from chassis.http import read_json, require_json
+from chassis.problems import Problem
 from fastapi import Request, Response
 
 from gateway.adapters.upstreams import unavailable
@@ -16,16 +17,18 @@ PATIENCE_S = 30.0  # a save waits for the batches in work, and runs what it save
 
 
 async def forward(deps: Deps, request: Request, service: str, path: str, *, actor: Actor) -> Response:
-    """What a service says to a path of its own. Raises Problem 400, 415, 422 for a body it would not read, 503."""
+    """What a service says to a path of its own. Raises Problem 400, 404, 415, 422 for a body it would not read, 503."""
     body = await request.body()
     if body:
         require_json(request)
         read_json(body)
-    headers = {n.decode(): value.strip(b" \t") for n, value in request.headers.raw if n in HEADERS}
-    url = str(httpx.URL(path, query=request.scope["query_string"]))
+    headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS}
     more = {"headers": headers, "content": body, "timeout": PATIENCE_S}
     try:
+        url = str(httpx.URL(path, query=request.scope["query_string"]))
         answer = await deps.merchants.send(service, request.method, url, actor=actor, **more)
+    except httpx.InvalidURL:  # longer than any of theirs, once it is encoded
+        raise Problem("not-found", 404, "Not found") from None
     except httpx.HTTPError:
         raise unavailable() from None
     return answered(answer)

@@ -15,7 +15,7 @@ from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
 from gateway.domain.reply import Headers, Reply
 from gateway.lanes.decisions import PATH, Decisions
-from gateway.lanes.request import Reader, Request, request_of
+from gateway.lanes.request import Reader, Request, is_twice, request_of
 
 MOST_QUERY, MOST_FIELDS = 2000, 40
 MOST_OURS = 1 << 16  # bytes of names that were found to be ours
@@ -34,16 +34,18 @@ class Door:
         self._host = re.compile(rf"(?:{named})(?::[0-9]{{1,5}})?".encode(), re.IGNORECASE)
         self._ours: Kept[bytes, bool] = Kept(MOST_OURS)
 
-    def refusal(self, request: Request) -> Problem | None:
-        """Why a request is none of ours."""
+    def refusal(self, request: Request, headers: Headers) -> Problem | None:
+        """Why a request is none of ours. `headers`: every line of them."""
         if not request.path.isascii() or not request.query.isascii():
             return Problem("invalid-request", 400, "A path and a query are ASCII; anything else is encoded")
         if len(request.query) > MOST_QUERY:
             return Problem("query-too-long", 414, "The query is too long")
         if request.query.count(b"&") >= MOST_FIELDS:
             return Problem("invalid-request", 400, f"The query has more than {MOST_FIELDS} fields")
-        if not all(map(bytes.isascii, request.fields.values())):
+        if not all(value.isascii() for _, value in headers):
             return Problem("invalid-request", 400, "Headers are ASCII")
+        if is_twice(headers, request.fields):
+            return Problem("invalid-request", 400, "A header that says one thing is there twice")
         if not self.is_ours(request.fields) and request.path not in OF_ANYBODY:
             return Problem("unknown-host", 421, "There is nothing of that name here")
         return None
@@ -75,7 +77,7 @@ class Lane:
             return
         request = request_of(scope)
         try:
-            if (refusal := self._door.refusal(request)) is not None:
+            if (refusal := self._door.refusal(request, scope["headers"])) is not None:
                 raise refusal
             origin = request.fields.get(b"origin")
             if (

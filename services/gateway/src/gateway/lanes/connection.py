@@ -6,6 +6,7 @@ It leans on the inside of uvicorn, whose version is UVICORN; with another one th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
@@ -26,6 +27,7 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
 )  # bytes of all headers; of them; bytes of one request, as sent
 MOST_WAITING = 100  # requests behind one that is being answered
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
+AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
 TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 TOO_LONG = Problem("body-too-large", 413, "The request is too large")
@@ -73,7 +75,8 @@ class Connection(HttpToolsProtocol):
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
-        self.closed_s = 0.0
+        self.closed_s, self.anew = 0.0, b""
+        self.last: Problem | None = None  # to be said when all that came before is answered
 
     def connection_made(self, transport: Any) -> None:
         """One more."""
@@ -93,33 +96,31 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def end(self, problem: Problem) -> None:
-        """Say why, unless an answer is on its way, and close."""
+        """Answer what came whole before, say why, unless an answer to this is on its way, and close."""
         if self.ended or self.transport.is_closing():
             return
         self.ended = True
-        if self._is_at_work():  # on what came before: that is answered still, and nothing after it
-            self.cycle.keep_alive = False
-            return
-        if self._is_silent():
-            self.say(refused(problem).marked([(b"connection", b"close")]))
-        if self.cycle is not None:
+        if self.headed and not self.pipeline:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self.part(None if self.cycle.response_started else problem)
+            return
+        if self.headed:
+            self.pipeline.popleft()  # this one, which was not begun
+        if self.cycle is None or self.cycle.response_complete:
+            self.part(problem)
+        else:
+            self.last = problem
+
+    def part(self, problem: Problem | None) -> None:
+        """Close, with the last word."""
+        if problem is not None:
+            self.say(refused(problem).marked([(b"connection", b"close")]))
         self.transport.close()
 
     def say(self, reply: Reply) -> None:
         """Past uvicorn's cycle."""
         self.transport.write(self.all.head(reply.status, self.server_state.default_headers) + reply.lines())
-
-    def _is_silent(self) -> bool:
-        """Whether nothing has been said, and nothing will be, to what is being asked and all before."""
-        if self.cycle is None or self.pipeline:
-            return not self.pipeline
-        return not self.cycle.response_started if self.headed else bool(self.cycle.response_complete)
-
-    def _is_at_work(self) -> bool:
-        """Whether something is being answered that has come whole."""
-        return not self.headed and not self.pipeline and self.cycle is not None and not self.cycle.response_complete
 
     def look(self, now_s: float) -> None:
         """End what takes too long."""
@@ -140,17 +141,29 @@ class Connection(HttpToolsProtocol):
             return
         self.taken += len(data)
         self.chunk = data
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._read(memoryview(data))
         self.chunk = b""
         if self.begun and not self.headed and self.taken > MOST_HEAD:
             self.end(TOO_LARGE)
         elif self.taken > MOST_UNREAD:
             self.end(TOO_LONG)
 
-    def send_400_response(self, msg: str) -> None:
-        """In our words."""
-        if not self.ended:
-            self.end(NO_HTTP)
+    def _read(self, rest: memoryview) -> None:
+        """All of it. A request whose upgrade we do not take is read once more without that, and then what is behind its head."""
+        while True:
+            try:
+                if self.anew:
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                    self.parser.feed_data(self.anew)
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.end(NO_HTTP)
+                return
 
     def on_message_begin(self) -> None:
         """A request comes."""
@@ -158,16 +171,19 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def begin(self) -> None:
-        """Count anew."""
+        """Count anew, but for one that is read once more."""
+        if self.anew:
+            self.anew = b""
+            return
         self.since, self.begun, self.headed, self.taken, self.used = self.loop.time(), True, False, 0, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As little as can be: it is called for each. What they come to is seen at the end of them, and of what came.
 
-        What comes behind a body is none (RFC 9110, 6.5.1).
+        What comes behind a body is none (RFC 9110, 6.5.1), and blanks around a value are no part of it (5.5).
         """
         if not self.headed:
-            self.headers.append((name.lower(), value))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def weigh(self) -> None:
         """Refuse headers that are too many, or too large."""
@@ -179,6 +195,26 @@ class Connection(HttpToolsProtocol):
         ):
             self._refuse(TOO_LARGE)
 
+    def is_put_off(self) -> bool:
+        """Whether it is to be read once more, without its upgrade: we take none, and who takes none answers the request as any
+        other (RFC 9110, 7.8). For the parser it ends here, body or not, and whatever follows is of another protocol.
+        """
+        if not self.parser.should_upgrade():
+            return False
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(NO_HTTP)
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.anew = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
+        return True
+
+    def _go_by_target(self) -> None:
+        """Whom the target names counts, not the header (RFC 9112, 3.2.2)."""
+        if named := AUTHORITY.match(self.url):
+            host = named[1]
+            self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
+
     def _refuse(self, problem: Problem) -> None:
         self.end(problem)
         raise httptools.HttpParserError(problem.slug)  # nothing that follows is read
@@ -188,21 +224,28 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_WAITING:
             self._refuse(TOO_EAGER)
         self.weigh()
-        self.headed = True
+        if self.is_put_off():
+            return
+        self._go_by_target()
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()
+        self.headed = True
 
     def on_message_complete(self) -> None:
         """It is ours to answer."""
+        if self.anew:
+            return
         self.since, self.begun = 0.0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Theirs again."""
+        if self.last is not None and not self.pipeline and not self.transport.is_closing():
+            self.part(self.last)
         if not self.begun:
             self.since = 0.0 if self.pipeline else self.loop.time()
         super().on_response_complete()
-        if self.pipeline:  # nothing more until these are answered
+        if self.pipeline and not self.ended:  # nothing more until these are answered; later it is dropped
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:

@@ -19,10 +19,10 @@ from gateway.flows.people import Person
 from gateway.lanes.asgi import QUESTION, Door
 from gateway.lanes.connection import Connection, Connections
 from gateway.lanes.decisions import PATH, Decisions, Question, Usual
-from gateway.lanes.request import Request, fields_of
+from gateway.lanes.request import Request, fields_of, is_twice
 
 START = PATH + b"?"
-ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 class Waiting:
@@ -58,6 +58,8 @@ class Direct(Connection):
     def on_headers_complete(self) -> None:
         """Answer at once, or when a document comes, or go the usual way."""
         self.weigh()
+        if self.is_put_off():
+            return
         free = self.cycle is None or self.cycle.response_complete
         found = self._found(free=free) if self.url.startswith(START) else None
         if isinstance(found, Reply):
@@ -95,19 +97,20 @@ class Direct(Connection):
             or self.flow.write_paused
             or not parser.should_keep_alive()
             or not ELSEWHERE.isdisjoint(fields)
-            or (b"connection" in fields and (parser.get_http_version() != "1.1" or parser.should_upgrade()))
+            or (b"connection" in fields and parser.get_http_version() != "1.1")
         ):
             return None
         query, decisions = self.url[len(START) :], self.decisions
         try:
-            if free and not self.taken and self.chunk.isascii() and self.door.is_ours(fields):
+            plain = not self.taken and self.chunk.isascii() and not is_twice(self.headers, fields)
+            if free and plain and self.door.is_ours(fields):
                 usual = decisions.usual(query, fields, self.address)
                 if usual is not None:
                     person = decisions.person(usual.identity)
                     known = person is not None or usual.identity is None
                     return (decisions.met(usual, fields, person) if known else None) or usual
             request = Request("GET", PATH, query, fields, self.address)
-            if b"#" in query or self.door.refusal(request) is not None:
+            if b"#" in query or self.door.refusal(request, self.headers) is not None:
                 return None
             question = decisions.begin(request)
             return (decisions.now(question) if free else None) or question
@@ -140,7 +143,7 @@ class Direct(Connection):
             self._go_the_usual_way(waiting, question)
             return
         self.say(reply)
-        if self.pipeline:
+        if self.pipeline or self.last is not None:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1

@@ -18,6 +18,11 @@ from gateway.domain.signing import Rings
 
 MOST_VALUE, MOST_IDENTITIES, IDENTITY_BYTES, SHORT = 200, 16 << 20, 400, 150
 CACHE = "cache "  # before the id of a cache: an edge may have the same
+ONCE = frozenset((
+    b"host", b"authorization", b"content-length", b"content-type", b"idempotency-key", b"if-match", b"x-api-key",
+    b"x-front-key", b"x-cache-key", b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-fact-address",
+    *(b"x-fact-" + name.encode() for name in FACTS),
+))  # fmt: skip
 PARAMETERS = {"landing_page": "path"}  # what a page calls it in the query
 
 
@@ -49,6 +54,17 @@ def fields_of(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         if len(lines) > 1:
             found[b"cookie"] = b"; ".join(lines)
     return found
+
+
+def is_twice(headers: list[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) -> bool:
+    """Whether something is there twice of which we believe one line: who reads the first would read what nobody else does.
+
+    `fields`: of these headers.
+    """
+    if len(fields) == len(headers):
+        return False
+    names = [name for name, _ in headers if name in ONCE]
+    return len(names) > len(set(names))
 
 
 class Reader:
