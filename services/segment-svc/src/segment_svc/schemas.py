@@ -10,7 +10,15 @@ from chassis.schemas import Website
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?\d[\d\s()/-]{7,}\d")
+# An e-mail address, or a phone number: with its country, or as numbers with an area code are written. What may as well
+# be a date, a range, an amount or the code of a product is none.
+PERSONAL = re.compile(
+    r"""[^@\s]+@[^@\s]+\.[^@\s]+
+    | (\+ | \b00) [1-9] ([ ()/-]{0,2} \d){8,13} \b
+    | (?<!\d) (?<!\d-) (\(0[1-9]\d{1,3}\)\ ? | 0[1-9]\d{1,3}[ /-]) \d{3,8} ([ -]?\d{2,5}){1,3} \b
+    | (?<!\d) (?<!\d-) (\([2-9]\d\d\)\ ?|[2-9]\d\d[.-]) [2-9]\d\d [.-] \d{4} \b(?![.-]?\d)""",
+    re.VERBOSE,
+)
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Websites = Annotated[list[Website], Field(max_length=50)]
 Status = Literal["draft", "active", "inactive"]
