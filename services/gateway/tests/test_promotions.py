@@ -8,8 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
+import pytest
+from gateway.adapters.keys import ApiKey
 from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
+from gateway.flows import cart
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.promotions import Shopper, ask
 from rigged import release
@@ -97,3 +100,22 @@ async def test_of_what_holds_because_a_page_says_so_a_price_knows_nothing() -> N
         assert await ask(deps, SHOPPER, "/v1/evaluate", {}) is not None
         asked = promo.asked[-1]
         assert (asked["segments"], asked["unknown"]) == ((["said"], []) if known else ([], ["said"]))
+
+
+async def test_a_cart_that_promo_svc_has_no_time_for_has_plain_prices_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Busy(Promo):
+        async def send(self, *_: Any, **__: Any) -> httpx.Response:
+            return httpx.Response(503, json={"type": "urn:footfall:problem:busy"})
+
+    async def look_up(*_: Any) -> Known:
+        return SHOPPER.who
+
+    monkeypatch.setattr(cart, "look_up", look_up)
+    deps, knowledge = house(Busy(1))
+    deps.clock = SimpleNamespace(now_ms=lambda: 1)
+    knowledge.swap(*release(1))
+    body = {"lines": [{"id": "a", "price": 100, "quantity": 2}]}
+    found = await cart.price_cart(deps, ApiKey("k", "", "secret"), body, identity=None, facts={}, page={})
+    assert (found["degraded"], found["discount"], found["grand_total"]) == (["promotions"], 0, 200)

@@ -224,7 +224,7 @@ class TestDear:
     @pytest.mark.parametrize("filtered", [None, PATTERNS, {"line": "category", "value": "shoes"}])
     def test_it_is_tried_on_carts_that_are_taken_and_as_large_as_any(self, filtered: Any) -> None:
         rule = rule_of(1, "odd", 1, {**ODD, "filter": filtered})
-        for content in heavy(rule, MOST_LINES):
+        for content in heavy([rule], MOST_LINES):
             body = msgspec.json.encode({**ASK, "lines": content})
             assert len(read_cart(body).lines) == MOST_LINES
             listed = [len(line.categories) for line in content]
@@ -235,7 +235,7 @@ class TestDear:
         others = [{"line": f"attributes.n{i}", "op": "exists"} for i in range(30)]
         most = [{"line": "attributes.a", "op": "regex", "value": f"a[ab]{{9}}c{i}"} for i in range(3)]
         rule = rule_of(1, "odd", 1, {**ODD, "filter": {"any": [*others, *most]}})
-        first, second = (list(heavy(rule, MOST_LINES, salt=salt)) for salt in range(2))
+        first, second = (list(heavy([rule], MOST_LINES, salt=salt)) for salt in range(2))
         texts, lists = (
             [[held(line.attributes.get("a"), kind) for line in made] for made in first] for kind in (str, list)
         )
@@ -287,7 +287,8 @@ class TestDear:
         published = snapshot.Published(1, RuleSet.compile(1, [rule]), [])
         asked = Request("main", 1_800_000_000_000, (Line("a", 100),))
         assert published.evaluate(asked)["trace"][0]["reason"] is None
-        monkeypatch.setattr(snapshot, "thread_time", itertools.count().__next__)  # a second for every look at it
+        looks = itertools.count()
+        monkeypatch.setattr(snapshot, "thread_time", lambda: 1.1 * DEAR_S * next(looks))
         assert published.evaluate(asked)["trace"][0]["reason"] == "broken"
 
     @pytest.mark.servers

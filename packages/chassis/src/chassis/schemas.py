@@ -8,8 +8,11 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field
 
+from chassis.websites import NAME
+
 # Epoch ms of the years 2000 to 9999.
 Instant = Annotated[int, Field(strict=True, ge=946_684_800_000, le=253_402_300_799_999)]
+Website = Annotated[str, Field(pattern=f"^{NAME}$")]
 MOST_KILLED = 500  # names of what nobody is shown or given, whatever is published
 # The version of everything published; none is the newest.
 Version = Annotated[int, Field(strict=True, ge=1, le=2**53)] | None

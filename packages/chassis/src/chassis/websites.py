@@ -8,6 +8,7 @@ from typing import Any
 from chassis.auth import Actor
 from chassis.problems import Problem
 
+NAME = r"[A-Za-z0-9._-]{1,63}"  # what a website is called, in keys and in bodies: it stands in tags
 OF_OTHER_WEBSITES = "something of websites that are not yours"  # instead of a name
 
 

@@ -1,10 +1,10 @@
-"""Request bodies of the API: our own content JSON, typed per block; unknown fields and types are refused."""
+"""Request bodies of the API: our own content JSON, typed per block; unknown fields and other types are refused."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import MOST_KILLED, Instant, Version, Zone
+from chassis.schemas import MOST_KILLED, Instant, Version, Website, Zone
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{0,62}$")]
 Keys = Annotated[list[Key], Field(max_length=200)]
+Websites = Annotated[list[Website], Field(max_length=200)]
 SegmentKeys = Annotated[list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]], Field(max_length=200)]
 Group = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(max_length=200)]
@@ -34,7 +35,7 @@ Locale = Annotated[str, Field(pattern=r"^(\*|[a-z]{2}(-[A-Z]{2})?)$")]
 class Strict(BaseModel):
     """Base of all bodies."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TextProps(Strict):
@@ -119,7 +120,7 @@ Element = Annotated[Words | Image | Banner | Cta | Coupon, Field(discriminator="
 class Content(Strict):
     """What is shown: typed elements, never HTML."""
 
-    schemaVersion: Literal[1] = 1  # noqa: N815 - the published name
+    schemaVersion: Annotated[int, Field(ge=1, le=1)] = 1  # noqa: N815 - the published name
     blocks: Annotated[list[Element], Field(min_length=1, max_length=50)]
 
 
@@ -160,10 +161,10 @@ class DynamicBlock(Strict):
 
     title: Annotated[str, Field(min_length=1, max_length=120)]
     status: Literal["draft", "live", "disabled"] = "draft"
-    websites: Keys = []
+    websites: Websites = []
     slots: Keys = []
     audience: Audience = Audience()
-    priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
+    priority: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     starts_at: Instant | None = None
     ends_at: Instant | None = None
     zone: Zone = "UTC"
@@ -189,8 +190,8 @@ class SlotBody(Strict):
 
     title: Annotated[str, Field(min_length=1, max_length=120)]
     kind: Literal["page", "category", "product", "cart"] = "page"
-    websites: Keys = []
-    capacity: Annotated[int, Field(strict=True, ge=1, le=50)] = 1
+    websites: Websites = []
+    capacity: Annotated[int, Field(ge=1, le=50)] = 1
     display: Literal["all", "first"] = "first"
     default: Contents
 
@@ -217,10 +218,10 @@ class Selection(Strict):
     unknown: list[Name] = []
     group: Text = "guest"
     locale: Name = "*"
-    at_ms: Annotated[int, Field(strict=True, ge=0, le=253_402_300_799_999)]
+    at_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)]
     version: Version = None
     killed: Annotated[list[Name], Field(max_length=MOST_KILLED)] = []
-    explain: Annotated[bool, Field(strict=True)] = False
+    explain: bool = False
 
 
 class Selections(Strict):

@@ -25,7 +25,7 @@ from promo_svc.reading import read_cart
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
 from promo_svc.snapshot import KIND, named_segments, published
 
-LARGE = 16 * 1024
+LARGE, MANY = 16 * 1024, 50  # bytes, or lines: a cart with more of either is a large one
 router = APIRouter(prefix="/v1")
 merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 _encode = msgspec.json.Encoder().encode
@@ -93,12 +93,15 @@ async def list_rule_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[st
 
 @router.post("/evaluate")
 async def post_evaluate(request: Request, deps: DepsDep) -> Response:
-    """Apply the published rules to a cart, by the version asked for. Raises Problem 412 when that is not here."""
+    """Apply the published rules to a cart, by the version asked for. Raises Problem 412 when that is not here, 503 busy."""
     body = await request.body()
     asked = read_cart(body)
     rules = published(deps.snapshot, asked.version)
-    # A large cart takes many rules long: others have their turn meanwhile.
-    found = await asyncio.to_thread(rules.evaluate, asked) if len(body) > LARGE else rules.evaluate(asked)
+    if len(body) <= LARGE and len(asked.lines) <= MANY:
+        found = rules.evaluate(asked)
+    else:  # takes many rules long: others have their turn meanwhile
+        async with deps.turns.of(asked.website):
+            found = await asyncio.to_thread(rules.evaluate, asked)
     return Response(_encode(found), media_type="application/json")
 
 

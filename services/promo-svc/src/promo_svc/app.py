@@ -14,6 +14,7 @@ from promo_svc import api
 from promo_svc.deps import Deps
 from promo_svc.settings import Settings
 from promo_svc.snapshot import build as build_snapshot
+from promo_svc.turns import Turns
 
 SCHEMA = "promo"
 NAME = "promo-svc"
@@ -24,7 +25,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     """The API, the relay of its facts, and the snapshot that follows the published version."""
     async with publisher(settings, NAME, schema=SCHEMA, version_key="ver:promo", build=build_snapshot) as opened:
         opened.app.state.deps = Deps(
-            opened.db, clock or SystemClock(), opened.relay, opened.snapshot, opened.segment_version
+            opened.db, clock or SystemClock(), opened.relay, opened.snapshot, opened.segment_version, Turns()
         )
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])

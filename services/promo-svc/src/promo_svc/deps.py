@@ -11,6 +11,7 @@ from chassis.outbox import Relay
 from chassis.snapshot import Snapshot
 
 from promo_svc.snapshot import Published
+from promo_svc.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,4 @@ class Deps:
     relay: Relay
     snapshot: Snapshot[Published]
     segment_version: Callable[[], Awaitable[int | None]]
+    turns: Turns

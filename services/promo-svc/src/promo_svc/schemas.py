@@ -1,4 +1,4 @@
-"""Request bodies of the API. Unknown fields are refused, and everything is bounded."""
+"""Request bodies of the API. Unknown fields and other types are refused, and everything is bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import MOST_KILLED, Instant, Version, Zone
+from chassis.schemas import MOST_KILLED, Instant, Version, Website, Zone
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -37,17 +37,11 @@ def _exact(value: Any) -> Decimal:
     return Decimal(written)
 
 
-def strict_int(least: int, most: int) -> Any:
-    """The field of a whole number; a text, a fraction or a truth value is none."""
-    return Field(strict=True, ge=least, le=most)
-
-
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Keys = Annotated[list[Key], Field(max_length=200)]
 Group = Annotated[str, Field(min_length=1, max_length=100)]
 Text = Annotated[str, Field(max_length=200)]
-Count = Annotated[int, strict_int(0, 2**31 - 1)]
-Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Exact = Annotated[
     Decimal,
     BeforeValidator(_exact),
@@ -59,7 +53,7 @@ Exact = Annotated[
 class Strict(BaseModel):
     """Base of all bodies."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Segments(Strict):
@@ -108,9 +102,9 @@ class CartRule(Strict):
     name: Annotated[str, Field(min_length=1, max_length=120)]
     label: Annotated[str, Field(max_length=200)] = ""
     status: Literal["draft", "live", "disabled"] = "draft"
-    websites: Keys = []
+    websites: Annotated[list[Website], Field(max_length=200)] = []
     groups: Annotated[list[Group], Field(max_length=200)] = []
-    all_groups: Flag = False
+    all_groups: bool = False
     segments: Segments = Segments()
     starts_at: Instant | None = None
     ends_at: Instant | None = None
@@ -118,8 +112,8 @@ class CartRule(Strict):
     coupon: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
     uses_total: Count = 0
     uses_per_customer: Count = 0
-    priority: Annotated[int, strict_int(0, 1_000_000)] = 0
-    stop: Flag = False
+    priority: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    stop: bool = False
     condition: dict[str, Any] | None = None
     filter: dict[str, Any] | None = None
     action: Action
@@ -146,7 +140,7 @@ class MessagesRequest(Strict):
     segments: list[Text] = []
     unknown: list[Text] = []
     group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
-    at_ms: Annotated[int, strict_int(0, 253_402_300_799_999)]
+    at_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)]
     version: Version = None
     killed: Annotated[list[Text], Field(max_length=MOST_KILLED)] = []
 

@@ -13,7 +13,7 @@ from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
-from promo_svc.domain.cart import Budget, Request
+from promo_svc.domain.cart import Budget, DearCart, Request
 from promo_svc.domain.evaluate import RuleSet, evaluate, given_codes, messages, out_of_scope
 from promo_svc.domain.rule import Rule, rule_of
 
@@ -23,6 +23,7 @@ BROKEN = Counter(
     "Times a rule was left out because it cannot be read or evaluated, or took too long",
     ["rule"],
 )
+DEAR_CARTS = Counter("promo_cart_dear_total", "Carts that the rules together took too long for")
 log = get_logger("promo")
 
 
@@ -42,8 +43,12 @@ class Published:
         return next((rule for rule in rules if out_of_scope(rule, asked, codes) is None), None)
 
     def evaluate(self, asked: Request) -> dict[str, Any]:
-        """See `evaluate`."""
-        return evaluate(self.rules, asked, self._report, Budget(thread_time))
+        """See `evaluate`. Raises Problem 503 busy for a cart that the rules together take too long for."""
+        try:
+            return evaluate(self.rules, asked, self._report, Budget(thread_time))
+        except DearCart:
+            DEAR_CARTS.inc()
+            raise Problem("busy", 503, "The rules take too long for this cart") from None
 
     def messages(self, asked: Request) -> list[dict[str, Any]]:
         """See `messages`."""

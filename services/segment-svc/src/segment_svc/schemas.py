@@ -1,15 +1,26 @@
-"""Request bodies of the API. Unknown fields are refused, so that a misspelt one is never silently ignored."""
+"""Request bodies of the API. Unknown fields are refused, so that a misspelt one is never silently ignored, and so is
+what is not of the type that a field has: "no" is not false."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal
 
+from chassis.schemas import Website
 from fastapi import Path
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?\d[\d\s()/-]{7,}\d")
+# An e-mail address, or a phone number: with its country, or as numbers with an area code are written. What may as well
+# be a date, a range, an amount or the code of a product is none.
+PERSONAL = re.compile(
+    r"""[^@\s]+@[^@\s]+\.[^@\s]+
+    | (\+ | \b00) [1-9] ([ ()/-]{0,2} \d){8,13} \b
+    | (?<!\d) (?<!\d-) (\(0[1-9]\d{1,3}\)\ ? | 0[1-9]\d{1,3}[ /-]) \d{3,8} ([ -]?\d{2,5}){1,3} \b
+    | (?<!\d) (?<!\d-) (\([2-9]\d\d\)\ ?|[2-9]\d\d[.-]) [2-9]\d\d [.-] \d{4} \b(?![.-]?\d)""",
+    re.VERBOSE,
+)
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Websites = Annotated[list[Website], Field(max_length=50)]
 Status = Literal["draft", "active", "inactive"]
 
 
@@ -22,7 +33,7 @@ def _no_personal_data(value: str) -> str:
 class Strict(BaseModel):
     """Base of all bodies."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Override(Strict):
@@ -40,7 +51,7 @@ class Definition(Strict):
     name: Annotated[str, Field(min_length=1, max_length=120)]
     description: Annotated[str, Field(max_length=2000)] = ""
     owner: Annotated[str, Field(max_length=120)] = ""
-    websites: Annotated[list[Key], Field(max_length=50)] = []
+    websites: Websites = []
     status: Status = "draft"
     applies_to: Literal["visitors", "customers", "both"] = "both"
     condition: dict[str, Any]
@@ -62,7 +73,7 @@ class Draft(Strict):
 
     condition: dict[str, Any]
     applies_to: Literal["visitors", "customers", "both"] = "both"
-    websites: Annotated[list[Key], Field(max_length=50)] = []
+    websites: Websites = []
 
 
 class Events(Strict):
@@ -88,7 +99,7 @@ def _place(value: object) -> object:
 class Choice(Strict):
     """Where a halted partition is to go on."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     from_: Annotated[
         Literal["earliest"] | Annotated[int, Field(ge=0, lt=MOST_OFFSET)],

@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 from chassis.auth import SERVER, Actor
 from chassis.problems import Problem
+from chassis.websites import NAME
 
-Website = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")]  # it stands in tags
+Website = Annotated[str, msgspec.Meta(pattern=rf"^{NAME}\Z")]
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

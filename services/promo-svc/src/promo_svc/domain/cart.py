@@ -27,6 +27,7 @@ MOST_TYPED = 2000  # letters where a coupon is typed: what is no code is an unkn
 MOST_GROUP = 2000  # what a group in an event may have
 MOST_LISTED = 5000  # every condition of a rule may have to look at each
 DEAR_S = 0.05  # of a thread's own time, for one rule and one cart
+DEAR_CART_S = 0.25  # the same, for all rules and one cart
 LAST_INSTANT = 253_402_300_799_999
 
 Text = Annotated[str, Meta(max_length=MOST_SHORT)]
@@ -120,22 +121,34 @@ class Dear(Exception):
     """A rule would take longer than it may."""
 
 
-class Budget:
-    """What one rule may take of the time of a processor. `own_time`: seconds of it this thread has had; by default none is."""
+class DearCart(Exception):
+    """The rules together would take longer than they may."""
 
-    __slots__ = ("_own_time", "_until")
+
+class Budget:
+    """What one rule, and all of them together, may take of the time of a processor, from now on. `own_time`: seconds of it
+    this thread has had; by default none is."""
+
+    __slots__ = ("_over", "_own_time", "_until")
 
     def __init__(self, own_time: Callable[[], float] = float) -> None:
-        self._own_time, self._until = own_time, DEAR_S
+        self._own_time = own_time
+        self._over = self._until = own_time() + DEAR_CART_S
 
     def begin(self) -> None:
-        """Another rule."""
-        self._until = self._own_time() + DEAR_S
+        """Another rule. Raises DearCart."""
+        self._until = self._spent() + DEAR_S
 
     def check(self) -> None:
-        """Raises Dear once the rule has had its time."""
-        if self._own_time() > self._until:
+        """Raises Dear once the rule has had its time, DearCart once all have had theirs."""
+        if self._spent() > self._until:
             raise Dear
+
+    def _spent(self) -> float:
+        now = self._own_time()
+        if now > self._over:
+            raise DearCart
+        return now
 
 
 @dataclass(slots=True)

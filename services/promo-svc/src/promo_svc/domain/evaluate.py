@@ -16,7 +16,7 @@ from typing import Any
 from conditions import holds
 from conditions.patterns import watched
 
-from promo_svc.domain.cart import Budget, Request, Running
+from promo_svc.domain.cart import Budget, DearCart, Request, Running
 from promo_svc.domain.money import split
 from promo_svc.domain.rule import Rule, coupon_code
 from promo_svc.domain.vocabulary import missing_amount, unmet
@@ -103,6 +103,7 @@ def evaluate(rules: RuleSet, request: Request, report: Report, budget: Budget | 
     """Lines, totals, applied rules, hints, and a trace with a reason for every rule that could have applied.
 
     A rule that raises, or takes longer than its `budget`, is left out alone: its reason is `broken`, and `report` is told.
+    Raises DearCart when there is none left for the others: a cart has all of its rules or no answer.
     """
     budget = budget or Budget()
     with watched(budget.check):
@@ -118,6 +119,8 @@ def _evaluated(rules: RuleSet, running: Running, report: Report) -> dict[str, An
         running.budget.begin()
         try:
             found = _outcome(rule, running, codes)
+        except DearCart:
+            raise
         except Exception as error:
             report(rule, error)
             found = Outcome(BROKEN)

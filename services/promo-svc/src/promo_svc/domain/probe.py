@@ -72,20 +72,20 @@ def requests(rule: Rule) -> Iterator[Request]:
                 )
 
 
-def heavy(rule: Rule, count: int, *, salt: int = 0) -> Iterator[tuple[Line, ...]]:
-    """Carts of `count` lines that are as much work as the API takes: texts in the letters the rule looks for, others, and
-    lists of what is work to compare; in all the rule asks for, and all of it where the most conditions look.
+def heavy(rules: Sequence[Rule], count: int, *, salt: int = 0, alone: int = MOST_ALONE) -> Iterator[tuple[Line, ...]]:
+    """Carts of `count` lines that are as much work as the API takes: texts in the letters the rules look for, others, and
+    lists of what is work to compare; in all the rules ask for, and all of it where the most conditions look (`alone` fields).
 
     Another `salt` gives other texts: what was seen before is looked up, not worked on.
     """
-    asked = [leaf.params for leaf in _leaves(rule)]
+    asked = [leaf.params for rule in rules for leaf in _leaves(rule)]
     literals = "".join(str(params.literal) for params in asked)
     looked_at = Counter(params.name for params in asked if params.name in TEXTUAL or params.name.startswith(ATTRIBUTE))
     everywhere = sorted({*TEXTUAL, *looked_at})
-    if not looked_at:  # whatever stands in a line is the same to the rule
+    if not looked_at:  # whatever stands in a line is the same to the rules
         yield next(_texts(everywhere, literals, count, salt))
         return
-    for places in (everywhere, *([name] for name, _ in looked_at.most_common(MOST_ALONE))):
+    for places in (everywhere, *([name] for name, _ in looked_at.most_common(alone))):
         yield from _texts(places, literals, count, salt)
         yield from _lists([place for place in places if place != "sku"], literals, count, salt)
 
@@ -129,22 +129,23 @@ def _letters(alphabet: str, length: int, salt: int) -> str:
 def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
     """Run a rule on the carts that are the most work, and each of its conditions on lines by itself, for one that does not
     hold here hides others. `own_time`: seconds of CPU spent so far. Raises Dear."""
-    alone = RuleSet.compile(0, [rule])
-    looks = [leaf for leaf in _leaves(rule) if isinstance(leaf.type, LineField)]
+    for count in HEAVY_LINES:
+        for contents in zip(*(heavy([rule], count, salt=salt) for salt in range(2)), strict=True):
+            # The second one only if the first one took long.
+            if all(spent(rule, content, own_time) > DEAR_S for content in contents):
+                raise Dear
 
-    def spent(content: tuple[Line, ...]) -> float:
-        asked, began = _within(rule, content), own_time()
-        evaluate(alone, asked, lambda *_: None)
-        whole, began = own_time() - began, own_time()
-        for leaf in looks:
+
+def spent(rule: Rule, content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
+    """What a rule takes for a cart of these lines, or its conditions on lines do, whichever is more."""
+    asked, alone, began = _within(rule, content), RuleSet.compile(0, [rule]), own_time()
+    evaluate(alone, asked, lambda *_: None)
+    whole, began = own_time() - began, own_time()
+    for leaf in _leaves(rule):
+        if isinstance(leaf.type, LineField):
             for line in content:
                 leaf.type.test(leaf.params, line, NOW)
-        return max(whole, own_time() - began)
-
-    for count in HEAVY_LINES:
-        for contents in zip(*(heavy(rule, count, salt=salt) for salt in range(2)), strict=True):
-            if all(spent(content) > DEAR_S for content in contents):  # the second one only if the first one took long
-                raise Dear
+    return max(whole, own_time() - began)
 
 
 def _within(rule: Rule, content: tuple[Line, ...]) -> Request:

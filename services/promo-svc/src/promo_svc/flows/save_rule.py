@@ -22,10 +22,11 @@ from chassis.websites import named
 
 from promo_svc import wire
 from promo_svc.deps import Deps
-from promo_svc.domain.cart import DEAR_S, Dear
+from promo_svc.domain.cart import DEAR_CART_S, DEAR_S, Dear, DearCart
 from promo_svc.domain.evaluate import RuleSet
 from promo_svc.domain.probe import Unsound, prove, weigh
 from promo_svc.domain.rule import Rule, check, coupon_code, rule_of
+from promo_svc.domain.together import weigh_together
 from promo_svc.snapshot import KIND, is_live
 
 log = get_logger("promo")
@@ -40,7 +41,8 @@ async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int
         assert saved is not None
         if is_live(saved) and saved.body["coupon"]:
             own_code(saved, await documents.read_all(tx, KIND), actor)
-        await asyncio.to_thread(run, saved, deps.snapshot.value.rules.rules)  # which takes its time
+        # Which takes its time.
+        await asyncio.to_thread(run, saved, deps.snapshot.value.rules.rules, deps.clock.now_ms())
     return saved
 
 
@@ -81,12 +83,20 @@ def own_code(saved: Document, everything: Sequence[Document], reader: Actor) -> 
             raise _invalid("/coupon", f"{who} has this code")
 
 
-def run(saved: Document, others: Sequence[Rule]) -> None:
-    """Run a rule alone and beside the others on made-up carts. Raises Problem 422 rule-invalid."""
+def run(saved: Document, others: Sequence[Rule], now_ms: int) -> None:
+    """Run a rule alone and beside the others on made-up carts. Raises Problem 422 rule-invalid, and names no other rule."""
     try:
         rule = rule_of(saved.id, saved.key, saved.version, saved.body)
         prove(rule, RuleSet.compile(0, [*(r for r in others if r.id != rule.id), rule]))
         weigh(rule, thread_time)
+        if is_live(saved):
+            weigh_together(rule, others, thread_time, now_ms)
+    except DearCart:
+        raise _invalid(
+            "",
+            f"the live rules of a website take over {DEAR_CART_S * 1000:.0f} ms together for a large cart with this one: "
+            "fewer of them are needed, or fewer conditions on lines",
+        ) from None
     except Dear:
         raise _invalid(
             "", f"it takes over {DEAR_S * 1000:.0f} ms for a large cart: fewer conditions on lines are needed"
