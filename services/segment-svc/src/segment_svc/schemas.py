@@ -65,6 +65,12 @@ class Draft(Strict):
     websites: Annotated[list[Key], Field(max_length=50)] = []
 
 
+class Named(Strict):
+    """Keys of segments, as many as one block or rule may name."""
+
+    keys: Annotated[list[str], Field(max_length=600)]
+
+
 class Events(Strict):
     """A batch of CloudEvents as the collector accepted them."""
 
