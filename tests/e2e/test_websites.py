@@ -270,3 +270,26 @@ class TestNames:
 
         until(lambda: named("boss") == {"why-at", "why-de", "why-all"})
         assert named("de") == named("shop-de") == {"why-de", "why-all"}
+
+    def test_explain_names_no_slot_or_segment_of_other_websites(self, ask: Callable[..., httpx.Response]) -> None:
+        slot = {"key": "whom", **BODIES["slots"]}
+        assert ask("boss", "POST", "/slots", slot).status_code == 201
+        block = {"key": "whom", **BODIES["blocks"], "slots": ["whom"], "audience": {"any_of": ["k-at"]}}
+        assert ask("boss", "POST", "/blocks", block).status_code == 201
+
+        def told(who: str) -> tuple[list[str], set[str]]:
+            answer = ask(who, "GET", "/v1/explain?profile=v:a&slots=whom,k-at,k-nowhere&website=de").json()
+            return answer["unknown"], set(answer["slots"])
+
+        until(lambda: told("boss") == (["k-at"], {"whom", "k-at"}))
+        assert told("de") == told("shop-de") == ([], {"whom"})
+
+    def test_nor_does_the_list_of_kills(self, ask: Callable[..., httpx.Response]) -> None:
+        killed = [(kind, f"k-{key}") for kind in ("block", "rule", "slot") for key in ("at", "both", "nowhere")]
+        for kind, key in killed:
+            assert ask("boss", "POST", "/kills", {"kind": kind, "key": key}).status_code == 200
+        for who, seen in (("boss", killed), ("de", [kill for kill in killed if kill[1] == "k-both"])):
+            found = ask(who, "GET", "/kills").json()["kills"]
+            assert [(kill["kind"], kill["key"]) for kill in found] == seen
+        for kind, key in killed:
+            assert ask("boss", "DELETE", f"/kills/{kind}/{key}").status_code == 204
