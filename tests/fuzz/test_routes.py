@@ -103,6 +103,7 @@ ADMIN = [
     *(Ask("POST", f"/{noun}/fuzz-new/disable") for noun in ("blocks", "cart-rules")),
     Ask("GET", "/slots/fuzz.top"),
     Ask("POST", "/segments/preview", body={"condition": SEGMENT["condition"]}),
+    Ask("POST", "/segments/named", body={"keys": ["fuzz", "near", "nowhere"]}),
     Ask("GET", "/segments/fuzz/members", query={"after": "v:a", "limit": "10"}),
     Ask("GET", "/segments/fuzz/members.csv"),
     Ask("GET", "/segments/fuzz/explain", query={"profile": "v:a", "at": "1700000000000", "country": "DE"}),
