@@ -33,7 +33,7 @@ def needed(method: str, path: str) -> str | None:
     if noun == "redemptions":
         return SERVER
     if noun in ("segments", "profiles", "backfills", "positions", "blocks", "slots", "cart-rules", "usage"):
-        return "viewer" if method == "GET" or path.endswith("/preview") else "marketer"
+        return "viewer" if method == "GET" or path.endswith(("/preview", "/named")) else "marketer"
     return None
 
 

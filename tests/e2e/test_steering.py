@@ -115,6 +115,24 @@ def test_what_stays_of_its_sort_or_is_in_nobodys_use_is_saved(shop: Shop, key: s
     shop.serves(key)
 
 
+@pytest.mark.parametrize("first", ["inactive", "draft", None])
+def test_what_a_rule_names_before_it_is_there_never_comes_to_be_what_a_page_says_of_itself(
+    shop: Shop, first: str | None
+) -> None:
+    key = f"later-{first or 'never'}"
+    if first:
+        assert shop.segment(key, BOUGHT, status=first).status_code == 201
+    rule = {"key": f"names-{key}", **RULE, "segments": {"any_of": [key]}}
+    assert shop.admin("POST", "cart-rules", rule).status_code == 201
+    refused = shop.segment(key, {"any": [BOUGHT, BY_MAIL]})
+    assert (refused.status_code, refused.json()["type"]) == IN_USE
+    assert [e["detail"] for e in refused.json()["errors"]] == [f"cart rule names-{key}"]
+    block = {"key": f"for-{key}", **BLOCK, "audience": {"any_of": [f"free-{key}"]}}
+    assert shop.admin("POST", "blocks", block).status_code == 201
+    assert shop.segment(f"free-{key}", BY_MAIL).status_code == 201, "a block may be for it"
+    assert shop.segment(key, BOUGHT).is_success
+
+
 def test_it_is_not_saved_while_nobody_can_say_who_relies_on_it(shop: Shop) -> None:
     shop.stack.children["promo_svc"].kill()
     refused = shop.segment("bavaria", BOUGHT)

@@ -249,6 +249,27 @@ class TestNames:
         hidden = ask("de", "DELETE", "/slots/k-at", **{"if-match": '"1"'})
         assert (hidden.status_code, hidden.json()["type"]) == (404, "urn:footfall:problem:not-found")
 
+    def test_nor_is_it_taken_from_a_website_of_who_uses_it(self, ask: Callable[..., httpx.Response]) -> None:
+        both = {"websites": ["at", "de"]}
+        assert ask("boss", "POST", "/segments", {"key": "wide", **BODIES["segments"], **both}).status_code == 201
+        inside = {"segment": {"op": "in", "keys": ["wide"]}}
+        users = [
+            ("segments", "wide-seg", {"condition": inside}), ("blocks", "wide-block", {"audience": {"none_of": ["wide"]}}),
+            ("cart-rules", "wide-rule", {"segments": {"any_of": ["wide"]}}),
+        ]  # fmt: skip
+        for noun, key, whom in users:
+            for website in ("at", "de"):
+                body = {"key": f"{key}-{website}", **BODIES[noun], **whom, "websites": [website]}
+                assert ask("boss", "POST", f"/{noun}", body).status_code == 201
+        for to, lost in (("de", "at"), ("at", "de")):
+            body = {**BODIES["segments"], "websites": [to]}
+            refused = ask("boss", "PUT", "/segments/wide", body, **{"if-match": '"1"'})
+            assert (refused.status_code, refused.json()["type"]) == (409, "urn:footfall:problem:segment-in-use")
+            named = {f"segment wide-seg-{lost}", f"block wide-block-{lost}", f"cart rule wide-rule-{lost}"}
+            assert {e["detail"] for e in refused.json()["errors"]} == named
+        wider = ask("boss", "PUT", "/segments/wide", BODIES["segments"], **{"if-match": '"1"'})
+        assert wider.status_code == 200
+
     def test_a_code_that_a_hidden_rule_has_is_taken_and_no_more(self, ask: Callable[..., httpx.Response]) -> None:
         taken = {**BODIES["cart-rules"], "coupon": "TAKEN"}
         assert ask("boss", "POST", "/cart-rules", {"key": "has-it", **taken, "websites": ["at"]}).status_code == 201
@@ -270,3 +291,26 @@ class TestNames:
 
         until(lambda: named("boss") == {"why-at", "why-de", "why-all"})
         assert named("de") == named("shop-de") == {"why-de", "why-all"}
+
+    def test_explain_names_no_slot_or_segment_of_other_websites(self, ask: Callable[..., httpx.Response]) -> None:
+        slot = {"key": "whom", **BODIES["slots"]}
+        assert ask("boss", "POST", "/slots", slot).status_code == 201
+        block = {"key": "whom", **BODIES["blocks"], "slots": ["whom"], "audience": {"any_of": ["k-at"]}}
+        assert ask("boss", "POST", "/blocks", block).status_code == 201
+
+        def told(who: str) -> tuple[list[str], set[str]]:
+            answer = ask(who, "GET", "/v1/explain?profile=v:a&slots=whom,k-at,k-nowhere&website=de").json()
+            return answer["unknown"], set(answer["slots"])
+
+        until(lambda: told("boss") == (["k-at"], {"whom", "k-at"}))
+        assert told("de") == told("shop-de") == ([], {"whom"})
+
+    def test_nor_does_the_list_of_kills(self, ask: Callable[..., httpx.Response]) -> None:
+        killed = [(kind, f"k-{key}") for kind in ("block", "rule", "slot") for key in ("at", "both", "nowhere")]
+        for kind, key in killed:
+            assert ask("boss", "POST", "/kills", {"kind": kind, "key": key}).status_code == 200
+        for who, seen in (("boss", killed), ("de", [kill for kill in killed if kill[1] == "k-both"])):
+            found = ask(who, "GET", "/kills").json()["kills"]
+            assert [(kill["kind"], kill["key"]) for kill in found] == seen
+        for kind, key in killed:
+            assert ask("boss", "DELETE", f"/kills/{kind}/{key}").status_code == 204

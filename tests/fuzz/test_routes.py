@@ -56,7 +56,7 @@ NEAR_SEGMENT = {
 }  # fmt: skip
 NEAR_BLOCK = {**BLOCK, "slots": ["near.top"], "audience": {"any_of": ["near"]}}
 NEAR_RULE = {
-    "name": "n", "status": "live", "all_groups": True, "segments": {"any_of": ["near"]},
+    "name": "n", "status": "live", "all_groups": True,
     "action": {"type": "percent", "value": 20},
 }  # fmt: skip
 EVENT = {"id": "1", "type": "product_view", "time": "2026-01-01T00:00:00Z", "data": {"sku": "A"}}
@@ -103,6 +103,7 @@ ADMIN = [
     *(Ask("POST", f"/{noun}/fuzz-new/disable") for noun in ("blocks", "cart-rules")),
     Ask("GET", "/slots/fuzz.top"),
     Ask("POST", "/segments/preview", body={"condition": SEGMENT["condition"]}),
+    Ask("POST", "/segments/named", body={"keys": ["fuzz", "near", "nowhere"]}),
     Ask("GET", "/segments/fuzz/members", query={"after": "v:a", "limit": "10"}),
     Ask("GET", "/segments/fuzz/members.csv"),
     Ask("GET", "/segments/fuzz/explain", query={"profile": "v:a", "at": "1700000000000", "country": "DE"}),
@@ -156,7 +157,7 @@ def published(stack: Stack) -> Iterator[Stack]:
 
 
 class Neighbour:
-    """Somebody honest, whom nothing of this concerns: has a segment, a block and a discount, all for a campaign.
+    """Somebody honest, whom nothing of this concerns: has a segment and a block for a campaign, and a discount.
 
     Asks for another locale each time, so that the answer is made anew, together with those of others.
     """

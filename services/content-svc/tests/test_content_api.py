@@ -107,3 +107,32 @@ class TestGovernance:
         await client.post("/v1/blocks", json=VIP)
         assert (await client.get("/v1/usage", params={"segment": "vip"})).json() == {"users": ["block vip"]}
         assert (await client.delete("/v1/slots/none", headers={"if-match": '"1"'})).status_code == 404
+
+    async def test_of_a_segment_that_is_taken_from_websites_it_names_those_that_would_be_without_it(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        for key, websites in (("all", []), ("at", ["at"]), ("de", ["de"])):
+            made = await client.post("/v1/blocks", json={**VIP, "key": key, "websites": websites})
+            assert made.status_code == 201
+        asked = {"segment": "vip", "was": ["at", "de"], "stays": ["de"]}
+        assert (await client.get("/v1/usage", params=asked)).json() == {"users": ["block all", "block at"]}
+
+    @pytest.mark.parametrize(
+        ("was", "stays", "users"),
+        [
+            ([], ["de"], ["block all", "block at"]), (["at", "de"], ["de"], ["block all", "block at"]),
+            (["at", "de"], ["at"], ["block all", "block de"]), (["at", "de", "fr"], ["at", "de"], ["block all"]),
+            (["de"], ["de"], []), (["de"], ["at", "de"], []), (["de"], [], []),
+        ],
+    )  # fmt: skip
+    async def test_a_slot_is_taken_from_no_website_of_a_block_that_names_it(
+        self, client: httpx.AsyncClient, was: list[str], stays: list[str], users: list[str]
+    ) -> None:
+        assert (await client.post("/v1/slots", json={**SLOT, "websites": was})).status_code == 201
+        for key, websites in (("all", []), ("at", ["at"]), ("de", ["de"])):
+            made = await client.post("/v1/blocks", json={**VIP, "key": key, "websites": websites})
+            assert made.status_code == 201
+        body = {"title": "New", "default": words("x"), "websites": stays}
+        saved = await client.put("/v1/slots/home.hero", json=body, headers={"if-match": '"1"'})
+        assert saved.status_code == (409 if users else 200)
+        assert [e["detail"] for e in saved.json().get("errors", [])] == users

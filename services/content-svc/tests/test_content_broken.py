@@ -9,12 +9,13 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from chassis.documents import Document
 from content_svc.domain import select as selection
 from content_svc.domain.probe import prove_block, prove_slot, visitors
 from content_svc.domain.read import block_of, slot_of
 from content_svc.domain.select import Visitor
 from content_svc.schemas import DynamicBlock, NewDynamicBlock, SlotBody
-from content_svc.snapshot import BROKEN
+from content_svc.snapshot import BROKEN, build
 from structlog.testing import capture_logs
 
 T = 1_800_000_000_000
@@ -72,6 +73,22 @@ async def store(stored: asyncpg.Connection, kind: str, bodies: list[dict[str, An
             f"old-{number}",
             json.dumps(body),
         )
+
+
+@pytest.mark.parametrize(("websites", "blocks"), [((), {"good", "odd"}), (("de",), {"good"})])
+def test_explain_names_what_cannot_be_read_and_others_slots_to_who_is_of_all_websites(
+    websites: tuple[str, ...], blocks: set[str]
+) -> None:
+    """A slot that is not his is, to anybody else, as one that is not there."""
+    documents = [
+        Document(1, "slot", "hero", 1, STORED_SLOT), Document(2, "slot", "side", 1, {**STORED_SLOT, "websites": ["at"]}),
+        Document(3, "block", "good", 1, STORED), Document(4, "block", "odd", 1, {**STORED, "priority": None}),
+    ]  # fmt: skip
+    published = build(1, documents, [])
+    visitor = Visitor("de", frozenset(), "guest", "*", T)
+    found = published.explain(list(published.slots.values()), visitor, websites)
+    assert {why["block"] for why in found.pop("hero")} == blocks
+    assert found == ({} if websites else {"side": []})
 
 
 @pytest.mark.servers

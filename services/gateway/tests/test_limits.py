@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 from chassis.cache import open_redis
 from chassis.clock import ManualClock
 from chassis.health import Health
+from chassis.http import service_app
 from chassis.problems import Problem
 from gateway.adapters import limits
+from gateway.adapters.keys import Keys
 from gateway.adapters.limits import UNKNOWN, Limiter, Most, block_of
+from gateway.lanes.asgi import Door, Lane
+from gateway.lanes.request import Reader
+from gateway.routes import merchants, shop
 from hypothesis import given
 from hypothesis import strategies as st
+from rigged import NOBODYS, RINGS
 
 START = 1_700_000_000_000 - 1_700_000_000_000 % 60_000
 MOST = Most(person=3, block=6, key=10)
@@ -101,6 +112,43 @@ class TestTake:
         assert len(limiter._persons.here) == 3
         assert taken(limiter, 3, person="a") == 2, "who was counted is"
         assert taken(limiter, 9) == 2, "what the key has left"
+
+
+KINDS = {"page": "publishable", "server": "secret", "boss": "admin"}
+ROUTES = [
+    ("GET", "/v1/context"), ("GET", "/v1/explain?slots=top&profile=v:a"), ("POST", "/v1/redemptions"),
+    ("POST", "/v1/redemptions/00000000-0000-0000-0000-000000000001/confirm"), ("GET", "/v1/nowhere"), ("GET", "/nowhere"),
+    ("GET", "/admin/v1/kills"), ("GET", "/admin/v1/segments"), ("POST", "/admin/v1/kills"), ("POST", "/v1/events"),
+]  # fmt: skip
+
+
+class TestEachRoute:
+    """Whoever is answered, whatever is asked for."""
+
+    @pytest.fixture
+    async def client(self, clock: ManualClock) -> AsyncIterator[httpx.AsyncClient]:
+        found = [{"id": k, "sha256": hashlib.sha256(k.encode()).hexdigest(), "kind": v} for k, v in KINDS.items()]
+        keys, none, limiter = Keys(json.dumps(found)), None, Limiter(None, clock, Most(100, 6, 10), Health())
+        decisions: Any = none
+        reader, app = Reader(keys, RINGS, NOBODYS), service_app("t", pings={}, health=Health(), public=True)
+        for routes in (shop, merchants):
+            app.include_router(routes.router)
+        app.state.deps = SimpleNamespace(keys=keys)  # who gets any further fails for want of the rest
+        lane = Lane(app, Door(["localhost"]), decisions, keys, reader, limiter)
+        transport = httpx.ASGITransport(lane, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+
+    @pytest.mark.parametrize(("method", "path"), ROUTES)
+    @pytest.mark.parametrize(
+        ("key", "most"), [("", 6), ("wrong", 6), ("page", 6), ("server", 10), ("boss", 10)], ids=str
+    )
+    async def test_is_counted_by_the_address_or_the_key(
+        self, client: httpx.AsyncClient, method: str, path: str, key: str, most: int
+    ) -> None:
+        headers = {"x-api-key": key} if key else {}
+        said = [(await client.request(method, path, headers=headers)).status_code for _ in range(15)]
+        assert [status == 429 for status in said] == [False] * most + [True] * (15 - most), said
 
 
 @pytest.mark.servers

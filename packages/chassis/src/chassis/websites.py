@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chassis.auth import Actor
@@ -38,3 +38,16 @@ def touched(*bodies: Any) -> list[str]:
     if not all(isinstance(names, list) and names for names in named):
         return []
     return sorted({str(name) for names in named for name in names})
+
+
+def loses(user: Any, was: Collection[str], stays: Collection[str]) -> bool:
+    """Whether somebody who uses something is to do without it on a website: it `was` of these, of none named for every one there
+    is, and `stays` of these alone; without any it goes.
+    """
+    of = set(touched(user))
+    if not stays:
+        return True
+    if not was:
+        return not of or not of <= set(stays)
+    gone = set(was) - set(stays)
+    return bool(gone) and (not of or not of.isdisjoint(gone))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 from chassis import documents
@@ -11,8 +11,8 @@ from chassis.auth import Actor
 from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.problems import faults
-from chassis.websites import named
-from fastapi import APIRouter, Depends, Request, Response
+from chassis.websites import loses, named
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
@@ -24,6 +24,9 @@ from content_svc.snapshot import BLOCK, SLOT, named_segments
 
 router = APIRouter(prefix="/v1")
 merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
+
+
+Websites = Annotated[Sequence[str], Query()]
 
 
 def deps_of(request: Request) -> Deps:
@@ -202,9 +205,14 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
 
 
 @router.get("/usage")
-async def get_usage(segment: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Which blocks, live or not, name a segment, by the names that the reader may know."""
+async def get_usage(
+    segment: str, deps: DepsDep, reader: Viewer, was: Websites = (), stays: Websites = ()
+) -> dict[str, Any]:
+    """Which blocks, live or not, name a segment, by the names that the reader may know.
+
+    Of a segment that `was` of some websites and `stays` of fewer, those that would be without it (`chassis.websites.loses`).
+    """
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, BLOCK)
-    users = {f"block {d.key}": d.body for d in found if segment in named_segments(d.body)}
+    users = {f"block {d.key}": d.body for d in found if segment in named_segments(d.body) and loses(d.body, was, stays)}
     return {"users": named(users, reader)}

@@ -11,7 +11,7 @@ from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
 from content_svc.domain.read import block_of, slot_of
-from content_svc.domain.select import Block, Report, Slot, Visitor, explain, select
+from content_svc.domain.select import Block, Report, Slot, Visitor, are_others, explain, select
 
 BLOCK, SLOT = "block", "slot"
 BROKEN = Counter(
@@ -40,8 +40,9 @@ class Published:
         return found
 
     def explain(self, slots: Sequence[Slot], visitor: Visitor, websites: Collection[str]) -> dict[str, Any]:
-        """Per slot, why each block is refused; to who asks for some websites alone."""
-        return {slot.key: explain(slot, visitor, self.report, websites) for slot in slots}
+        """Per slot, why each block is refused; who asks for some websites alone is told of no others' slots, as of none."""
+        shown = (slot for slot in slots if not are_others(slot, websites))
+        return {slot.key: explain(slot, visitor, self.report, websites) for slot in shown}
 
     def report(self, kind: str, key: str, error: Exception) -> None:
         """Counted every time, told once per release: a busy shop must not drown in it."""

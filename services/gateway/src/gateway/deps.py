@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.bus import KafkaProducer
@@ -12,6 +12,7 @@ from contracts.codec import Codec
 
 from gateway.adapters.keys import Keys
 from gateway.adapters.limits import Limiter
+from gateway.adapters.places import Places
 from gateway.adapters.tokens import CustomerTokens
 from gateway.adapters.upstreams import Upstreams
 from gateway.domain.signing import Rings
@@ -24,8 +25,8 @@ from gateway.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of the gateway. `merchants` are the connections for what comes from them and from support; `producer` is
-    None where no Kafka is configured."""
+    """The adapters of the gateway. `merchants` are the connections for what comes from them and from support; `places` bound how
+    many of these what takes long may have. `producer` is None where no Kafka is configured."""
 
     settings: Settings
     clock: Clock
@@ -42,3 +43,4 @@ class Deps:
     encode: Callable[[Any], bytes]
     killer: Killer
     purger: Purger
+    places: Places = field(default_factory=Places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -12,8 +13,8 @@ from chassis.answers import Versions, says
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
 from chassis.problems import faults
-from chassis.websites import named, theirs
-from fastapi import APIRouter, Depends, Header, Request, Response
+from chassis.websites import loses, named, theirs
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ValidationError
 
 from promo_svc.answers import Rules, StoredRule
@@ -29,6 +30,9 @@ LARGE, MANY = 16 * 1024, 50  # bytes, or lines: a cart with more of either is a 
 router = APIRouter(prefix="/v1")
 merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 _encode = msgspec.json.Encoder().encode
+
+
+Websites = Annotated[Sequence[str], Query()]
 
 
 def deps_of(request: Request) -> Deps:
@@ -174,11 +178,16 @@ async def get_head(deps: DepsDep) -> dict[str, int]:
 
 
 @router.get("/usage")
-async def get_usage(segment: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Which rules, live or not, name a segment, by the names that the reader may know."""
+async def get_usage(
+    segment: str, deps: DepsDep, reader: Viewer, was: Websites = (), stays: Websites = ()
+) -> dict[str, Any]:
+    """Which rules, live or not, name a segment, by the names that the reader may know.
+
+    Of a segment that `was` of some websites and `stays` of fewer, those that would be without it (`chassis.websites.loses`).
+    """
     async with deps.db.tx() as tx:
         found = await documents.read_all(tx, KIND)
-    users = {f"cart rule {d.key}": d.body for d in found if segment in named_segments(d)}
+    users = {f"cart rule {d.key}": d.body for d in found if segment in named_segments(d) and loses(d.body, was, stays)}
     return {"users": named(users, reader)}
 
 

@@ -25,6 +25,19 @@ class Segments(TypedDict):
     segments: list[StoredSegment]
 
 
+class Asked(TypedDict):
+    """A segment by its key, and the fields of a request that it depends on."""
+
+    key: str
+    request_fields: list[str]
+
+
+class AskedSegments(TypedDict):
+    """By key; who may not see one is told as if there were none."""
+
+    segments: list[Asked]
+
+
 class Preview(TypedDict):
     """How many people match: of those looked at, and of all with a 95 % margin."""
 

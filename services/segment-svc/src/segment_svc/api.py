@@ -22,6 +22,7 @@ from msgspec.json import encode
 
 from segment_svc import definitions, positions, reads, store
 from segment_svc.answers import (
+    AskedSegments,
     Backfills,
     Members,
     Positions,
@@ -39,7 +40,7 @@ from segment_svc.domain.facts import view
 from segment_svc.flows.ingest import HEADERS, Ingest
 from segment_svc.flows.preview import latest_rules, preview_of
 from segment_svc.flows.save_segment import Change, delete_segment, save_segment
-from segment_svc.schemas import Choice, Definition, Draft, Events, NewDefinition, PartitionNumber
+from segment_svc.schemas import Choice, Definition, Draft, Events, Named, NewDefinition, PartitionNumber
 from segment_svc.store import Row
 
 log = get_logger("api")
@@ -120,6 +121,20 @@ async def preview(body: Draft, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     What takes long is estimated from fewer people. A few previews are made at a time; who waits too long is told to come again.
     """
     return await preview_of(deps, body.model_dump(), reader=reader)
+
+
+@merchants.post("/segments/named", dependencies=[STORABLE], **says(AskedSegments))
+async def named(body: Named, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
+    """Of these keys, those of segments that the reader may see, with what each depends on of a request."""
+    async with deps.db.tx() as tx:
+        found = await reads.conditions(tx, body.keys)
+    return {
+        "segments": [
+            {"key": key, "request_fields": sorted(request_fields(said["condition"]))}
+            for key, said in found
+            if visible(reader, said)
+        ]
+    }
 
 
 @merchants.get("/segments/{key}", **says(StoredSegment))

@@ -28,7 +28,7 @@ from segment_svc.deps import Deps
 from segment_svc.flows import backfill, project, sweep
 from segment_svc.settings import Settings
 from segment_svc.store import Recent
-from segment_svc.upstreams import Users
+from segment_svc.upstreams import PROMO, Users
 
 SCHEMA = "segment"
 
@@ -49,7 +49,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     redis = open_redis(settings.redis_url)
     tokens = ServiceTokens(settings.service_secret, "segment-svc")
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
-    services = {"content-svc": settings.content_url, "promo-svc": settings.promo_url}
+    services = {"content-svc": settings.content_url, PROMO: settings.promo_url}
     health = Health()
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -11,6 +12,17 @@ from chassis.db import Database, Tx
 
 EXPORT_PAGE, DRAWN_AT_ONCE, MOST_BYTES = 5000, 100, 8 << 20
 DRAW = "SELECT profile FROM profile WHERE merged_into IS NULL ORDER BY random() LIMIT $1"
+
+
+async def conditions(tx: Tx, keys: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """(key, websites and condition as saved last) of the segments of these keys, without their overrides, which may be many."""
+    found = await tx.fetch(
+        """SELECT s.key, jsonb_build_object('websites', v.body->'websites', 'condition', v.body->'condition')::text AS body
+           FROM segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
+           WHERE s.key = ANY($1::text[]) ORDER BY s.key""",
+        keys,
+    )
+    return [(r["key"], json.loads(r["body"])) for r in found]
 
 
 async def members(tx: Tx, segment_id: int, *, after: str, most: int) -> list[dict[str, Any]]:

@@ -76,6 +76,12 @@ class Draft(Strict):
     websites: Websites = []
 
 
+class Named(Strict):
+    """Keys of segments, as many as one block or rule may name."""
+
+    keys: Annotated[list[str], Field(max_length=600)]
+
+
 class Events(Strict):
     """A batch of CloudEvents as the collector accepted them."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import httpx
 from chassis.asking import let_go
 from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
+
+PROMO = "promo-svc"
 
 
 class Users:
@@ -16,18 +19,23 @@ class Users:
     def __init__(self, client: httpx.AsyncClient, tokens: ServiceTokens, services: dict[str, str]) -> None:
         self._client, self._tokens, self._services = client, tokens, services
 
-    async def of(self, key: str, reader: Actor) -> list[str]:
-        """Who uses the segment, by the names that the reader may know.
+    async def of(
+        self, key: str, reader: Actor, *, only: str = "", was: Sequence[str] = (), stays: Sequence[str] = ()
+    ) -> list[str]:
+        """Who uses the segment, by the names that the reader may know; of one service `only`; of a segment that `was` of some
+        websites and `stays` of fewer, who would be without it.
 
         Raises Problem 503 users-unknown when a service cannot say: then nobody may delete it.
         """
-        answers = await asyncio.gather(*(self._ask(name, url, key, reader) for name, url in self._services.items()))
+        asked = {"segment": key, "was": was, "stays": stays}
+        services = {name: url for name, url in self._services.items() if only in ("", name)}
+        answers = await asyncio.gather(*(self._ask(name, url, asked, reader) for name, url in services.items()))
         return list(dict.fromkeys(user for answer in answers for user in answer))
 
-    async def _ask(self, name: str, url: str, key: str, reader: Actor) -> list[str]:
+    async def _ask(self, name: str, url: str, asked: Mapping[str, str | Sequence[str]], reader: Actor) -> list[str]:
         try:
             headers = {"authorization": f"Bearer {self._tokens.issue(name, reader)}"}
-            answer = let_go(await self._client.get(f"{url}/v1/usage", params={"segment": key}, headers=headers))
+            answer = let_go(await self._client.get(f"{url}/v1/usage", params=asked, headers=headers))
             answer.raise_for_status()
             return [str(user) for user in answer.json()["users"]]
         except (httpx.HTTPError, ValueError, KeyError) as error:

@@ -126,17 +126,22 @@ def select(slot: Slot, visitor: Visitor, report: Report) -> dict[str, Any]:
     return {"fallback": False, "blocks": [{"key": b.key, "content": content} for b, content in found]}
 
 
+def are_others(found: Block | Slot, websites: Collection[str]) -> bool:
+    """Whether something is of other websites alone than these; without any, nothing is."""
+    return bool(websites and found.websites) and found.websites.isdisjoint(websites)
+
+
 def explain(slot: Slot, visitor: Visitor, report: Report, websites: Collection[str] = ()) -> list[dict[str, Any]]:
     """Per block of a slot: the rule that failed, `slot-full` behind as many as it shows, or None; unreadable ones last.
 
-    Who asks for some `websites` alone is told of no others'.
+    Who asks for some `websites` alone is told of no others', nor of what cannot be read, for nobody knows whose that is.
     """
     named, room = [], shown_at_once(slot)
     for block, reason, _ in judged(slot, visitor, report):
-        if not (websites and block.websites and block.websites.isdisjoint(websites)):
+        if not are_others(block, websites):
             named.append({"block": block.key, "refused": reason or (None if room > 0 else "slot-full")})
         room -= reason is None
-    return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable]
+    return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable if not websites]
 
 
 def boundaries(slot: Slot) -> list[int]:

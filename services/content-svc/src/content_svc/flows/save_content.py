@@ -16,7 +16,7 @@ from chassis.documents import Document, Edit
 from chassis.problems import Problem
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
-from chassis.websites import named, touched
+from chassis.websites import loses, named, theirs, touched
 
 from content_svc import wire
 from content_svc.deps import Deps
@@ -30,7 +30,7 @@ log = get_logger("content")
 
 
 async def save_content(deps: Deps, edit: Edit) -> Document | None:
-    """Save (or delete) a document. Raises Problem 409 exists or slot-in-use, 404, 412, 422 content-invalid with pointers."""
+    """Save (or delete) a document. Raises Problem 403, 409 exists or slot-in-use, 404, 412, 422 content-invalid with pointers."""
     if edit.body is not None:
         edit = replace(edit, needs=await deps.segment_version())
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
@@ -43,18 +43,26 @@ async def save_content(deps: Deps, edit: Edit) -> Document | None:
 
 async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     blocks = await documents.read_all(tx, BLOCK)
-    if edit.kind == SLOT and edit.body is None:
-        await documents.read(tx, SLOT, edit.key, reader=edit.actor)
-        users = named({f"block {b.key}": b.body for b in blocks if edit.key in places(b.body)}, edit.actor)
-        if users:
-            errors = [{"pointer": "", "detail": user} for user in users]
-            raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
+    if edit.kind == SLOT and edit.expected is not None:
+        await _unused(tx, edit, blocks)
     await _known_to(tx, edit)
     old = [place for b in blocks if edit.kind == BLOCK and b.key == edit.key for place in places(b.body)]
     changed = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
     tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in changed)})
     edit = replace(edit, tags=tags, soft=await _is_edit(tx, edit))
     return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+
+
+async def _unused(tx: Tx, edit: Edit, blocks: Sequence[Document]) -> None:
+    """Raises Problem 409 slot-in-use with the blocks that would be without the slot, on some website or on all; 403, 404."""
+    old, stays = await documents.read(tx, SLOT, edit.key, reader=edit.actor), touched(edit.body)
+    theirs(edit.actor, touched(edit.body, old.body))  # who may not change it is not told who uses it
+    if edit.body is not None and not stays:
+        return
+    lost = [b for b in blocks if edit.key in places(b.body) and loses(b.body, touched(old.body), stays)]
+    if users := named({f"block {b.key}": b.body for b in lost}, edit.actor):
+        errors = [{"pointer": "", "detail": user} for user in users]
+        raise Problem("slot-in-use", 409, "The slot is in use", errors=errors)
 
 
 async def _known_to(tx: Tx, edit: Edit) -> None:

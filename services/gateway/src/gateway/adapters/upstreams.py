@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -36,8 +37,24 @@ class Upstreams:
         self, service: str, method: str, path: str, *, actor: Actor | None = None, **more: Any
     ) -> httpx.Response:
         """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer."""
-        headers = {**more.pop("headers", {}), "authorization": f"Bearer {self._tokens.issue(service, actor)}"}
+        headers = {**more.pop("headers", {}), **self._signed(service, actor)}
         return let_go(await self._clients[service].request(method, path, headers=headers, **more))
+
+    @asynccontextmanager
+    async def opened(
+        self, service: str, method: str, path: str, *, actor: Actor | None = None, **more: Any
+    ) -> AsyncIterator[httpx.Response]:
+        """The same, of an answer whose body is still to be read; its connection is free at the end, read or not."""
+        client, headers = self._clients[service], {**more.pop("headers", {}), **self._signed(service, actor)}
+        answer = await client.send(client.build_request(method, path, headers=headers, **more), stream=True)
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
+            let_go(answer)
+
+    def _signed(self, service: str, actor: Actor | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._tokens.issue(service, actor)}"}
 
     async def json(self, service: str, method: str, path: str, **more: Any) -> Any:
         """The JSON of a good answer; raises httpx.HTTPError for a bad one."""

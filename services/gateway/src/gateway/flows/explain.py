@@ -17,6 +17,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 from gateway.deps import Deps
 from gateway.domain import kills, membership
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
+from gateway.flows import naming
 from gateway.flows.decide import context_of, look_up
 from gateway.lanes.request import MOST_VALUE, PARAMETERS
 
@@ -30,7 +31,8 @@ async def explain(
 
     `context` is the query of the request to explain, as a page sends it, and any field of FIELDS by its name (country, device,
     hour...); what it does not say is as in a request that says nothing, now; a customer is logged in, nobody else. Without
-    `consent` one counts as a stranger: `why` is then what would hold with it. Raises Problem 422, 503.
+    `consent` one counts as a stranger: `why` is then what would hold with it. A segment that cannot be asked is named to who may
+    see it. Raises Problem 422, 503.
     """
     locale = context.get("locale") or "*"
     _asked(profile, slots, locale)
@@ -70,12 +72,20 @@ async def explain(
         "consent": who.consent,
         "group": who.seen.group,
         "segments": standing.inside,
-        "unknown": standing.unknown,
+        "unknown": await _named(deps, standing.unknown, key.actor),
         "next_change_at": who.until,
         "why": {r.key: answer.json() for r, answer in zip(refs, reasons, strict=True)},
         "slots": blocks["explain"],
         "messages": messages["messages"],
     }
+
+
+async def _named(deps: Deps, unknown: list[str], who: Actor) -> list[str]:
+    """Those that somebody may see: blocks and rules of all websites may be for segments of others."""
+    if not who.websites or not unknown:
+        return unknown
+    seen = await naming.seen(deps, unknown, Actor(who.subject, "viewer", who.websites))
+    return [key for key in unknown if key in seen]
 
 
 def _asked(profile: str, slots: list[str], locale: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ from conditions.context import SAID_BY_ANYBODY
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 from gateway.deps import Deps
 
+MOST = 600  # keys in a question; a block or rule has no more
 PLACES = {CONTENT: "audience", PROMO: "segments"}
 SLUGS = {CONTENT: "content-invalid", PROMO: "rule-invalid"}
 SAYS_SO = "it depends on what a page says of itself ({}), which is no reason for a price"
@@ -24,21 +25,33 @@ async def check(deps: Deps, owner: str, raw: bytes, *, actor: Actor) -> None:
     websites alone cannot see, or that there are not: he is told the same; 503 while nobody can say.
     """
     named = _named(owner, read_json(raw))
-    if not named or (owner == CONTENT and not actor.websites):
+    keys = {key for _, key in named}
+    if not named or len(keys) > MOST or (owner == CONTENT and not actor.websites):  # the service refuses so many
         return
-    try:
-        found = await deps.merchants.json(SEGMENT, "GET", "/v1/segments", actor=actor)
-    except httpx.HTTPError:
-        raise unavailable() from None
-    fields = {segment["key"]: SAID_BY_ANYBODY.intersection(segment["request_fields"]) for segment in found["segments"]}
+    fields = await seen(deps, keys, actor)
     errors = []
     for pointer, key in named:
         if actor.websites and key not in fields:
             errors.append({"pointer": pointer, "detail": "there is no such segment"})
-        elif owner == PROMO and fields.get(key):
-            errors.append({"pointer": pointer, "detail": SAYS_SO.format(", ".join(sorted(fields[key])))})
+        elif owner == PROMO and (said := SAID_BY_ANYBODY & fields.get(key, frozenset())):
+            errors.append({"pointer": pointer, "detail": SAYS_SO.format(", ".join(sorted(said)))})
     if errors:
         raise Problem(SLUGS[owner], 422, "It cannot be for these segments", errors=errors)
+
+
+async def seen(deps: Deps, keys: Collection[str], reader: Actor) -> dict[str, frozenset[str]]:
+    """The fields of a request that each segment of these keys depends on; none of one that the reader cannot see, or that is not
+    there. Raises Problem 503.
+    """
+    found: dict[str, frozenset[str]] = {}
+    try:
+        for start in range(0, len(keys), MOST):
+            asked = {"keys": sorted(keys)[start : start + MOST]}
+            said = await deps.merchants.json(SEGMENT, "POST", "/v1/segments/named", json=asked, actor=reader)
+            found |= {segment["key"]: frozenset(segment["request_fields"]) for segment in said["segments"]}
+    except httpx.HTTPError:
+        raise unavailable() from None
+    return found
 
 
 def _named(owner: str, body: Any) -> Sequence[tuple[str, str]]:

@@ -20,7 +20,6 @@ from gateway.lanes.request import Reader, Request, is_twice, request_of
 MOST_QUERY, MOST_FIELDS = 2000, 40
 MOST_OURS = 1 << 16  # bytes of names that were found to be ours
 QUESTION = "footfall.question"  # in a scope: what the connection read already, or why that is refused
-COUNTED = b"/v1/"  # those routes count who asks themselves
 OF_ANYBODY = (b"/healthz", b"/readyz")  # asked by who runs us, at whatever address
 
 
@@ -92,8 +91,7 @@ class Lane:
                     raise question
                 reply = self._decisions.now(question) or await self._decisions.later(question)
             else:
-                if not request.path.startswith(COUNTED):
-                    self._count(request)
+                self._count(request)
                 await self._app(scope, receive, self._told(request, origin, send))
                 return
         except Problem as problem:
@@ -102,12 +100,15 @@ class Lane:
         await send({"type": "http.response.body", "body": reply.body})
 
     def _count(self, request: Request) -> None:
-        """Of a merchant by the key, of anybody else by the address."""
+        """Whatever is asked for, whether or not there is such a route: of a server or a merchant by the key, for many people may
+        be behind it; of anybody else by the address, before anything is done for them. Raises Problem 401, 429.
+        """
         key = self._keys.find(request.fields.get(b"x-api-key", b""))
-        if key is not None and key.kind == "admin":
-            self._limiter.take(key.id, person=None)
-        else:
+        if key is None or key.kind == "publishable":
             self._limiter.take_of(self._reader.address(request))
+        if key is not None:
+            who = self._reader.identity(request) if key.kind == "publishable" else None
+            self._limiter.take(key.id, person=who)
 
     def _preflight(self, origin: bytes) -> Reply:
         found = cors.preflight(self._keys.origins, origin)

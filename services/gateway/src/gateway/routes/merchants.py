@@ -17,6 +17,7 @@ from gateway.deps import Deps
 from gateway.domain import kills
 from gateway.flows import naming
 from gateway.flows.forward import forward
+from gateway.flows.kills_seen import kills_seen
 from gateway.flows.settle import settle
 from gateway.routes.answers import Done, Kills
 from gateway.routes.shop import deps_of
@@ -60,9 +61,9 @@ class Kill(BaseModel):
 
 
 @router.get("/kills", **says(Kills))
-async def list_kills(deps: DepsDep, _: Viewer) -> dict[str, Any]:
-    """What nobody is shown or given, by whom and since when."""
-    return {"kills": await deps.killer.listed()}
+async def list_kills(deps: DepsDep, who: Viewer) -> dict[str, Any]:
+    """What nobody is shown or given, by whom and since when; of what the reader may see."""
+    return {"kills": await kills_seen(deps, who.actor)}
 
 
 @router.post("/kills", **says(Done))

@@ -42,23 +42,14 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 KeyHeader = Annotated[str | None, Header(alias="x-api-key")]
 
 
-async def storefront_of(request: Request, deps: DepsDep, key: KeyHeader = None) -> ApiKey:
-    """A storefront's key, of somebody who does not ask too much. Raises Problem 401, 403, 429."""
-    found, asked = deps.keys.find((key or "").encode()), request_of(request.scope)
-    if found is not None and found.kind == "secret":
-        deps.limiter.take(found.id, person=None)
-        return found
-    deps.limiter.take_of(deps.reader.address(asked))
-    found, who = deps.keys.require(key, ("publishable", "secret")), deps.reader.identity(asked)
-    deps.limiter.take(found.id, person=who)
-    return found
+async def storefront_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
+    """A storefront's key. Raises Problem 401, 403."""
+    return deps.keys.require(key, ("publishable", "secret"))
 
 
 async def server_of(deps: DepsDep, key: KeyHeader = None) -> ApiKey:
-    """The key of a storefront's server. Raises Problem 401, 403, 429."""
-    found = deps.keys.require(key, ("secret",))
-    deps.limiter.take(found.id, person=None)
-    return found
+    """The key of a storefront's server. Raises Problem 401, 403."""
+    return deps.keys.require(key, ("secret",))
 
 
 Storefront = Annotated[ApiKey, Depends(storefront_of)]

@@ -17,8 +17,9 @@ from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.documents import RELEASE
 from chassis.problems import Problem
-from chassis.websites import named, theirs, touched, visible
+from chassis.websites import loses, named, theirs, touched, visible
 from conditions import Fault
+from conditions.context import SAID_BY_ANYBODY
 
 from segment_svc import definitions, store
 from segment_svc.definitions import Stored
@@ -27,6 +28,7 @@ from segment_svc.domain.checks import check
 from segment_svc.domain.definition import Definition, request_fields, retyped
 from segment_svc.domain.probes import run_probes
 from segment_svc.domain.ruleset import atoms_needed
+from segment_svc.upstreams import PROMO
 
 MOST_ATOMS, MOST_OWN_ATOMS = 4096, 64
 OF_OTHERS = ("unknown-segment", "needs-request", "cycle")  # faults that only the whole set can tell
@@ -68,9 +70,12 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             )  # a name says nothing of what is hidden
             _check(others, draft, zone)
         users = definitions.dependents(list(stored.values()), change.key)
-        if change.body["status"] != "active" or request_fields(change.body["condition"]):
-            _unused(used_by + _named(users, change.actor))
-        _unused(used_by)
+        if change.body["status"] == "active" and not request_fields(change.body["condition"]):
+            stays = touched(change.body)
+            lost = [user for user in users if old and stays and loses(user.body, touched(old.body), stays)]
+        else:
+            lost = users
+        _unused(used_by + _named(lost, change.actor))
         segment_id = await definitions.insert(
             tx,
             change.key,
@@ -105,15 +110,22 @@ def _expect(old: Stored | None, change: Change) -> None:
 
 
 async def _elsewhere(deps: Deps, change: Change) -> list[str]:
-    """Who of other services relies on what will not be there any more, or be another sort of thing. Raises Problem 503."""
-    if change.expected is None:
-        return []
-    if change.body["status"] == "active":
+    """Who of other services relies on what will not be there any more, or be another sort of thing; who gives a price for what a
+    page says of itself, for a rule may name what is not there yet. Raises Problem 503.
+    """
+    active, old = change.body["status"] == "active", None
+    if change.expected is not None:
         async with deps.db.tx() as tx:
             old = await definitions.read(tx, change.key)
-        if old is None or old.body.get("status") != "active" or not retyped(old.body, change.body):
-            return []
-    return await deps.users.of(change.key, change.actor)
+    served = old is not None and old.body.get("status") == "active"
+    if old is not None and (not active or (served and retyped(old.body, change.body))):
+        return await deps.users.of(change.key, change.actor)
+    users = []
+    if active and not SAID_BY_ANYBODY.isdisjoint(request_fields(change.body["condition"])):
+        users += await deps.users.of(change.key, change.actor, only=PROMO)
+    if old is not None and served and (stays := touched(change.body)) and loses({}, touched(old.body), stays):
+        users += await deps.users.of(change.key, change.actor, was=touched(old.body), stays=stays)
+    return list(dict.fromkeys(users))
 
 
 def _named(users: Sequence[Stored], reader: Actor) -> list[str]:
