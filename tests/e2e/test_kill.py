@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,30 @@ class TestStopped:
             with shop.stopped("gateway"):
                 assert shop.sees_at_the_edge() != "first", n
             shop.reset()
+
+    def test_what_is_killed_while_it_is_on_its_way_is_not_given(self, shop: Killing) -> None:
+        action = {"type": "percent", "value": 10}
+        rule = {
+            "name": "hush",
+            "status": "live",
+            "all_groups": True,
+            "coupon": "HUSH",
+            "uses_total": 5,
+            "action": action,
+        }
+        shop.save("cart-rules", "hush", rule)
+
+        def wish(key: str) -> httpx.Response:
+            sent = {"x-api-key": shop.stack.secrets.secret, "idempotency-key": key}
+            body = {"coupon": "HUSH", "customer": "ann"}
+            return httpx.post(f"{shop.stack.url}/v1/redemptions", json=body, headers=sent, timeout=30)
+
+        until(lambda: wish("before").status_code == 201)
+        with ThreadPoolExecutor(1) as pool:
+            with shop.stopped("promo_svc"):
+                on_its_way = pool.submit(wish, "meanwhile")
+                time.sleep(0.3)
+                shop.kill("rule", "hush")
+            refused = on_its_way.result()
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:footfall:problem:coupon-not-available")
+        assert wish("before").json()["status"] == "reserved", "what was given before the kill stays given"
