@@ -81,3 +81,22 @@ class TestProjection:
         later = await service.redis.get("aud:v:ann")
         assert later[:8] >= stored[:8]
         assert (await client.get("/v1/definitions")).json()["version"] > 50
+
+    async def test_so_it_is_when_people_alone_were_lost(self, client: httpx.AsyncClient, service: Any) -> None:
+        await save(client, service, "runners", VIEWS)
+        await send(client, view(1, START))
+        await read(service, "v:ann")
+        await project.go_on(service.deps, service.redis)
+        await project.project(service.deps, service.redis)
+        handed, mark = (int(await service.redis.get(project.HANDED)), await service.redis.get(project.MARK))
+        assert handed > 0
+        async with service.deps.db.tx() as tx:
+            await tx.execute("SELECT setval('outbox_id_seq', $1)", handed - 1)
+        await project.go_on(service.deps, service.redis)
+        assert await project.project(service.deps, service.redis) == 1
+        assert int(mark.split(b" ")[0]) + 1 == int((await service.redis.get(project.MARK)).split(b" ")[0])
+        await project.go_on(service.deps, service.redis)
+        assert await project.project(service.deps, service.redis) == 0, "once"
+        await send(client, view(2, START + 1))
+        await read(service, "v:ann")
+        assert int(await service.redis.get(project.HANDED)) > handed

@@ -15,8 +15,8 @@ from chassis.clock import Clock, SystemClock
 from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
-from chassis.outbox import Handler, Refusal, Relay, readable
-from chassis.publishing import SEGMENT_VERSION, handlers
+from chassis.outbox import Handed, Handler, Refusal, Relay, readable
+from chassis.publishing import RAISE, SEGMENT_VERSION, handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
@@ -56,7 +56,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             db=db,
             clock=clock,
             rulebook=RuleBook(settings),
-            relay=Relay(db, _handlers(redis, producer), health),
+            relay=Relay(db, _handlers(redis, producer), health, _handed(redis)),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
             recent=Recent(),
@@ -88,6 +88,16 @@ def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
         return refused
 
     return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key=SEGMENT_VERSION)}
+
+
+def _handed(redis: Any) -> Handed:
+    """Redis knows how far it has documents, so that a database that went back is noticed."""
+
+    async def handed(channel: str, number: int) -> None:
+        if channel == wire.AUDIENCE:
+            await redis.eval(RAISE, 1, project.HANDED, number)
+
+    return handed
 
 
 @asynccontextmanager

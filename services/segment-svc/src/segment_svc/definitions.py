@@ -225,14 +225,14 @@ async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     return version
 
 
-GO_ON = "UPDATE release_head SET version = $1 + 1, era = greatest(era, $2) + 1 WHERE version < $1 RETURNING era"
+GO_ON = "UPDATE release_head SET version = greatest(version, $1) + 1, era = greatest(era, $2) + 1 RETURNING era"
 
 
-async def go_on_after(tx: Tx, version: int, era: int) -> int | None:
+async def go_on_after(tx: Tx, version: int, era: int) -> int:
     """A database that went back (restored, or failed over to a standby that was behind) goes on after what readers have seen of
-    it, in an era after theirs. Answers which, if it did.
+    it, in an era after theirs. Answers which.
     """
-    found: int | None = await tx.fetchval(GO_ON, version, era)
+    found: int = await tx.fetchval(GO_ON, version, era)
     return found
 
 

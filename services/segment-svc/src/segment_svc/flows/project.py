@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from chassis import outbox
 from chassis.cache import VersionedWriter, run_of
 from chassis.publishing import SEGMENT_VERSION, told
 from chassis.service import repeat
@@ -20,7 +21,7 @@ from segment_svc.deps import Deps
 from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
-CLAIM = "claimed"
+CLAIM, HANDED = "claimed", "aud:handed"
 CLAIMED = """local found = redis.call('GET', KEYS[1])
 if found == ARGV[1] or found == ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
@@ -57,17 +58,18 @@ async def project(deps: Deps, redis: Any) -> int:
 
 
 async def go_on(deps: Deps, redis: Any) -> None:
-    """A version is told of after it was committed, so a head that is lower than what was told before went back: from now on
-    no document counts that was written until then.
+    """A version is told of after it was committed, and a document handed on after its row was: a database in which they are not
+    went back. From now on no document counts that was written until then.
     """
-    seen = await told(redis, SEGMENT_VERSION)
+    seen, handed = await told(redis, SEGMENT_VERSION) or 0, await told(redis, HANDED) or 0
     async with deps.db.tx() as tx:
-        if seen is None or await definitions.head(tx) >= seen:
+        if await definitions.head(tx) >= seen and await outbox.newest(tx) >= handed:
             return
     mark = str(await redis.get(MARK) or b"", "ascii", "replace").split(" ")[0]
     await redis.set(MARK, mark)  # of no run: until all are written anew, nobody is known
     async with deps.db.tx() as tx:
         await definitions.alone(tx, deps.clock)
+        await outbox.go_on_after(tx, handed)
         era = await definitions.go_on_after(tx, seen, int(mark) if mark.isdigit() else 0)
     log.error("database_went_back", seen=seen, era=era)
 
