@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -219,7 +220,8 @@ class World:
             await self._tell({**common, "id": f"e{next(self.numbers)}", "type": "login", "data": who})
             assigned = {"type": "group_assigned", "data": {"group": "trade"}}
             await self._tell({**common, "id": f"e{next(self.numbers)}", **assigned})
-            await self._settled(person, View(self._inside(person), "trade", customer=True), asked_s)
+            became = View(self._inside(person), "trade", customer=True)
+            await self._settled(person, became, asked_s, through=[became._replace(group="guest")])
 
     async def log_out(self) -> None:
         """Who comes back on the same device is a stranger."""
@@ -255,11 +257,14 @@ class World:
     def _inside(self, person: Person) -> frozenset[str]:
         return frozenset(name for name in ATTRIBUTES if person.attributes.get(name) == self.values[name])
 
-    async def _settled(self, person: Person, view: View, asked_s: float) -> None:
+    async def _settled(self, person: Person, view: View, asked_s: float, through: Sequence[View] = ()) -> None:
+        """Wait until somebody is what events make of them; `through`: what they may have been on the way."""
         async with asyncio.timeout(60):
             while not await self._is(person, view):
                 await asyncio.sleep(0.05)
-        person.held.change(view, asked_s=asked_s, answered_s=time.monotonic())
+        now_s = time.monotonic()
+        for held in (*through, view):
+            person.held.change(held, asked_s=asked_s, answered_s=now_s)
 
     async def _is(self, person: Person, view: View) -> bool:
         profile = self.subject(person).replace("visitor:", "v:").replace("customer:", "c:")
