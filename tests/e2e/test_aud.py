@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from devstack.stack import Stack
 from devstack.testing import until
-from devstack.varnish import Varnish
 
 from tests.e2e.plain import SECRET, behind
 from tests.e2e.shop import Services, Shop, header, opened
@@ -46,9 +44,8 @@ def ask(shop: Shop, slot: str, aud: str, cookies: dict[str, str] | None = None) 
 @pytest.fixture(scope="module")
 def shop(services: Services, state: Path) -> Iterator[Shop]:
     home = state / "aud"
-    use: Callable[[Varnish, Stack], None] = lambda cache, stack: behind(cache, stack, home)  # noqa: E731
     more = {"CACHE_KEYS": f"cdn:{SECRET}", "PERSON_PER_MINUTE": "100000"}
-    with opened(services, home, use, edge=False, **more) as shop:
+    with opened(services, home, lambda cache, stack: behind(cache, stack, home), edge=False, **more) as shop:
         shop.slot("top")
         shop.segment("gold")
         shop.segment("staff")

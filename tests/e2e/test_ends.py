@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -98,6 +99,9 @@ def test_what_was_answered_as_switched_off_is_off_though_the_service_stops_at_th
             names = [message["label"] for message in shown["messages"]]
             return shown["slots"]["top"]["blocks"][0]["key"], names, cart["discount"]
 
+        def is_on(n: int) -> bool:
+            return seen() == (f"b{n}", ["ten off"], 100)
+
         ask("POST", "/admin/v1/slots", stack.secrets.admin, {"key": "top", "title": "t", "default": WORDS})
         for n in range(TIMES):
             block = {"title": "t", "status": "live", "slots": ["top"], "content": WORDS}
@@ -105,7 +109,7 @@ def test_what_was_answered_as_switched_off_is_off_though_the_service_stops_at_th
             rule = {"name": "n", "label": "ten off", "status": "live", "all_groups": True, "action": ten}
             ask("POST", "/admin/v1/blocks", stack.secrets.admin, {"key": f"b{n}", **block})
             ask("POST", "/admin/v1/cart-rules", stack.secrets.admin, {"key": f"r{n}", **rule})
-            until(lambda n=n: seen() == (f"b{n}", ["ten off"], 100))  # type: ignore[misc]
+            until(partial(is_on, n))
             stopped = []
             for service, path in (("content_svc", f"blocks/b{n}"), ("promo_svc", f"cart-rules/r{n}")):
                 child = stack.children[service].popen

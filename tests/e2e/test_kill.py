@@ -70,6 +70,10 @@ class Killing:
                 return str(answer.json()["slots"][SLOTS]["blocks"][0]["key"])
         return "nothing"
 
+    def killed(self) -> set[str]:
+        """The names in the list."""
+        return {kill["key"] for kill in self.admin.get("/kills").json()["kills"]}
+
     def kill(self, kind: str, key: str) -> dict[str, Any]:
         answer = self.admin.post("/kills", json={"kind": kind, "key": key})
         assert answer.status_code == 200, answer.text
@@ -178,10 +182,9 @@ class TestKill:
             with store.pipeline() as pipe:
                 pipe.decr("ver:kill").hdel("kills", f"slot:{SLOTS}").execute()
         shop.kill("rule", "ten")
-        named = lambda: {kill["key"] for kill in shop.admin.get("/kills").json()["kills"]}  # noqa: E731
-        until(lambda: named() == {SLOTS, "ten"}, seconds=5)
+        until(lambda: shop.killed() == {SLOTS, "ten"}, seconds=5)
         time.sleep(1)
-        assert named() == {SLOTS, "ten"}
+        assert shop.killed() == {SLOTS, "ten"}
         assert [shop.sees(door) for door in shop.doors] == [([], [])] * 3
 
     @pytest.mark.parametrize(

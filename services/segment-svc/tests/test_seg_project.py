@@ -18,6 +18,13 @@ from test_seg_walk import START, VIEWS, read, save, send, view
 pytestmark = pytest.mark.servers
 
 
+async def known(client: httpx.AsyncClient, service: Any) -> None:
+    """There is somebody of whom Redis has a document."""
+    await save(client, service, "runners", VIEWS)
+    await send(client, view(1, START))
+    await read(service, "v:ann")
+
+
 class TestProjection:
     async def test_documents_that_redis_lost_are_written_again_under_every_name(
         self, client: httpx.AsyncClient, service: Any
@@ -35,9 +42,7 @@ class TestProjection:
     async def test_a_rewriter_that_died_is_replaced_and_a_newer_document_stays(
         self, client: httpx.AsyncClient, service: Any
     ) -> None:
-        await save(client, service, "runners", VIEWS)
-        await send(client, view(1, START))
-        await read(service, "v:ann")
+        await known(client, service)
         newer = b"\xff" * 8 + b"newer"
         await service.redis.set("aud:v:ann", newer)
         await service.redis.set(project.MARK, project.CLAIM, px=50)
@@ -50,9 +55,7 @@ class TestProjection:
     async def test_a_server_that_was_started_again_has_all_written_anew_whatever_its_dump_says(
         self, client: httpx.AsyncClient, service: Any
     ) -> None:
-        await save(client, service, "runners", VIEWS)
-        await send(client, view(1, START))
-        await read(service, "v:ann")
+        await known(client, service)
         assert await project.project(service.deps, service.redis) == 1
         mark = await service.redis.get(project.MARK)
         await service.redis.set(project.MARK, mark.split(b" ")[0] + b" " + b"f" * 40)  # of the run before
@@ -62,9 +65,7 @@ class TestProjection:
     async def test_what_a_database_wrote_that_went_back_since_is_of_an_era_before(
         self, client: httpx.AsyncClient, service: Any
     ) -> None:
-        await save(client, service, "runners", VIEWS)
-        await send(client, view(1, START))
-        await read(service, "v:ann")
+        await known(client, service)
         await project.project(service.deps, service.redis)
         (era,) = struct.unpack(">H", (await service.redis.get("aud:v:ann"))[:2])
         await project.go_on(service.deps, service.redis)
@@ -83,9 +84,7 @@ class TestProjection:
         assert (await client.get("/v1/definitions")).json()["version"] > 50
 
     async def test_so_it_is_when_people_alone_were_lost(self, client: httpx.AsyncClient, service: Any) -> None:
-        await save(client, service, "runners", VIEWS)
-        await send(client, view(1, START))
-        await read(service, "v:ann")
+        await known(client, service)
         await project.go_on(service.deps, service.redis)
         await project.project(service.deps, service.redis)
         handed, mark = (int(await service.redis.get(project.HANDED)), await service.redis.get(project.MARK))

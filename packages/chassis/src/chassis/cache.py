@@ -15,6 +15,7 @@ PUT = """for i, key in ipairs(KEYS) do
     if old == '' or old <= string.sub(ARGV[i], 1, 8) then redis.call('SET', key, ARGV[i]) end
 end"""
 MOST_KEYS = 500
+UNKNOWN_RUN = "?"
 
 
 def open_redis(url: str) -> Any:
@@ -25,12 +26,12 @@ def open_redis(url: str) -> Any:
 async def run_of(redis: Any) -> str:
     """What names this run of the server: one that was started again, or took over, has another, and may have lost something.
 
-    `?` where it may not be asked.
+    UNKNOWN_RUN where it may not be asked.
     """
     try:
         return str((await redis.info("server"))["run_id"])
     except (ResponseError, KeyError):
-        return "?"
+        return UNKNOWN_RUN
 
 
 def versioned(version: int, payload: bytes) -> bytes:

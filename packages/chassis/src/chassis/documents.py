@@ -59,8 +59,7 @@ class Edit:
     """A wanted state. `expected` is the version the editor saw, None for a new document; `body` None deletes.
 
     `needs`: the version of the segment definitions without which readers are not to follow; None for the newest that there is,
-    whichever that may be. `soft`: what was so until now may be
-    shown once more while it is fetched anew.
+    whichever that may be. `soft`: what was so until now may be shown once more while it is fetched anew.
     """
 
     kind: str

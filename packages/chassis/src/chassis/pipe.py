@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from chassis.cache import UNKNOWN_RUN
 from chassis.pace import pause_of, pause_s
 from chassis.telemetry import get_logger
 
@@ -26,7 +27,7 @@ Tell = Callable[[V | None], None]
 OVERHEAD = (
     600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
 )
-RUN, UNKNOWN = re.compile(rb"run_id:(\w+)"), b"?"
+RUN, UNKNOWN = re.compile(rb"run_id:(\w+)"), UNKNOWN_RUN.encode()
 log = get_logger("pipe")
 
 

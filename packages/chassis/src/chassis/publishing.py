@@ -20,7 +20,7 @@ from chassis.documents import FACTS, RELEASE, Document
 from chassis.health import Health
 from chassis.http import service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
-from chassis.service import repeat
+from chassis.service import Loop, repeat
 from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 
@@ -58,6 +58,13 @@ class Publisher(Generic[T]):
     app: FastAPI
     redis: Any
     version_key: str
+
+    @property
+    def loops(self) -> list[Loop]:
+        """What runs beside HTTP: the relay of its facts, the snapshot that follows its head, and a look at that head."""
+        return [
+            Loop("relay", self.relay.run), Loop("snapshot", self.snapshot.run), Loop("went back", self.keep_ahead),
+        ]  # fmt: skip
 
     async def keep_ahead(self, stop: asyncio.Event) -> None:
         """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""

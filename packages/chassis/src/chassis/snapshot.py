@@ -69,10 +69,12 @@ class Snapshot(Generic[T]):
         """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            await self.go_on(tx)
             version = await documents.head(tx)
             if version == self._version:
                 return
+            if version < self._version:
+                await self.go_on(tx)
+                version = await documents.head(tx)
             read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
         if version > self._version:
             self._read = read

@@ -152,7 +152,7 @@ def _selected(body: Selection, deps: Deps, websites: Collection[str]) -> dict[st
         body.website, frozenset(body.segments), body.group, body.locale, body.at_ms,
         killed=frozenset(body.killed), unknown=frozenset(body.unknown),
     )  # fmt: skip
-    coming = [at for s in slots for at in boundaries(s) if at > body.at_ms]
+    coming = [at for s in slots for at in boundaries(s.blocks) if at > body.at_ms]
     answer = {
         "version": published.version,
         "slots": published.select(slots, visitor),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from chassis.clock import Clock, SystemClock
 from chassis.http import Limits, require_service
 from chassis.publishing import publisher
-from chassis.service import Loop, Service
+from chassis.service import Service
 
 from promo_svc import api
 from promo_svc.deps import Deps
@@ -29,9 +29,4 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         )
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])
-        loops = [
-            Loop("relay", opened.relay.run),
-            Loop("snapshot", opened.snapshot.run),
-            Loop("went back", opened.keep_ahead),
-        ]
-        yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, loops)
+        yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, opened.loops)

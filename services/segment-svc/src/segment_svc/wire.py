@@ -23,10 +23,8 @@ from segment_svc.domain.transition import Transition
 from segment_svc.telemetry import DROPPED
 
 AUDIENCE = "audience"
-MARK, dated = (
-    audiences.MARK,
-    audiences.dated,
-)  # where all documents are said to be there; the version one is stored under
+# Where all documents are said to be there; the version that one is stored under.
+MARK, dated = audiences.MARK, audiences.dated
 LATE_MS = 3600 * 1000
 MOST_DOCUMENTS, MOST_HEADER, MOST_HEADERS = 500, 4096, 50
 PREFIX = {"visitor": "v", "customer": "c"}

@@ -16,9 +16,9 @@ def visitors(slot: Slot) -> Iterator[Visitor]:
     """Of every locale (and a region of it), in and out of every audience, before, at and after every bound."""
     names = {"*", "xx-XX", *slot.default, *(name for b in slot.blocks for name in b.content)}
     locales = sorted(names | {f"{name.split('-')[0]}-AT" for name in names if name != "*"})
-    instants = sorted({NOW, *(at + step for at in boundaries(slot) for step in (-1, 0, 1))})
+    instants = sorted({NOW, *(at + step for at in boundaries(slot.blocks) for step in (-1, 0, 1))})
     members = [b.any_of | b.all_of for b in slot.blocks]
-    segments = (frozenset[str](), relevant(slot), *members)
+    segments = (frozenset[str](), relevant(slot.blocks), *members)
     websites = {"main", *(min(some) for some in (slot.websites, *(b.websites for b in slot.blocks)) if some)}
     groups = {"guest", *(group for b in slot.blocks for group in b.groups)}
     for website, group, inside, at_ms in product(sorted(websites), sorted(groups), segments, instants):

@@ -144,9 +144,9 @@ def explain(slot: Slot, visitor: Visitor, report: Report, websites: Collection[s
     return named + [{"block": key, "refused": BROKEN} for key in slot.unreadable if not websites]
 
 
-def boundaries(slot: Slot) -> list[int]:
-    """Every instant at which the schedule of the slot changes something."""
-    return sorted({at for b in slot.blocks for at in (b.starts_at, b.ends_at) if at is not None})
+def boundaries(blocks: Iterable[Block]) -> list[int]:
+    """Every instant at which the schedule of blocks changes something."""
+    return sorted({at for b in blocks for at in (b.starts_at, b.ends_at) if at is not None})
 
 
 def audiences(slot: Slot) -> list[dict[str, Any]]:
@@ -157,17 +157,17 @@ def audiences(slot: Slot) -> list[dict[str, Any]]:
     return [
         {
             "websites": sorted(websites),
-            "segments": sorted({key for b in blocks for key in b.any_of | b.all_of | b.none_of}),
+            "segments": sorted(relevant(blocks)),
             "groups": sorted({group for b in blocks for group in b.groups}),
-            "boundaries": sorted({at for b in blocks for at in (b.starts_at, b.ends_at) if at is not None}),
+            "boundaries": boundaries(blocks),
         }
         for websites, blocks in found.items()
     ]
 
 
-def relevant(slot: Slot) -> frozenset[str]:
-    """Segments that can change what the slot shows: all that its cached answers vary by."""
-    return frozenset(key for b in slot.blocks for key in b.any_of | b.all_of | b.none_of)
+def relevant(blocks: Iterable[Block]) -> frozenset[str]:
+    """Segments that can change which of these blocks are shown: all that cached answers vary by."""
+    return frozenset(key for b in blocks for key in b.any_of | b.all_of | b.none_of)
 
 
 def tags_of(slots: Iterable[Slot]) -> list[str]:

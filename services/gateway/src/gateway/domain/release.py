@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from gateway.domain.targeting import (
     everything,
     nobodys,
     resolved,
-)  # fmt: skip
+)
 
 MOST_PLANS, MOST_ANSWERS = 16 << 20, 64 << 20  # bytes
 MOST_GROUPS, MOST_SAID = 1000, 3000  # a cookie has 4096 bytes
@@ -70,14 +70,10 @@ class Release:
         """Whether of no segment anybody is known to be in or out, see `nobodys`."""
         return OF_SEGMENTS in self.stale
 
-    def without(self, kinds: Collection[int]) -> Release:
-        """The same, but nothing of these kinds is shown."""
-        known = nobodys(self.definitions) if OF_SEGMENTS in kinds else self.definitions
-        return Release(known, self.content, self.promo, self.stale.union(kinds))
-
-    def anew(self) -> Release:
-        """The same, with nothing made from it yet."""
-        return Release(self.definitions, self.content, self.promo, self.stale)
+    def anew(self, *, without: Collection[int] = ()) -> Release:
+        """The same, with nothing made from it yet, and nothing of some kinds shown."""
+        known = nobodys(self.definitions) if OF_SEGMENTS in without else self.definitions
+        return Release(known, self.content, self.promo, self.stale.union(without))
 
     def visible(self, website: str) -> Visible:
         """What shared answers of a website can depend on."""
@@ -117,11 +113,10 @@ class Release:
 
 
 def release_of(
-    definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any], stale: Iterable[int] = ()
+    definitions: Mapping[str, Any], content: Mapping[str, Any], promo: Mapping[str, Any], stale: Collection[int] = ()
 ) -> Release:
     """From what the three services say of themselves."""
-    known = definitions_of(definitions)
-    return Release(nobodys(known) if OF_SEGMENTS in stale else known, content, promo, frozenset(stale))
+    return Release(definitions_of(definitions), content, promo).anew(without=stale)
 
 
 def needs(said: Mapping[str, Any], since: int) -> float:

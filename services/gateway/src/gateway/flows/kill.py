@@ -35,7 +35,8 @@ KILLS, COUNT, LIST, LAST, GATEWAYS = "kills", "ver:kill", "kills:list", "kills:l
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
 AGAIN_S = 1.0  # at most, until Redis is asked again
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
-OWNERS = {"block": (CONTENT, "blocks"), "rule": (PROMO, "cart-rules")}
+OWNERS = {"block": (CONTENT, "blocks"), "slot": (CONTENT, "slots"), "rule": (PROMO, "cart-rules")}
+SWITCHED_OFF = ("block", "rule")  # a slot has no such state
 
 
 @dataclass(slots=True)
@@ -200,7 +201,7 @@ class Killer:
 
     async def _switch_off(self, name: str, actor: Actor) -> str:
         kind, _, key = name.partition(":")
-        if kind not in OWNERS:
+        if kind not in SWITCHED_OFF:
             return "none"
         service, noun = OWNERS[kind]
         path = f"/v1/{noun}/{key}/disable"

@@ -8,10 +8,9 @@ from typing import Any
 import httpx
 from chassis.auth import Actor
 
-from gateway.adapters.upstreams import CONTENT, PROMO, unavailable
+from gateway.adapters.upstreams import unavailable
 from gateway.deps import Deps
-
-OWNERS = {"block": (CONTENT, "blocks"), "slot": (CONTENT, "slots"), "rule": (PROMO, "cart-rules")}
+from gateway.flows.kill import OWNERS
 
 
 async def kills_seen(deps: Deps, reader: Actor) -> list[Mapping[str, Any]]:

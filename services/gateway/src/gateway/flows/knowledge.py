@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from chassis.telemetry import get_logger
@@ -29,21 +29,18 @@ class Knowledge:
         self.hits = 0  # counted here and moved to the metric once a second: a lock per request costs more than it says
         self.told: tuple[int, ...] = (0,) * len(KINDS)
         self.heads = [(0, 0.0)] * len(KINDS)  # (version, when it was asked for, in seconds of the loop)
-        self._spoken: list[deque[tuple[int, float]]] = [
-            deque() for _ in KINDS
-        ]  # (version, when it was spoken of first)
+        # (version, when it was spoken of first)
+        self._spoken: list[deque[tuple[int, float]]] = [deque() for _ in KINDS]
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
         self._leased_until_s = math.inf
         self._sure_until_s = self._told_s = 0.0
         self._met_s = [0.0] * len(KINDS)  # when a service was asked for all it has, and answered
-        self._good_s = [math.inf] * len(
-            KINDS
-        )  # until when a kind is not doubted; before anybody spoke of it, it is not
-        self._good_until_s = math.inf  # all of them
+        # Until when a kind is not doubted, and none is; before anybody spoke of it, it is not.
+        self._good_s, self._good_until_s = [math.inf] * len(KINDS), math.inf
         self._swapped = asyncio.Event()
 
-    def swap(self, definitions: Any, content: Any, promo: Any, stale: Iterable[int] = ()) -> None:
+    def swap(self, definitions: Any, content: Any, promo: Any, stale: Collection[int] = ()) -> None:
         """Take new versions in; nothing made from the old ones stays. `stale`: see Release."""
         self._adopt(release_of(definitions, content, promo, stale))
         self.loaded = True
@@ -81,8 +78,11 @@ class Knowledge:
         """The release to answer by, now. What was last spoken of too long ago may have ended since: none of it is shown until it
         was asked for anew.
         """
-        if asyncio.get_running_loop().time() > self._good_until_s and not self.doubted() <= self.release.stale:
-            self._adopt(self.release.without(self.doubted()))
+        if (
+            asyncio.get_running_loop().time() > self._good_until_s
+            and not (doubted := self.doubted()) <= self.release.stale
+        ):
+            self._adopt(self.release.anew(without=doubted))
             self.outdated.set()
         return self.release
 

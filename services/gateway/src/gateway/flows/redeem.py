@@ -49,11 +49,9 @@ async def redeem(
     said = await promotions.ask(deps, shopper, "/v1/redemptions", body, headers=headers, actor=key.actor)
     if said is None or said.answer.is_server_error:
         raise unavailable()
-    if (
-        said.answer.status_code == CREATED
-        and f"rule:{said.answer.json()['rule']}" in deps.decider.knowledge.kills - before
-    ):
-        await _take_back(deps, key, said.answer.json()["id"])
+    given = said.answer.json() if said.answer.status_code == CREATED else None
+    if given and f"rule:{given['rule']}" in deps.decider.knowledge.kills - before:
+        await _take_back(deps, key, given["id"])
         raise Problem("coupon-not-available", 409, "The coupon cannot be used")
     return answered(said.answer)
 

@@ -91,12 +91,12 @@ class Watcher:
     async def _load(self, kinds: list[int]) -> list[Exception]:
         """Ask for these kinds, and swap when one of them is new. Answers what went wrong; one keeps no other from telling."""
         found = await asyncio.gather(*map(self._ask, kinds), return_exceptions=True)
-        missing = [error for error in found if isinstance(error, Exception)]
+        lost = {kind: error for kind, error in zip(kinds, found, strict=True) if isinstance(error, Exception)}
+        missing = list(lost.values())
         new = {k: x for k, x in zip(kinds, found, strict=True) if isinstance(x, Mapping) and self._is_new(k, x)}
         if missing and not self._said:
             return missing
         parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
-        lost = {kind for kind, x in zip(kinds, found, strict=True) if isinstance(x, Exception)}
         stale = self._overdue(parts, lost)
         if self._hold(parts, lost=OF_SEGMENTS in lost):
             stale.add(OF_SEGMENTS)

@@ -32,7 +32,7 @@ OWNERS = {
     "positions": SEGMENT,
 }
 NAMING = ("blocks", "cart-rules")  # for whom something is
-PUBLISHED = (*NAMING, "segments", "slots")
+PUBLISHED, PREVIEW = (*NAMING, "segments", "slots"), "segments/preview"  # which saves nothing
 OPAQUE = ("profiles",)  # what follows is an identity, in which anything may stand
 router = APIRouter(prefix="/admin/v1")
 
@@ -89,10 +89,11 @@ async def pass_on(
     """Check the key, then pass the request to the service that owns the noun. Viewers read, marketers change."""
     who = deps.keys.require(key, ("admin",), role="viewer" if request.method == "GET" else "marketer")
     owner, path = _owner(request.scope["raw_path"])
-    if path.partition("/")[0] in NAMING and (raw := await request.body()):
+    noun = path.partition("/")[0]
+    if noun in NAMING and (raw := await request.body()):
         await naming.check(deps, owner, raw, actor=who.actor)
     answer = await forward(deps, request, owner, f"/v1/{path}", actor=who.actor)
-    if request.method != "GET" and answer.status_code < 300 and path.partition("/")[0] in PUBLISHED:
+    if request.method != "GET" and answer.status_code < 300 and noun in PUBLISHED and path != PREVIEW:
         await settle(deps, owner)
     return answer
 
