@@ -42,7 +42,7 @@ def _documents() -> list[bytes]:
     rng, found = random.Random(3), []
     for _ in range(VISITORS):
         bits = sum(1 << s for s in rng.sample(range(SEGMENTS), 12)).to_bytes(25, "little")
-        found.append(audience.encode(audience.Audience(audience.FORMAT, 0, bits, [], "", 0, None, False)))
+        found.append(audience.encode(audience.Audience(audience.FORMAT, 0, bits, (), "", 0, None, False)))
     return found
 
 

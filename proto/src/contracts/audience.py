@@ -16,7 +16,7 @@ VERSION_BYTES, ERA_BYTES = 8, 2
 MARK = "aud:complete"  # `<era> <run>`: see chassis.cache.run_of
 
 
-class Audience(msgspec.Struct, array_like=True, frozen=True):
+class Audience(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A MessagePack array. `bits` are the atom bitset, little-endian; `flips` its coming changes [[epoch ms, bits]...],
     ascending, as far as nothing else happens until `covered_until` (epoch ms, None for ever).
 
@@ -26,7 +26,7 @@ class Audience(msgspec.Struct, array_like=True, frozen=True):
     format: Literal[1]
     epoch: int
     bits: bytes
-    flips: list[tuple[int, bytes]]
+    flips: tuple[tuple[int, bytes], ...]
     group: str
     consent: int
     covered_until: int | None

@@ -104,7 +104,7 @@ class House:
         self.cookies = []
         for n in range(4):
             name, cookie = visitor_cookie(RING, bytes([n]) * 16)
-            document = audience.Audience(audience.FORMAT, 0, b"", [], "", 0, None, False)
+            document = audience.Audience(audience.FORMAT, 0, b"", (), "", 0, None, False)
             self.people.documents[b"aud:v:" + name.encode()] = versioned(1, audience.encode(document))
             self.cookies.append(cookie.encode())
 

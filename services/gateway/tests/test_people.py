@@ -18,7 +18,7 @@ from gateway.flows.people import Person
 from rigged import release, slot
 
 NOBODY = definitions_of(release(1)[0])
-WHOLE = audience.encode(audience.Audience(audience.FORMAT, 3, b"\1", [(1000, b"\2")], "trade", 0, 2000, True))
+WHOLE = audience.encode(audience.Audience(audience.FORMAT, 3, b"\1", ((1000, b"\2"),), "trade", 0, 2000, True))
 
 
 @pytest.mark.parametrize(

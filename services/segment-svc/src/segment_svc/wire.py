@@ -7,7 +7,7 @@ outbox payload is a MessagePack list, so that one row carries a whole batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -52,19 +52,19 @@ class Dead:
 
 
 def document(
-    epoch: int, bits: bytes, flips: list[tuple[int, bytes]], *, group: str, consent: int, covered_until: int | None,
+    epoch: int, bits: bytes, flips: Iterable[tuple[int, bytes]], *, group: str, consent: int, covered_until: int | None,
     customer: bool,
 ) -> bytes:  # fmt: skip
     """An audience document, as contracts.audience says."""
     return audiences.encode(
-        audiences.Audience(audiences.FORMAT, epoch, bits, flips, group, consent, covered_until, customer)
+        audiences.Audience(audiences.FORMAT, epoch, bits, tuple(flips), group, consent, covered_until, customer)
     )
 
 
 def changed_document(stored: bytes, epoch: int, change: Callable[[bytes], bytes]) -> bytes:
     """The same with other bits, now and later, which are of an epoch."""
     found = audiences.decode(stored)
-    flips = [(at, change(bits)) for at, bits in found.flips]
+    flips = tuple((at, change(bits)) for at, bits in found.flips)
     return audiences.encode(msgspec.structs.replace(found, epoch=epoch, bits=change(found.bits), flips=flips))
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from conditions.context import FACTS, IN_THE_URL, PAGE
+from msgspec.structs import replace
 
 GUEST = "guest"
 OWN = "*"  # the mask of what no edge may share
@@ -31,7 +33,7 @@ class Place(Enum):
     PAGE = 3
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """Who asks and how. `facts` are trusted ones of FACTS; `page` is what the page says of itself, and may not be true."""
 
     atoms: int
@@ -61,7 +63,7 @@ def member(name: str, atom: int, empty: int) -> Dimension:
         name,
         Place.CODE,
         lambda seen: "1" if (seen.atoms ^ empty) >> atom & 1 else "",
-        lambda seen, _: seen._replace(atoms=seen.atoms & ~(1 << atom) | (~empty & 1 << atom)),
+        lambda seen, _: replace(seen, atoms=seen.atoms & ~(1 << atom) | (~empty & 1 << atom)),
         atom,
     )
 
@@ -73,14 +75,14 @@ def group(name: str) -> Dimension:
             "g",
             Place.CODE,
             lambda seen: "" if seen.group == GUEST else "1",
-            lambda seen, _: seen if seen.group != GUEST else seen._replace(group=""),  # of one that matters to nobody
+            lambda seen, _: seen if seen.group != GUEST else replace(seen, group=""),  # of one that matters to nobody
         )
     code = "g" + hashlib.blake2b(name.encode(errors="replace"), digest_size=5).hexdigest()
     return Dimension(
         code,
         Place.CODE,
         lambda seen: "1" if seen.group == name else "",
-        lambda seen, _: seen._replace(group=name),
+        lambda seen, _: replace(seen, group=name),
     )
 
 
@@ -88,21 +90,21 @@ def asked(name: str) -> Dimension | None:
     """What a condition on the field `name` of a request depends on; None for what is in the URL, or a matter of time."""
     if name == "logged_in":
         return Dimension(
-            "in", Place.CODE, lambda seen: "1" if seen.logged_in else "", lambda seen, _: seen._replace(logged_in=True)
+            "in", Place.CODE, lambda seen: "1" if seen.logged_in else "", lambda seen, _: replace(seen, logged_in=True)
         )
     if name in FACTS:
         return Dimension(
             name,
             Place.FACT,
             lambda seen: seen.facts.get(name, ""),
-            lambda seen, value: seen._replace(facts={**seen.facts, name: value}),
+            lambda seen, value: replace(seen, facts={**seen.facts, name: value}),
         )
     if name in PAGE:
         return Dimension(
             name,
             Place.PAGE,
             lambda seen: seen.page.get(name, ""),
-            lambda seen, value: seen._replace(page={**seen.page, name: value}),
+            lambda seen, value: replace(seen, page={**seen.page, name: value}),
         )
     if name in IN_THE_URL or name in CLOCK:
         return None

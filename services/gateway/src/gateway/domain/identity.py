@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 
 from gateway.domain.signing import Ring
 
 VISITOR, CONTEXT = "__Host-ff_vid", "__Host-ff_ctx"
 NAME_LENGTH = 22
+_IN_HEADER = re.compile(rb"(?:^|;)\s*" + VISITOR.encode() + rb"=([^;]*)")
 
 
 def visitor_cookie(ring: Ring, random: bytes) -> tuple[str, str]:
@@ -33,16 +35,7 @@ def context_cookie(ring: Ring, codes: str, expires_s: int, visitor: str, *, vers
     return f"{text}|{ring.signature(f'{text}|{visitor}')}"
 
 
-def cookies_of(header: bytes) -> dict[str, str]:
-    """Cookies of a header line; of ours none that is there twice, for two readers may take different ones."""
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for part in header.decode("latin-1").split(";"):
-        name, eq, value = part.strip().partition("=")
-        if eq and name in found:
-            twice.add(name)
-        elif eq:
-            found[name] = value
-    for name in twice & {VISITOR, CONTEXT}:
-        del found[name]
-    return found
+def cookie_in(header: bytes) -> str:
+    """The visitor's cookie of a header line; of one that is there twice none, for two readers may take different ones."""
+    found = _IN_HEADER.findall(header)
+    return found[0].strip().decode("latin-1") if len(found) == 1 else ""

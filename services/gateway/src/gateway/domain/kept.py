@@ -35,7 +35,8 @@ class Kept(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value in place of the one there was; `size` is what it takes, in bytes, its key included."""
-        self.drop(key)
+        if key in self._sizes:
+            self.drop(key)
         self._values[key], self._sizes[key] = value, size
         self.size += size
         while self.size > self._most:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from conditions import Node, holds
+from msgspec.structs import replace
 
 from gateway.domain.dimensions import GUEST, Seen
 from gateway.domain.targeting import Definitions, SegmentRef
@@ -21,7 +23,7 @@ class Standing(NamedTuple):
     unknown: list[str]
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """What the document of an identity says, and when this changes by itself (epoch ms).
 
     `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
@@ -45,7 +47,7 @@ class Known(NamedTuple):
 
     def asking(self, facts: Mapping[str, str], page: Mapping[str, str]) -> Seen:
         """With what is known of a request."""
-        return self.seen._replace(facts=facts, page=page)
+        return replace(self.seen, facts=facts, page=page)
 
 
 class Document(Protocol):

@@ -16,6 +16,7 @@ from gateway.domain.targeting import Definitions, Plan
 
 KEY, MARK = b"aud:", audience.MARK.encode()  # of documents; stands where they do, as long as all do
 EVER_MS = 1 << 62
+NOTHING = Known(Seen(0))  # until somebody asks
 
 
 class Person:
@@ -30,11 +31,11 @@ class Person:
         self._document, self._readable = None, era is not None
         try:
             if stored is not None and era is not None and audience.era_of(stored) >= int(era):
-                self._document = audience.decode(memoryview(stored)[audience.VERSION_BYTES :])
+                self._document = audience.decode(stored[audience.VERSION_BYTES :])
         except (msgspec.DecodeError, ValueError):  # of a text that is no UTF-8, too
             self._readable = False
         self._definitions: Definitions | None = None
-        self._known = Known(Seen(0))
+        self._known = NOTHING
         self._from_ms = self._until_ms = 0
         self._last: ReferenceType[Answer] | None = None
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from chassis.problems import Problem
 
 from gateway.adapters.keys import ApiKey, Keys
@@ -80,15 +81,17 @@ class Question(NamedTuple):
         return self.proven is not None and self.proven.base
 
 
-class Usual(NamedTuple):
-    """What is asked with a key of a browser, by a visitor, or by somebody nobody knows."""
+class Usual(msgspec.Struct, frozen=True, gc=False):
+    """What is asked with a key of a browser, by a visitor, or by somebody nobody knows. `fields`: see Request."""
 
     key: ApiKey
     plan: Plan
     identity: bytes | None
+    fields: Mapping[bytes, bytes]
 
-    def question(self, request: Request, *, unread: bool) -> Question:
+    def question(self, query: bytes, client: str, *, unread: bool) -> Question:
         """The same, for who has to do more."""
+        request = Request("GET", PATH, query, self.fields, client)
         return Question(request, self.key, self.plan, None, self.identity, unread)
 
 
@@ -132,19 +135,18 @@ class Decisions:
             return None
         identity = self._reader.visitor(fields.get(b"cookie"))
         self._limiter.take(found[0].id, person=identity, address=client)
-        return Usual(*found, identity)
+        return Usual(found[0], found[1], identity, fields)
 
-    def met(self, usual: Usual, fields: Mapping[bytes, bytes], person: Person | None) -> Reply | None:
+    def met(self, usual: Usual, person: Person | None) -> Reply | None:
         """The answer for a person who is known, or for nobody, if it was made before."""
-        key, plan, identity = usual
-        decider, now_ms = self._decider, self._decider.clock.now_ms()
+        plan, identity, decider, now_ms = usual.plan, usual.identity, self._decider, self._decider.clock.now_ms()
         release = decider.knowledge.current()
         if plan.release != release.number or plan.late:
             return None
         answer = None if person is None else person.last(plan, now_ms)
         if answer is not None:
             decider.knowledge.hits += 1
-            return self._private(answer, key, fields)
+            return self._private(answer, usual.key, usual.fields)
         if identity is None or person is None:
             known = membership.known_of(release.definitions, None, None, now_ms)
         else:
@@ -154,7 +156,7 @@ class Decisions:
             return None
         if person is not None:
             person.answered(answer)
-        return self._private(answer, key, fields)
+        return self._private(answer, usual.key, usual.fields)
 
     def begin(self, request: Request) -> Question:
         """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""

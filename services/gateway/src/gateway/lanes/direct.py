@@ -22,6 +22,7 @@ from gateway.lanes.decisions import PATH, Decisions, Question, Usual
 from gateway.lanes.request import Request, fields_of, is_twice
 
 START = PATH + b"?"
+ASKED = (Usual, Question)
 ELSEWHERE = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
@@ -67,14 +68,14 @@ class Direct(Connection):
             self.server_state.total_requests += 1
             self.say(found)
             return
-        if free and isinstance(found, Usual | Question) and self._waits(found):
+        if free and isinstance(found, ASKED) and self._waits(found):
             return
         url, headers = self.url, self.headers
         super(Connection, self).on_message_begin()
         self.url = url
         self.headers = self.scope["headers"] = headers
-        if isinstance(found, Usual | Question):
-            found = self._question(found, url[len(START) :], headers)
+        if isinstance(found, ASKED):
+            found = self._question(found, url[len(START) :])
         self.scope.update({QUESTION: found})  # type: ignore[misc]
         super().on_headers_complete()
 
@@ -108,7 +109,7 @@ class Direct(Connection):
                 if usual is not None:
                     person = decisions.person(usual.identity)
                     known = person is not None or usual.identity is None
-                    return (decisions.met(usual, fields, person) if known else None) or usual
+                    return (decisions.met(usual, person) if known else None) or usual
             request = Request("GET", PATH, query, fields, self.address)
             if b"#" in query or self.door.refusal(request, self.headers) is not None:
                 return None
@@ -139,7 +140,7 @@ class Direct(Connection):
         reply = self._answer(waiting, person) if may_say else None
         waiting.response_complete = True
         if reply is None:
-            question = self._question(waiting.asked, waiting.query, waiting.headers, unread=person is None)
+            question = self._question(waiting.asked, waiting.query, unread=person is None)
             self._go_the_usual_way(waiting, question)
             return
         self.say(reply)
@@ -154,17 +155,15 @@ class Direct(Connection):
         asked = waiting.asked
         try:
             if isinstance(asked, Usual):
-                return None if person is None else self.decisions.met(asked, fields_of(waiting.headers), person)
+                return None if person is None else self.decisions.met(asked, person)
             return self.decisions.now(asked if person is not None else asked._replace(unread=True))
         except Problem:
             return None
 
-    def _question(
-        self, asked: Usual | Question, query: bytes, headers: list[tuple[bytes, bytes]], *, unread: bool = False
-    ) -> Question:
+    def _question(self, asked: Usual | Question, query: bytes, *, unread: bool = False) -> Question:
         if isinstance(asked, Question):
             return asked._replace(unread=True) if unread else asked
-        return asked.question(Request("GET", PATH, query, fields_of(headers), self.address), unread=unread)
+        return asked.question(query, self.address, unread=unread)
 
     def _go_the_usual_way(self, waiting: Waiting, question: Question) -> None:
         """As uvicorn would have begun it; its parser may be in a later request by now."""

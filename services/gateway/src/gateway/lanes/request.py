@@ -12,7 +12,7 @@ from conditions.context import FACTS, PAGE
 
 from gateway.adapters.keys import Keys
 from gateway.adapters.tokens import CustomerTokens
-from gateway.domain.identity import VISITOR, cookies_of, visitor_of
+from gateway.domain.identity import cookie_in, visitor_of
 from gateway.domain.kept import Kept
 from gateway.domain.signing import Rings
 
@@ -84,7 +84,7 @@ class Reader:
         short = cookie if len(cookie) <= SHORT else blake2b(cookie, digest_size=16).digest()
         found = self._visitors.get(short)
         if found is None:
-            name = visitor_of(self._rings.visitor, cookies_of(cookie).get(VISITOR, ""))
+            name = visitor_of(self._rings.visitor, cookie_in(cookie))
             found = b"" if name is None else b"v:" + name.encode()
             self._visitors.put(short, found, IDENTITY_BYTES)
         return found or None

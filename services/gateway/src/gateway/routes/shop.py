@@ -16,7 +16,7 @@ from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain.cart import MOST_ID, MOST_LINES
-from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookies_of, visitor_cookie
+from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookie_in, visitor_cookie
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
@@ -74,7 +74,7 @@ async def get_context(
     asked = request_of(request.scope)
     visitor, cookie = (
         deps.reader.visitor(asked.fields.get(b"cookie")),
-        cookies_of(asked.fields.get(b"cookie", b"")).get(VISITOR, ""),
+        cookie_in(asked.fields.get(b"cookie", b"")),
     )
     response = JSONResponse({}, headers={"cache-control": "no-store"})
     if logout or (visitor is None and consent):
