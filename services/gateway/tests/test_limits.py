@@ -18,7 +18,7 @@ from chassis.http import service_app
 from chassis.problems import Problem
 from gateway.adapters import limits
 from gateway.adapters.keys import Keys
-from gateway.adapters.limits import UNKNOWN, Limiter, Most, block_of
+from gateway.adapters.limits import UNKNOWN, Limiter, Most, block_of, house_of
 from gateway.lanes.asgi import Door, Lane
 from gateway.lanes.request import Reader
 from gateway.routes import merchants, shop
@@ -39,6 +39,17 @@ MOST = Most(person=3, block=6, key=10)
 )  # fmt: skip
 def test_neighbours_are_those_who_share_a_block(address: str, block: str) -> None:
     assert block_of(address) == block
+
+
+@pytest.mark.parametrize(
+    ("address", "house"),
+    [
+        ("203.0.113.9", "203.0.113.9"), ("2001:db8:1:2::3", "2001:db8:1:2::"), ("2001:db8:1:3::3", "2001:db8:1:3::"),
+        ("::ffff:203.0.113.9", "203.0.113.9"), ("", UNKNOWN),
+    ],
+)  # fmt: skip
+def test_whoever_has_one_address_of_a_house_has_all(address: str, house: str) -> None:
+    assert house_of(address) == house
 
 
 @given(st.text(max_size=60))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from chassis.service import repeat
 from redis.exceptions import RedisError
 
 NEIGHBOURS = {4: 24, 6: 48}  # bits of an address that whoever has one usually has all addresses of
+HOUSE = {4: 32, 6: 64}
 UNKNOWN = "unknown"
 EVENTS = 20
 SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 100_000
@@ -36,12 +38,22 @@ class Most(NamedTuple):
 @lru_cache(maxsize=65_536)
 def block_of(address: str) -> str:
     """The neighbourhood of an address."""
+    return _network(address, NEIGHBOURS)
+
+
+@lru_cache(maxsize=65_536)
+def house_of(address: str) -> str:
+    """Those of whom one can be all: an IPv4 address, the network behind a line of IPv6."""
+    return _network(address, HOUSE)
+
+
+def _network(address: str, bits: Mapping[int, int]) -> str:
     try:
         found = ip_address(address)
     except ValueError:
         return UNKNOWN
     found = getattr(found, "ipv4_mapped", None) or found
-    return str(ip_network((found, NEIGHBOURS[found.version]), strict=False).network_address)
+    return str(ip_network((found, bits[found.version]), strict=False).network_address)
 
 
 class Counts:

@@ -16,6 +16,7 @@ from chassis.problems import Problem
 from chassis.service import repeat
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.adapters.limits import house_of
 from gateway.domain.reply import Headers, Reply, status_line
 from gateway.lanes.asgi import refused
 
@@ -38,7 +39,7 @@ NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
 
 
 class Connections:
-    """Those that are open, and how many of each address."""
+    """Those that are open, and how many of each address (of IPv6, of each /64)."""
 
     def __init__(self, most_of_an_address: int, health: Health) -> None:
         self.open: set[Connection] = set()
@@ -83,16 +84,17 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.since, self.address = self.loop.time(), self.client[0] if self.client else ""
         self.all.open.add(self)
-        self.all.of[self.address] += 1
-        if self.all.of[self.address] > self.all.most:
+        self.house = house_of(self.address)
+        self.all.of[self.house] += 1
+        if self.all.of[self.house] > self.all.most:
             self.end(CROWD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """One less."""
         self.all.open.discard(self)
-        self.all.of[self.address] -= 1
-        if not self.all.of[self.address]:
-            del self.all.of[self.address]
+        self.all.of[self.house] -= 1
+        if not self.all.of[self.house]:
+            del self.all.of[self.house]
         super().connection_lost(exc)
 
     def end(self, problem: Problem) -> None:
