@@ -43,11 +43,12 @@ sub vcl_recv {
     call facts;
     if (req.method != "GET" && req.method != "HEAD") { return (pass); }
     if (req.url !~ "^/v1/decisions[?]" || req.http.Authorization) { return (pass); }
+    if (req.url ~ "^.{4000}") { return (synth(414)); }  # the gateway takes 2,000, and more has no place in what follows
     call canonical;
     if (std.healthy(req.backend_hint)) { set req.grace = 30s; }  # while it is fetched anew; the rest is for when that fails
     set req.http.X-Edge-Step = "base";
     cookie.parse(req.http.Cookie);
-    if (req.http.Cookie ~ "(^|; *)__Host-ff_vid=.*; *__Host-ff_vid=") { return (pass); }  # two readers, two persons
+    if (req.http.Cookie ~ "(^|;\s*)__Host-ff_vid=.*;\s*__Host-ff_vid=") { return (pass); }  # two readers, two persons
     if (cookie.isset("__Host-ff_vid")) {  # somebody: shared with only when in a genuine context of his own
         set req.http.X-Edge-Step = "own";
         call context;
@@ -103,16 +104,16 @@ sub canonical {  # one URL for one question: what nobody looks at is dropped, an
     unset req.http.X-Edge-Mask;
 }
 
-sub context {  # .s3.g. | expiry | version of the definitions | key id | signature over these and the visitor cookie
+sub context {  # .s3.g. | expiry | version of the definitions | key id | signature over these, the visitor cookie and the API key
     if (cookie.get("__Host-ff_ctx") ~ "^[.][.a-z0-9]*[|][0-9]{10}[|][0-9]{1,15}[|][a-z0-9]+[|][A-Za-z0-9_-]{43}$") {
         set req.http.X-Edge-Mask = regsub(cookie.get("__Host-ff_ctx"), "[|][A-Za-z0-9_-]{43}$", "");
         set req.http.X-Edge-Aud = regsub(cookie.get("__Host-ff_ctx"), "^.*[|]", "");
         set req.http.X-Edge-Key = regsub(req.http.X-Edge-Mask, "^.*[|]", "");
         if (std.time(regsub(req.http.X-Edge-Mask, "^[^|]*[|]([0-9]{10}).*$", "\1"), now - 1s) > now
             && ((req.http.X-Edge-Key == std.getenv("CONTEXT_ID") && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
-                    digest.hmac_sha256(std.getenv("CONTEXT_KEY"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid"))))
+                    digest.hmac_sha256(std.getenv("CONTEXT_KEY"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid") + "|" + req.http.X-Api-Key)))
             || (std.getenv("CONTEXT_KEY_OLD") != "" && req.http.X-Edge-Key == std.getenv("CONTEXT_ID_OLD") && req.http.X-Edge-Aud == digest.base64url_nopad_hex(
-                    digest.hmac_sha256(std.getenv("CONTEXT_KEY_OLD"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid")))))) {
+                    digest.hmac_sha256(std.getenv("CONTEXT_KEY_OLD"), req.http.X-Edge-Mask + "|" + cookie.get("__Host-ff_vid") + "|" + req.http.X-Api-Key))))) {
             set req.http.X-Edge-Step = "base";
             set req.http.X-Edge-Codes = regsub(req.http.X-Edge-Mask, "[|].*$", "");
             set req.http.X-Edge-Version = regsub(req.http.X-Edge-Mask, "^[^|]*[|][^|]*[|]([0-9]+)[|].*$", "\1");
@@ -243,6 +244,7 @@ sub vcl_hit {
 }
 
 sub vcl_miss {
+    if (req.http.X-Edge-Stale) { return (synth(503)); }  # there is none, and it was fetched in vain just now
     if (req.is_hitmiss && req.http.X-Edge-Step == "base") {  # known as nobody's to share: the gateway is asked for himself
         set req.http.X-Edge-Step = "own";
         return (pass);
@@ -290,22 +292,26 @@ sub vcl_backend_response {
     set beresp.keep = 0s;
     if (beresp.status != 200 || beresp.http.Set-Cookie || beresp.http.Cache-Control !~ "s-maxage"
         || beresp.http.Cache-Control ~ "private|no-store" || !beresp.http.X-Aud-Mask) {
-        set beresp.uncacheable = true;
-        set beresp.ttl = 0s;
+        call unkept;
         if (beresp.status == 200 && bereq.http.X-Edge-Mask == "base") { set beresp.ttl = 5s; }  # nobody's to share, for a moment
         return (deliver);
     }
     if (now - std.time(bereq.http.X-Edge-At, now - 1h) > 0.75s) {  # of before what was purged meanwhile, perhaps
-        set beresp.uncacheable = true;
-        set beresp.ttl = 0s;
+        call unkept;
         return (deliver);
     }
     if (beresp.http.Cache-Control ~ "stale-if-error=[0-9]+") {
         set beresp.grace = std.duration(
             regsub(beresp.http.Cache-Control, "^.*stale-if-error=([0-9]+).*$", "\1") + "s", 0s);
     }
-    if (beresp.ttl <= 0s) { set beresp.uncacheable = true; }  # for this request only: the next one may be kept
+    if (beresp.ttl <= 0s) { call unkept; }  # for a moment: the next one may be kept
     return (deliver);
+}
+
+sub unkept {  # known as such for a moment, or all who wait for it would fetch one after the other
+    set beresp.uncacheable = true;
+    set beresp.ttl = 1s;
+    set beresp.grace = 0s;
 }
 
 sub vcl_backend_error {  # nobody answers
@@ -323,7 +329,14 @@ sub vcl_synth {
     if (resp.status != 200) {
         set resp.http.Content-Type = "application/problem+json";
         set resp.http.Cache-Control = "no-store";
-        set resp.body = {"{"type":"urn:footfall:problem:not-found","title":"Not found","status":"} + resp.status + "}";
+        if (resp.status == 414) {
+            set resp.body = {"{"type":"urn:footfall:problem:query-too-long","title":"The query is too long","status":414}"};
+        } else if (resp.status == 503) {
+            set resp.http.Retry-After = "2";
+            set resp.body = {"{"type":"urn:footfall:problem:service-unavailable","title":"The service cannot be reached","status":503}"};
+        } else {
+            set resp.body = {"{"type":"urn:footfall:problem:not-found","title":"Not found","status":404}"};
+        }
         return (deliver);
     }
 }

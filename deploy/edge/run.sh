@@ -12,10 +12,6 @@ export EDGE_ID="${edge%%:*}" EDGE_KEY="${edge#*:}"
 FRONT_KEY=$(cat "$FRONT_KEY_FILE") PURGE_KEY=$(cat "$PURGE_KEY_FILE")
 export FRONT_KEY PURGE_KEY
 
-cat > /scratch/backend.vcl <<END
-backend gateway {
-    .host = "${GATEWAY%:*}"; .port = "${GATEWAY##*:}"; .first_byte_timeout = 5s;
-    .probe = { .url = "/healthz"; .interval = 1s; .timeout = 1s; .threshold = 2; .window = 3; }
-}
-END
-exec varnishd -F -n /scratch/run -a :8080 -f /edge/edge.vcl -p vcl_path=/scratch -s "malloc,${EDGE_MEMORY:-256m}"
+sed -e "s/@HOST@/${GATEWAY%:*}/" -e "s/@PORT@/${GATEWAY##*:}/" /edge/gateway.vcl > /scratch/backend.vcl
+# Headers: the 100 that the gateway takes, and what the edge says of itself.
+exec varnishd -F -n /scratch/run -a :8080 -f /edge/edge.vcl -p vcl_path=/scratch -p http_max_hdr=160 -s "malloc,${EDGE_MEMORY:-256m}"

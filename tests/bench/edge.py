@@ -39,7 +39,7 @@ def _cookies(known: Secrets, segments: Iterable[Iterable[int]]) -> list[str]:
     for mine in segments:
         _, visitor = visitor_cookie(visitors, rng.randbytes(16))
         codes = "." + "".join(f"s{code}." for code in mine)
-        context = context_cookie(contexts, codes, int(time.time()) + 3600, visitor, version=1)
+        context = context_cookie(contexts, codes, int(time.time()) + 3600, visitor, "k", version=1)
         found.append(f"{VISITOR}={visitor}; {CONTEXT}={context}")
     return found
 

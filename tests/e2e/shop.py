@@ -13,6 +13,7 @@ from devstack import varnish as varnish_server
 from devstack.stack import Secrets, Stack
 from devstack.testing import need, until
 from devstack.varnish import Varnish
+from gateway.domain.debts import AGAIN_S
 
 Services = Callable[..., AbstractContextManager[Stack]]
 PATIENT = "5000"  # BUDGET_MS: a busy machine must not turn answers into degraded ones
@@ -62,8 +63,8 @@ class Shop:
         time.sleep(0.5)
         return self.context(cookies)
 
-    def context(self, cookies: dict[str, str]) -> dict[str, str]:
-        answer = httpx.get(f"{self.stack.url}/v1/context", headers={**self.key, **header(cookies)})
+    def context(self, cookies: dict[str, str], **headers: str) -> dict[str, str]:
+        answer = httpx.get(f"{self.stack.url}/v1/context", headers={**self.key, **header(cookies), **headers})
         return cookies | dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
 
     def ask(self, query: str, **headers: str) -> httpx.Response:
@@ -109,6 +110,16 @@ def opened(
             shop.admin.close()
     finally:
         cache.stop()
+
+
+def stays(hit: Callable[[], bool]) -> bool:
+    """Whether there is a copy for longer than it takes until what was published is purged once more."""
+    until_s = time.monotonic() + AGAIN_S + 0.25
+    while time.monotonic() < until_s:
+        if not hit():
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def words(text: str) -> dict[str, Any]:

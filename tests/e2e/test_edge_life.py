@@ -19,13 +19,14 @@ from devstack.testing import until
 from gateway.domain.identity import context_cookie
 from gateway.domain.signing import Ring
 
-from tests.e2e.shop import Services, Shop, behind_edge, header
+from tests.e2e.shop import Services, Shop, behind_edge, header, stays
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 OURS, FOREIGN = "https://shop.example", "https://elsewhere.example"
 SECOND = "pk-second-website"
 SHARE_S = 2
 OTHER = {"x-api-key": SECOND}
+COUNTED = threading.Lock()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def shop(services: Services, state: Path) -> Iterator[Shop]:
             shop.slot(slot)
         shop.segment("fan")
         shop.block("for-fans", "top", any_of=["fan"])
-        until(lambda: shop.shown("top") == "top:default" and shop.hits("slots=top"))
+        until(lambda: shop.shown("top") == "top:default" and stays(lambda: shop.hits("slots=top")))
         yield shop
 
 
@@ -63,6 +64,49 @@ def broken(port: int) -> Iterator[None]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
         server.shutdown()
+
+
+class Late(ThreadingHTTPServer):
+    """Before the gateway, whose decisions are slow; counts how many are asked for at the same time."""
+
+    gateway: httpx.Client
+    now = most = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        server: Late
+
+        def do_GET(self) -> None:
+            """Ask the gateway."""
+            if self.path == "/healthz":
+                self.send_response(200)
+                self.end_headers()
+                return
+            with COUNTED:
+                self.server.now += 1
+                self.server.most = max(self.server.most, self.server.now)
+            time.sleep(1)
+            found = self.server.gateway.get(self.path, headers=dict(self.headers))
+            with COUNTED:
+                self.server.now -= 1
+            self.send_response(found.status_code)
+            for name, value in found.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(found.content)
+
+
+@contextmanager
+def late(shop: Shop) -> Iterator[Late]:
+    """A gateway that takes longer than what is kept may be on its way."""
+    with httpx.Client(base_url=shop.stack.url) as client, Late(("127.0.0.1", 0), Late.Handler) as server:
+        server.gateway = client
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shop.edge.use(f"127.0.0.1:{server.server_port}")
+        try:
+            yield server
+        finally:
+            shop.edge.use(shop.stack.address)
+            server.shutdown()
 
 
 class TestNoise:
@@ -129,7 +173,9 @@ class TestMany:
         codes = fan["__Host-ff_ctx"].split("|")[0] + "".join(f"s{n}." for n in range(1000, 999 + count))
         ring = Ring(f"1:{shop.stack.secrets.context}")
         version = int(fan["__Host-ff_ctx"].split("|")[2])
-        cookie = context_cookie(ring, codes, int(time.time()) + 60, fan["__Host-ff_vid"], version=version)
+        cookie = context_cookie(
+            ring, codes, int(time.time()) + 60, fan["__Host-ff_vid"], shop.key["x-api-key"], version=version
+        )
         browser = {
             "user-agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
             "accept": "application/json, text/plain, */*", "accept-language": "de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7",
@@ -146,6 +192,21 @@ class TestMany:
             assert answer.status_code == 200
             assert answer.json()["slots"]["top"]["blocks"][0]["key"] == "for-fans"
         until(lambda: shop.hits("slots=top", **sent), seconds=10)
+
+
+class TestSlow:
+    def test_who_waits_for_what_is_not_kept_waits_for_nobody_else(self, shop: Shop) -> None:
+        slots = ("slow", "slower")
+        for slot in slots:
+            shop.slot(slot)
+        with late(shop) as asked:
+            for slot in slots:  # cold: one goes first, and what comes is too old to be kept
+                with ThreadPoolExecutor(8) as pool:
+                    found = list(pool.map(lambda _, slot=slot: shop.shown(slot), range(8)))
+                assert set(found) == {f"{slot}:default"}
+                assert asked.most > 3, "all but the first ask at the same time"
+                asked.most = 0
+        until(lambda: shop.hits("slots=top"))
 
 
 class TestLife:

@@ -90,6 +90,30 @@ def test_a_segment_that_gets_a_website_is_noticed_there(shop: Shop) -> None:
     assert shop.sees("sides", **other) == "strangers-only"
 
 
+def test_a_context_of_one_website_is_no_word_about_another(shop: Shop) -> None:
+    other = {"x-api-key": SECOND}
+    shop.slot("there")
+    shop.segment("guest", websites=["second"])
+    shop.block("for-guests", "there", any_of=["guest"])
+    shop.block("for-the-rest", "there", priority=2, none_of=["guest"])
+    guest = shop.person("guest")  # with the key of `main`, where the segment is not
+    until(lambda: shop.sees("there", **other) == "for-the-rest")
+    for _ in range(3):
+        assert shop.sees("there", **other, **header(guest)) == "for-guests"
+    theirs = guest | shop.context(guest, **other)
+    until(lambda: shop.hits("slots=there", **other, **header(theirs)))
+    assert shop.shown("there", **other, **header(theirs)) == "for-guests"
+
+
+def test_what_is_too_long_is_refused_as_such_and_a_hundred_headers_are_not(shop: Shop) -> None:
+    for query in ("slots=" + "a" * 6000, "slots=top" + "&" * 7000):
+        answer = shop.ask(query)
+        assert (answer.status_code, answer.json()["type"]) == (414, "urn:footfall:problem:query-too-long")
+    many = {f"x-more-{n}": "1" for n in range(80)}
+    for cookies in ({}, shop.context({})):
+        assert shop.shown("top", **many, **header(cookies)) == "top:default"
+
+
 def test_two_keys_in_one_request_are_none_and_hinder_nobody(shop: Shop) -> None:
     sent = [("x-api-key", shop.stack.secrets.publishable), ("x-api-key", SECOND)]
     assert httpx.get(f"{shop.edge.url}/v1/decisions?slots=top", headers=sent).status_code == 401

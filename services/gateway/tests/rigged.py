@@ -10,8 +10,13 @@ from typing import Any
 from gateway.adapters.keys import Keys
 from gateway.adapters.tokens import CustomerTokens
 from gateway.domain.answer import Answer
+from gateway.domain.dimensions import Seen
+from gateway.domain.membership import Known
+from gateway.domain.release import Release
 from gateway.domain.signing import Ring, Rings
-from gateway.flows.decide import Decider, decided, look_up
+from gateway.domain.targeting import Plan
+from gateway.flows.decide import Decider, decided
+from gateway.flows.people import Who
 from gateway.lanes.decisions import Decisions
 from gateway.lanes.request import Reader, Request
 
@@ -64,7 +69,10 @@ def release(version: int, **slots: dict[str, Any]) -> tuple[dict[str, Any], ...]
 async def stranger_asks(decider: Decider, *slots: str, locale: str = "*") -> Answer:
     """The answer for a stranger of whom nothing else is known."""
     now_ms = decider.clock.now_ms()
-    known = await look_up(decider, None, now_ms)
-    seen, plan_of = known.seen, lambda release: release.plan("main", sorted(slots), locale)
-    *_, answer = await decided(decider, plan_of, lambda _: seen, known, now_ms)
+
+    def ask(release: Release) -> tuple[Plan, Known, Seen]:
+        known = Who().known(release.definitions, now_ms)
+        return release.plan("main", sorted(slots), locale), known, known.seen
+
+    *_, answer = await decided(decider, ask, now_ms)
     return answer

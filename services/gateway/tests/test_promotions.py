@@ -8,16 +8,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import httpx
-import pytest
 from gateway.adapters.keys import ApiKey
-from gateway.domain.dimensions import Seen
-from gateway.domain.membership import Known
 from gateway.flows import cart
 from gateway.flows.knowledge import Knowledge
+from gateway.flows.people import Who
 from gateway.flows.promotions import Shopper, ask
 from rigged import release
 
-SHOPPER = Shopper(Known(Seen(0)), "main", 1, {})
+SHOPPER = Shopper(Who(), "main", 1, {})
 
 
 class Promo:
@@ -37,7 +35,7 @@ class Promo:
 
 def house(promo: Promo) -> tuple[Any, Knowledge]:
     knowledge = Knowledge()
-    decider = SimpleNamespace(knowledge=knowledge, budget_s=0.1, zone=ZoneInfo("UTC"))
+    decider = SimpleNamespace(knowledge=knowledge, budget_s=0.1, zone=ZoneInfo("UTC"), pipe=None)
     return SimpleNamespace(decider=decider, upstreams=promo), knowledge
 
 
@@ -102,17 +100,11 @@ async def test_of_what_holds_because_a_page_says_so_a_price_knows_nothing() -> N
         assert (asked["segments"], asked["unknown"]) == ((["said"], []) if known else ([], ["said"]))
 
 
-async def test_a_cart_that_promo_svc_has_no_time_for_has_plain_prices_and_says_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_cart_that_promo_svc_has_no_time_for_has_plain_prices_and_says_so() -> None:
     class Busy(Promo):
         async def send(self, *_: Any, **__: Any) -> httpx.Response:
             return httpx.Response(503, json={"type": "urn:footfall:problem:busy"})
 
-    async def look_up(*_: Any) -> Known:
-        return SHOPPER.who
-
-    monkeypatch.setattr(cart, "look_up", look_up)
     deps, knowledge = house(Busy(1))
     deps.clock = SimpleNamespace(now_ms=lambda: 1)
     knowledge.swap(*release(1))

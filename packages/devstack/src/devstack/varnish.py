@@ -11,9 +11,8 @@ from devstack.process import LOOPBACK, Child, StartFailed, on_free_port
 from devstack.servers import enterable, unprivileged
 
 PACKAGES = ("varnish", "varnish-modules", "varnish-vmod-digest")
-VCL = Path(__file__).parents[4] / "deploy" / "edge" / "edge.vcl"
-BACKEND = """backend gateway { .host = "%s"; .port = "%s"; .first_byte_timeout = 5s; }
-"""
+EDGE = Path(__file__).parents[4] / "deploy" / "edge"
+VCL, GATEWAY = EDGE / "edge.vcl", EDGE / "gateway.vcl"
 NOTHING = "vcl 4.1; backend none none; sub vcl_recv { return (synth(503)); }"
 
 
@@ -53,7 +52,7 @@ class Varnish:
         self._work = self._home / f"work-{port}"
         argv = [
             "varnishd", "-F", "-a", f"{LOOPBACK}:{port}", "-f", str(self._home / "nothing.vcl"), "-n", str(self._work),
-            "-s", "malloc,64m", "-p", f"vcl_path={self._home}",
+            "-s", "malloc,64m", "-p", f"vcl_path={self._home}", "-p", "http_max_hdr=160",  # as deploy/edge/run.sh
         ]  # fmt: skip
         log = self._home / "log"
         self._child = Child("Varnish", argv, log, env=self._keys, user=self._uid, cwd=self._home)
@@ -69,7 +68,8 @@ class Varnish:
         name, (host, _, port) = f"v{self._number}", gateway.rpartition(":")
         file = self._home / f"{name}.vcl"
         file.write_text(vcl.read_text())
-        (self._home / "backend.vcl").write_text(BACKEND % (host, port))
+        backend = GATEWAY.read_text().replace("@HOST@", host).replace("@PORT@", port)
+        (self._home / "backend.vcl").write_text(backend)
         for command in (("vcl.load", name, str(file)), ("vcl.use", name)):
             status, said = self._admin(*command)
             if status:

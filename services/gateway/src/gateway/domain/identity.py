@@ -26,13 +26,14 @@ def visitor_of(ring: Ring, cookie: str) -> str | None:
     return name if len(name) == NAME_LENGTH and ring.genuine(key_id, text, signature) else None
 
 
-def context_cookie(ring: Ring, codes: str, expires_s: int, visitor: str, *, version: int) -> str:
+def context_cookie(ring: Ring, codes: str, expires_s: int, visitor: str, api_key: str, *, version: int) -> str:
     """`codes` as in `dimensions.codes`, of a version of the definitions; expiry in epoch seconds.
 
-    It belongs to one visitor cookie; the edge checks it too.
+    It belongs to one visitor cookie and one API key, for what has no code on one website may have one on another; the edge
+    checks both.
     """
     text = f"{codes}|{expires_s}|{version}|{ring.newest}"
-    return f"{text}|{ring.signature(f'{text}|{visitor}')}"
+    return f"{text}|{ring.signature(f'{text}|{visitor}|{api_key}')}"
 
 
 def cookie_in(header: bytes) -> str:

@@ -79,7 +79,7 @@ def steps(visitors: Ring, contexts: Ring, name: str, random: bytes, *, now_s: in
     """The two, a stranger, and two who pretend: in headers, and in the first one's context. `random`: 16 bytes."""
     cookies = {which: visitor(visitors, name, which)[1] for which in (FIRST, SECOND)}
     contexts_of = {
-        which: context_cookie(contexts, code, now_s + 60, cookies[which], version=0)
+        which: context_cookie(contexts, code, now_s + 60, cookies[which], "", version=0)
         for which, code in ((FIRST, ".p."), (SECOND, ".q."))
     }
     other = visitor_cookie(visitors, random)[1]

@@ -97,7 +97,7 @@ class Release:
 
     def plan(self, website: str, slots: Sequence[str], locale: str) -> Plan:
         """The plan of a kind of request, made once for the slots that there are, and the locales they have."""
-        there = tuple(s for s in slots if s in self.content["slots"])
+        there, said = tuple(s for s in slots if s in self.content["slots"]), locale
         locale = resolved(locale, {name for s in there for name in self.content["slots"][s]["locales"]})
         key = (website, there, locale)
         found = self.plans.get(key)
@@ -107,9 +107,11 @@ class Release:
                 release=self.number,
             )  # fmt: skip
             self.plans.put(key, found, found.size)
-        if len(there) == len(slots):
-            return found
-        return replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
+        if found.by_locale:  # the answer is remembered by what follows from it, which is in or out
+            found = replace(found, said=said)
+        if len(there) < len(slots):
+            found = replace(found, unknown=tuple(s for s in slots if s not in self.content["slots"]))
+        return found
 
 
 def release_of(

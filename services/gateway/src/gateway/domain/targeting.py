@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conditions import Invalid, Node, Vocabulary, compile_set, leaves, parse
-from conditions.context import SAID_BY_ANYBODY, Atom, Context
+from conditions.context import IN_THE_URL, SAID_BY_ANYBODY, Atom, Context
 
 from gateway.domain import dimensions
 from gateway.domain.dimensions import CLOCK, Dimension, Place
@@ -21,9 +21,10 @@ SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
 
-    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `by_anybody`:
-    whether it depends on what a page says of itself; `personal`: whether it takes the person's document to say, and then one of
-    which `epoch`, or a later one. `since`: the version of the definitions with which it got its codes.
+    `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `by_locale`:
+    whether it depends on the locale asked for; `by_anybody`: whether on what a page says of itself; `personal`: whether it takes
+    the person's document to say, and then one of which `epoch`, or a later one. `since`: the version of the definitions with
+    which it got its codes.
     """
 
     id: int
@@ -32,6 +33,7 @@ class SegmentRef:
     atom: int | None
     depends_on: tuple[Dimension, ...]
     by_the_hour: bool = False
+    by_locale: bool = False
     by_anybody: bool = False
     personal: bool = True
     epoch: int = 0
@@ -87,7 +89,7 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
                 late.append((s["id"], tree))
             refs[s["key"]] = SegmentRef(
                 s["id"], s["key"], tuple(s["websites"]), s["atom"], found, not names.isdisjoint(CLOCK),
-                not names.isdisjoint(SAID_BY_ANYBODY), personal, s["epoch"], s["since"],
+                not names.isdisjoint(IN_THE_URL), not names.isdisjoint(SAID_BY_ANYBODY), personal, s["epoch"], s["since"],
             )  # fmt: skip
         except (Invalid, ValueError):
             unreadable.append(s["key"])
@@ -118,7 +120,8 @@ class Plan:
     """How one kind of request (website, slots, locale) is answered, and what that depends on.
 
     `mask` is `dimensions.mask` of all; `bits` and `groups` are what is looked at of a person, beside `late`. `unknown` are
-    slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `undefined` are segments
+    slots that were asked for and are nowhere: nothing that is remembered has them in it, or in its key. `locale` is the one that
+    content is found under, `said` the one that was asked for, where a segment depends on it. `undefined` are segments
     that are `named` and not defined. `since`: contexts of an earlier version of the definitions do not have all its codes.
     `epoch`: a person's document of an earlier one leaves something unsaid. `release` is the one of the gateway's knowledge it
     was made from.
@@ -135,6 +138,7 @@ class Plan:
     late: tuple[SegmentRef, ...]
     boundaries: tuple[int, ...]
     by_the_hour: bool
+    said: str = "*"
     unknown: tuple[str, ...] = ()
     undefined: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
@@ -152,6 +156,11 @@ class Plan:
     def tags(self) -> list[str]:
         """What makes an edge forget its answers, whatever they turn out to be made of."""
         return ["promo", *(f"slot:{key}" for key in self.slots), *(f"segment:{key}" for key in self.named)]
+
+    @property
+    def by_locale(self) -> bool:
+        """Whether a segment depends on the locale asked for."""
+        return any(ref.by_locale for ref in self.late)
 
     @property
     def keyed(self) -> bool:

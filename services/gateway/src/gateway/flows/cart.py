@@ -13,9 +13,13 @@ from conditions.read import step
 from gateway.adapters.keys import ApiKey
 from gateway.deps import Deps
 from gateway.domain import cart, kills
-from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
+from gateway.domain.dimensions import Seen
+from gateway.domain.membership import Known
+from gateway.domain.release import Release
+from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows import promotions
-from gateway.flows.decide import decided, look_up
+from gateway.flows.decide import decided
+from gateway.flows.people import look_up
 from gateway.flows.promotions import Shopper
 
 MOST_NAMED = 50
@@ -38,14 +42,18 @@ async def price_cart(
     """
     slots, locale = _asked(body)
     now_ms = deps.clock.now_ms()
-    who = await look_up(deps.decider, identity.encode() if identity else None, now_ms)
+    who = await look_up(deps.decider.pipe, identity.encode() if identity else None)
     found, degraded = await _evaluated(deps, Shopper(who, key.website, now_ms, facts, locale), body)
     if found is None or kills.spoils(found, deps.decider.knowledge.kills):
         found = cart.plain(body)
         degraded.append("promotions")
     if slots:
-        plan_of, seen = (lambda r: r.plan(key.website, sorted(set(slots)), locale)), who.asking(facts, page)
-        *_, answer = await decided(deps.decider, plan_of, lambda _: seen, who, now_ms)
+
+        def by(release: Release) -> tuple[Plan, Known, Seen]:
+            known = who.known(release.definitions, now_ms)
+            return release.plan(key.website, sorted(set(slots)), locale), known, known.asking(facts, page)
+
+        *_, answer = await decided(deps.decider, by, now_ms)
         said = _decode(answer.body)
         found["slots"] = said["slots"]
         degraded += [part for part in said.get("degraded", ()) if part not in degraded]
@@ -59,7 +67,7 @@ async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> t
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     said = await promotions.ask(deps, shopper, "/v1/evaluate", asked)
     if said is None:
-        return None, ["audience"] if shopper.who.degraded else []
+        return None, ["audience"] if _known(deps, shopper).degraded else []
     degraded = [] if said.sure else ["audience"]
     try:
         found: dict[str, Any] = _decode(said.answer.content)
@@ -71,6 +79,10 @@ async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> t
     if status in (400, 422):
         raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
     return {**found, "membership_version": said.membership_version} if status == 200 else None, degraded
+
+
+def _known(deps: Deps, shopper: Shopper) -> Known:
+    return shopper.who.known(deps.decider.knowledge.release.definitions, shopper.now_ms)
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:

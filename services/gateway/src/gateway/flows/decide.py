@@ -25,7 +25,6 @@ from gateway.domain.kept import Kept
 from gateway.domain.membership import NONE_LATE, Known, Late
 from gateway.domain.release import OF_CONTENT, OF_PROMO, Release
 from gateway.domain.targeting import Plan, SegmentRef
-from gateway.flows import people
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.people import Person
 from gateway.telemetry import DECISIONS, DEGRADED
@@ -59,31 +58,27 @@ class Part(NamedTuple):
     gone: bool = False
 
 
-async def look_up(decider: Decider, identity: bytes | None, now_ms: int) -> Known:
-    """What is known of an identity."""
-    return await people.look_up(decider.pipe, decider.knowledge.release.definitions, identity, now_ms)
-
-
 async def decided(
-    decider: Decider, plan_of: Callable[[Release], Plan], seen_of: Callable[[Plan], Seen], known: Known, now_ms: int
-) -> tuple[Release, Plan, Seen, Answer]:
-    """The answer for one request, by which release, with its plan and what that sees of the request. Raises what they raise.
+    decider: Decider, ask: Callable[[Release], tuple[Plan, Known, Seen]], now_ms: int
+) -> tuple[Release, Plan, Known, Seen, Answer]:
+    """The answer for one request, by which release; `ask` is told that, and says what is asked by it, what is known of who asks,
+    and what of that counts. Raises what it raises.
 
     When a service has left the release behind, it is made by the next one.
     """
     release = decider.knowledge.current()
-    plan = plan_of(release)
-    answer = await decide(decider, release, plan, known, seen := seen_of(plan), now_ms)
+    plan, known, seen = ask(release)
+    answer = await decide(decider, release, plan, known, seen, now_ms)
     if answer.stopgap and await decider.knowledge.newer_than(release, decider.budget_s):
-        release = decider.knowledge.release
-        plan = plan_of(release)
-        answer = await decide(decider, release, plan, known, seen := seen_of(plan), now_ms)
-    return release, plan, seen, answer
+        release = decider.knowledge.current()
+        plan, known, seen = ask(release)
+        answer = await decide(decider, release, plan, known, seen, now_ms)
+    return release, plan, known, seen, answer
 
 
 def ready(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer | None:
     """The answer for one request, if it was made before."""
-    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
+    late = late_bits(decider, release, plan.late, seen, plan.said, now_ms) if plan.late else NONE_LATE
     answer = release.answers.get(_key(plan, known, seen, late))
     if answer is None or answer.until <= now_ms:
         return None
@@ -99,7 +94,7 @@ def _key(plan: Plan, known: Known, seen: Seen, late: Late) -> Any:
 
 async def decide(decider: Decider, release: Release, plan: Plan, known: Known, seen: Seen, now_ms: int) -> Answer:
     """The answer for one request, by one release, which `plan` is of. Always one, whatever is down."""
-    late = late_bits(decider, release, plan.late, seen, plan.locale, now_ms) if plan.late else NONE_LATE
+    late = late_bits(decider, release, plan.late, seen, plan.said, now_ms) if plan.late else NONE_LATE
     answer = ready(decider, release, plan, known, seen, now_ms)
     if answer is not None:
         return answer

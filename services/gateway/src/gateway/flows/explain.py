@@ -18,7 +18,8 @@ from gateway.deps import Deps
 from gateway.domain import kills, membership
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows import naming
-from gateway.flows.decide import context_of, look_up
+from gateway.flows.decide import context_of
+from gateway.flows.people import look_up
 from gateway.lanes.request import MOST_VALUE, PARAMETERS
 
 PROFILE = re.compile(r"[vc]:.{1,200}", re.DOTALL)
@@ -39,7 +40,7 @@ async def explain(
     now_ms, slots = deps.clock.now_ms(), sorted(set(slots))
     release = deps.decider.knowledge.release
     plan = release.plan(website, slots, locale)
-    who = await look_up(deps.decider, profile.encode(), now_ms)
+    who = (await look_up(deps.decider.pipe, profile.encode())).known(release.definitions, now_ms)
     refs = (*plan.durable, *plan.late)
     page = {name: context.get(PARAMETERS.get(name, name), "")[:MOST_VALUE] for name in PAGE}
     supposed = context_of(deps.decider, who.asking({}, {k: v for k, v in page.items() if v}), locale, now_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from weakref import ReferenceType, ref
 
 import msgspec
@@ -63,22 +64,39 @@ class Person:
         self._last = ref(answer)
 
 
-def remembered(pipe: Pipe[Person], definitions: Definitions, identity: bytes | None, now_ms: int) -> Known | None:
-    """What is known of an identity without asking; None: `look_up` asks. A stranger, and nobody at all, is an empty profile."""
+class Who(NamedTuple):
+    """An identity, if there is one, and who that is; None: their document could not be had.
+
+    What is known of them is a matter of the definitions one answers by: whoever waited for something in between asks again.
+    """
+
+    identity: bytes | None = None
+    person: Person | None = None
+
+    def known(self, definitions: Definitions, now_ms: int) -> Known:
+        """What is known of them at an instant. A stranger, and nobody at all, is an empty profile."""
+        if self.identity is None:
+            return membership.known_of(definitions, None, None, now_ms)
+        if self.person is None:
+            return membership.unknown(definitions, self.identity)
+        return self.person.known(definitions, self.identity, now_ms)
+
+
+def remembered(pipe: Pipe[Person], identity: bytes | None) -> Who | None:
+    """Who it is, without asking; None: `look_up` asks."""
     if identity is None:
-        return membership.known_of(definitions, None, None, now_ms)
+        return Who()
     person = pipe.remembered(KEY + identity)
-    return None if person is None else person.known(definitions, identity, now_ms)
+    return None if person is None else Who(identity, person)
 
 
-async def look_up(pipe: Pipe[Person], definitions: Definitions, identity: bytes | None, now_ms: int) -> Known:
-    """What is known of an identity."""
-    found = remembered(pipe, definitions, identity, now_ms)
+async def look_up(pipe: Pipe[Person], identity: bytes | None) -> Who:
+    """Who it is."""
+    found = remembered(pipe, identity)
     if found is None and identity is not None:
         try:
-            person = await pipe.get(KEY + identity)
+            found = Who(identity, await pipe.get(KEY + identity))
         except PipeUnavailable:
-            return membership.unknown(definitions, identity)
-        found = person.known(definitions, identity, now_ms)
+            found = Who(identity)
     assert found is not None
     return found

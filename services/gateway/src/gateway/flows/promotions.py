@@ -12,10 +12,10 @@ import httpx
 from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import kills, membership
-from gateway.domain.membership import Known
 from gateway.domain.release import OF_PROMO, Release
 from gateway.domain.targeting import epoch_of
 from gateway.flows.decide import late_bits
+from gateway.flows.people import Who
 
 OTHER_VERSION = 412
 
@@ -24,7 +24,7 @@ OTHER_VERSION = 412
 class Shopper:
     """Who asks, at which website and instant. `facts` are what is trusted of the request."""
 
-    who: Known
+    who: Who
     website: str
     now_ms: int
     facts: Mapping[str, str]
@@ -62,7 +62,8 @@ async def ask(deps: Deps, shopper: Shopper, path: str, body: Mapping[str, Any], 
 
 def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, Any], bool]:
     """Whom promo-svc is asked for, and whether their document says all of the segments that rules name."""
-    named, definitions, who = release.promo["segments"], release.definitions, shopper.who
+    named, definitions = release.promo["segments"], release.definitions
+    who = shopper.who.known(definitions, shopper.now_ms)
     refs = definitions.of(shopper.website, named)
     seen = who.asking(shopper.facts, {})
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], seen, shopper.locale, shopper.now_ms)

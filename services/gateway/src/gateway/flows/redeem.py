@@ -16,8 +16,8 @@ from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import PROMO, unavailable
 from gateway.deps import Deps
 from gateway.flows import promotions
-from gateway.flows.decide import look_up
 from gateway.flows.forward import answered
+from gateway.flows.people import look_up
 from gateway.flows.promotions import Shopper
 
 FIELDS = ("coupon", "customer")
@@ -43,7 +43,7 @@ async def redeem(
     if errors:
         raise Problem("invalid-request", 422, "The request is not valid", errors=errors[:50])
     now_ms = deps.clock.now_ms()
-    who = await look_up(deps.decider, (identity or f"c:{customer}").encode(), now_ms)
+    who = await look_up(deps.decider.pipe, (identity or f"c:{customer}").encode())
     shopper = Shopper(who, key.website, now_ms, facts)
     headers, before = {"idempotency-key": idempotency_key}, deps.decider.knowledge.kills
     said = await promotions.ask(deps, shopper, "/v1/redemptions", body, headers=headers, actor=key.actor)

@@ -23,8 +23,8 @@ from gateway.domain.sharing import BASE, Proof, proof, shareable
 from gateway.domain.signing import Rings
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows import people
-from gateway.flows.decide import Decider, decided, look_up, ready
-from gateway.flows.people import Person
+from gateway.flows.decide import Decider, decided, ready
+from gateway.flows.people import Person, Who, look_up
 from gateway.flows.probe import Probes
 from gateway.lanes.request import Reader, Request
 
@@ -198,9 +198,10 @@ class Decisions:
             plan = self._plan(question.request, release, question.key)
         asker = None if question.aud is None else self._told(question, plan, empty=release.definitions.empty)
         if asker is None:
-            known = self._remembered(question, release, now_ms)
-            if known is None:
+            who = self._remembered(question)
+            if who is None:
                 return None
+            known = who.known(release.definitions, now_ms)
             asker = Asker(known, self._seen(question, plan, known), question.proven)
         answer = ready(decider, release, plan, asker.known, asker.seen, now_ms)
         return None if answer is None else self._reply(question, release, plan, asker, answer)
@@ -210,17 +211,18 @@ class Decisions:
         decider, now_ms, key = self._decider, self._decider.clock.now_ms(), question.key
         assert key is not None  # `now` answers the others
         release = decider.knowledge.current()
-        plan = self._plan(question.request, release, key)
-        told = self._told(question, plan, empty=release.definitions.empty)
-        known = told.known if told else self._remembered(question, release, now_ms)
-        known = known or await look_up(decider, question.identity, now_ms)
-        release, plan, seen, answer = await decided(
-            decider,
-            lambda release: self._plan(question.request, release, key),
-            lambda plan: told.seen if told else self._seen(question, plan, known),
-            known,
-            now_ms,
-        )
+        told = self._told(question, self._plan(question.request, release, key), empty=release.definitions.empty)
+        who = None if told else self._remembered(question) or await look_up(decider.pipe, question.identity)
+
+        def by(release: Release) -> tuple[Plan, Known, Seen]:
+            plan = self._plan(question.request, release, key)
+            if who is None:
+                assert told is not None
+                return plan, told.known, told.seen
+            known = who.known(release.definitions, now_ms)
+            return plan, known, self._seen(question, plan, known)
+
+        release, plan, known, seen, answer = await decided(decider, by, now_ms)
         if (
             told and self._told(question, plan, empty=release.definitions.empty) != told
         ):  # by this release it says nothing
@@ -235,10 +237,8 @@ class Decisions:
         """Have `tell` called with somebody who is not, or with None. Raises PipeUnavailable."""
         self._decider.pipe.ask(people.KEY + identity, tell)
 
-    def _remembered(self, question: Question, release: Release, now_ms: int) -> Known | None:
-        if question.unread and question.identity is not None:
-            return membership.unknown(release.definitions, question.identity)
-        return people.remembered(self._decider.pipe, release.definitions, question.identity, now_ms)
+    def _remembered(self, question: Question) -> Who | None:
+        return Who(question.identity) if question.unread else people.remembered(self._decider.pipe, question.identity)
 
     def _told(self, question: Question, plan: Plan, *, empty: int) -> Asker | None:
         """Who asks as the URL has it, whoever it is; `empty`: the bits of a stranger."""

@@ -20,9 +20,9 @@ from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookie_in,
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
-from gateway.flows.decide import look_up
 from gateway.flows.explain import explain
 from gateway.flows.forward import forward
+from gateway.flows.people import look_up
 from gateway.flows.redeem import redeem
 from gateway.lanes.request import request_of
 from gateway.routes.answers import Accepted, Cart, Context, Explained, Redeemed
@@ -68,7 +68,12 @@ def _cookie(response: Response, name: str, value: str, max_age: int) -> None:
 
 @router.get("/v1/context", **says(Context))
 async def get_context(
-    request: Request, deps: DepsDep, key: Storefront, consent: bool = True, logout: bool = False
+    request: Request,
+    deps: DepsDep,
+    key: Storefront,
+    consent: bool = True,
+    logout: bool = False,
+    api_key: KeyHeader = None,
 ) -> Response:
     """Issue or refresh the visitor id and the signed context. Without consent: no id, and the stranger's context."""
     asked = request_of(request.scope)
@@ -83,17 +88,18 @@ async def get_context(
         _cookie(response, VISITOR, cookie, YEAR_S)
     now_ms = deps.clock.now_ms()
     who = None if logout or not consent else deps.reader.identity(asked) or visitor
-    known = await look_up(deps.decider, who, now_ms)
-    visible, seen = deps.decider.knowledge.release.visible(key.website), known.seen
+    found = await look_up(deps.decider.pipe, who)
+    release = deps.decider.knowledge.current()  # nothing is waited for from here on: what is signed is of one release
+    known = found.known(release.definitions, now_ms)
+    visible, seen = release.visible(key.website), known.seen
     steered = any(d.name in visible.steering and d.read(seen) for d in visible.codes)
     expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
     expires_s = min(expires_ms, known.until or expires_ms) // 1000
     if (
-        visitor is not None and known.epoch >= deps.decider.knowledge.release.definitions.epoch
+        visitor is not None and known.epoch >= release.definitions.epoch
     ):  # else a member would be a stranger to every edge as long as a cookie lives
-        codes = deps.decider.knowledge.release.codes(key.website, seen)
-        version = deps.decider.knowledge.release.definitions.version
-        value = context_cookie(deps.rings.context, codes, expires_s, cookie, version=version)
+        codes, version = release.codes(key.website, seen), release.definitions.version
+        value = context_cookie(deps.rings.context, codes, expires_s, cookie, api_key or "", version=version)
         _cookie(response, CONTEXT, value, deps.settings.context_s)
     response.body = deps.encode({"visitor": visitor is not None, "expires_at": expires_s})
     response.headers["content-length"] = str(len(response.body))
