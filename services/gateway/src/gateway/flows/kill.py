@@ -37,6 +37,12 @@ AGAIN_S = 1.0  # at most, until Redis is asked again
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "slot": (CONTENT, "slots"), "rule": (PROMO, "cart-rules")}
 SWITCHED_OFF = ("block", "rule")  # a slot has no such state
+# One more in the list, and what tells a change; its number, 0 for one that is too many. One piece, for others kill at once.
+ADD = """if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[4], 'NX')
+redis.call('SET', KEYS[3], ARGV[4])
+return redis.call('INCR', KEYS[4])"""
 
 
 @dataclass(slots=True)
@@ -178,7 +184,8 @@ class Killer:
         """Let be shown again what is published. Raises Problem 404, 503."""
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
-                gone, *_ = await _changed(pipe.hdel(KILLS, name)).execute()
+                pipe.hdel(KILLS, name).set(LIST, uuid.uuid4().hex, nx=True).set(LAST, uuid.uuid4().hex).incr(COUNT)
+                gone, *_ = await pipe.execute()
         except (RedisError, OSError):
             raise unavailable() from None
         if not gone:
@@ -189,14 +196,11 @@ class Killer:
         """The number of this change of the list; None when it could not be made."""
         said = json.dumps({"by": actor.subject, "at_ms": self._clock.now_ms()})
         try:
-            if await self._redis.hlen(KILLS) >= MOST_KILLED:
-                raise Problem(
-                    "kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over"
-                )
-            async with self._redis.pipeline(transaction=True) as pipe:
-                *_, count = await _changed(pipe.hset(KILLS, name, said)).execute()
+            count = await self._redis.eval(ADD, 4, KILLS, LIST, LAST, COUNT, name, said, MOST_KILLED, uuid.uuid4().hex)
         except (RedisError, OSError):
             return None
+        if not count:
+            raise Problem("kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over")
         return int(count)
 
     async def _switch_off(self, name: str, actor: Actor) -> str:
@@ -221,11 +225,6 @@ class Killer:
         except (RedisError, OSError):
             return ["unknown: Redis is away"]
         return [n for n, number in zip(names, seen, strict=True) if number is None or int(number) < count]
-
-
-def _changed(pipe: Any) -> Any:
-    """With what tells a change; its number comes last."""
-    return pipe.set(LIST, uuid.uuid4().hex, nx=True).set(LAST, uuid.uuid4().hex).incr(COUNT)
 
 
 def _text(value: bytes | str) -> str:
