@@ -12,6 +12,7 @@ from chassis import documents
 from chassis.answers import Versions, says
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
+from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
 from chassis.websites import loses, named, theirs
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -45,10 +46,11 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
 @merchants.get("/cart-rules", **says(Rules))
-async def list_rules(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Every cart price rule that the reader may see."""
+async def list_rules(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> dict[str, Any]:
+    """A page of the cart price rules that the reader may see."""
     async with deps.db.tx() as tx:
-        return {"rules": [d.view() for d in await documents.read_all(tx, KIND, reader=reader)]}
+        found, more = await documents.page(tx, KIND, reader=reader, after=after, limit=limit)
+    return {"rules": [d.view() for d in found], "next": more}
 
 
 @merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE], **says(StoredRule, 201))
@@ -89,10 +91,12 @@ async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[st
 
 
 @merchants.get("/cart-rules/{key}/versions", **says(Versions))
-async def list_rule_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Who saved what, newest first."""
+async def list_rule_versions(
+    key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
+) -> dict[str, Any]:
+    """A page of who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return {"versions": await documents.history(tx, KIND, key, reader=reader)}
+        return await documents.history(tx, KIND, key, reader=reader, after=after, limit=limit)
 
 
 @router.post("/evaluate")
@@ -186,7 +190,7 @@ async def get_usage(
     Of a segment that `was` of some websites and `stays` of fewer, those that would be without it (`chassis.websites.loses`).
     """
     async with deps.db.tx() as tx:
-        found = await documents.read_all(tx, KIND)
+        found = await documents.find(tx, KIND, naming=f'"{segment}"')
     users = {f"cart rule {d.key}": d.body for d in found if segment in named_segments(d) and loses(d.body, was, stays)}
     return {"users": named(users, reader)}
 

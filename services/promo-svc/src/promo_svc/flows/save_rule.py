@@ -16,6 +16,7 @@ from chassis.auth import Actor
 from chassis.db import Tx
 from chassis.documents import Document, Edit
 from chassis.problems import Problem
+from chassis.quota import Quota
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
 from chassis.websites import named
@@ -29,18 +30,21 @@ from promo_svc.domain.rule import Rule, check, coupon_code, rule_of
 from promo_svc.domain.together import weigh_together
 from promo_svc.snapshot import KIND, is_live
 
+# One that is as full as it can be has to live in 256 MiB (deploy/k8s): 110 MiB with nothing in it, and four times what is live
+# and what is kept of the versions before it (`chassis.snapshot.KEPT_BYTES`), 4 * (8 + 4) MiB; the rest is for carts.
+QUOTA = Quota("cart rule", 128 * 1024, 2048 * 1024, 8192 * 1024, "/condition")
 log = get_logger("promo")
 
 
 async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int | None, actor: Actor) -> Document:
-    """Save a rule. Raises Problem 409, 404, 412, 422 rule-invalid with pointers."""
+    """Save a rule. Raises Problem 409 exists or quota-full, 404, 412, 422 too-large, or rule-invalid with pointers."""
     verify(body)
     edit = Edit(KIND, key, body, expected, actor, needs=await deps.segment_version())
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         saved = await _apply(deps, tx, edit)
         assert saved is not None
         if is_live(saved) and saved.body["coupon"]:
-            own_code(saved, await documents.read_all(tx, KIND), actor)
+            own_code(saved, deps.snapshot.documents, actor)
         # Which takes its time.
         await asyncio.to_thread(run, saved, deps.snapshot.value.rules.rules, deps.clock.now_ms())
     return saved
@@ -63,7 +67,7 @@ async def disable_rule(deps: Deps, key: str, *, actor: Actor) -> Document:
 
 async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     edit = replace(edit, tags=(f"rule:{edit.key}", "promo"))
-    return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+    return await documents.apply(tx, edit, quota=QUOTA, fact=wire.targeting_fact, now=deps.clock.now_ms())
 
 
 def verify(body: dict[str, Any]) -> None:
@@ -74,10 +78,10 @@ def verify(body: dict[str, Any]) -> None:
         raise Problem("rule-invalid", 422, "The rule cannot be used", errors=errors)
 
 
-def own_code(saved: Document, everything: Sequence[Document], reader: Actor) -> None:
-    """No other live rule has the code of this one. Raises Problem 422 rule-invalid."""
+def own_code(saved: Document, live: Sequence[Document], reader: Actor) -> None:
+    """No other rule of those that are live has the code of this one. Raises Problem 422 rule-invalid."""
     code = coupon_code(saved.body["coupon"])
-    for other in everything:
+    for other in live:
         if other.key != saved.key and is_live(other) and coupon_code(str(other.body.get("coupon"))) == code:
             (who,) = named({f"the live rule {other.key}": other.body}, reader)
             raise _invalid("/coupon", f"{who} has this code")
