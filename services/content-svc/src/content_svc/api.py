@@ -14,6 +14,7 @@ from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
 from chassis.websites import loses, named
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
@@ -39,10 +40,10 @@ def deps_of(request: Request) -> Deps:
 DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
-async def _page(deps: Deps, kind: str, reader: Actor, after: str, limit: int) -> dict[str, Any]:
+async def _page(deps: Deps, kind: str, reader: Actor, after: str, limit: int) -> JSONResponse:
     async with deps.db.tx() as tx:
         found, more = await documents.page(tx, kind, reader=reader, after=after, limit=limit)
-    return {f"{kind}s": [d.view() for d in found], "next": more}
+    return JSONResponse({f"{kind}s": [d.view() for d in found], "next": more})
 
 
 async def _one(deps: Deps, kind: str, key: str, response: Response, *, reader: Actor) -> dict[str, Any]:
@@ -59,7 +60,7 @@ async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
 
 
 @merchants.get("/blocks", **says(Blocks))
-async def list_blocks(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> dict[str, Any]:
+async def list_blocks(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
     """A page of the dynamic blocks that the reader may see."""
     return await _page(deps, BLOCK, reader, after, limit)
 
@@ -99,14 +100,14 @@ async def post_block_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[s
 @merchants.get("/blocks/{key}/versions", **says(Versions))
 async def list_block_versions(
     key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
-) -> dict[str, Any]:
+) -> JSONResponse:
     """A page of who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return await documents.history(tx, BLOCK, key, reader=reader, after=after, limit=limit)
+        return JSONResponse(await documents.history(tx, BLOCK, key, reader=reader, after=after, limit=limit))
 
 
 @merchants.get("/slots", **says(Slots))
-async def list_slots(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> dict[str, Any]:
+async def list_slots(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
     """A page of the slots that the reader may see."""
     return await _page(deps, SLOT, reader, after, limit)
 

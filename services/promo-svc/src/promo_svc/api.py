@@ -15,6 +15,7 @@ from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
 from chassis.websites import loses, named, theirs
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from promo_svc.answers import Rules, StoredRule
@@ -45,11 +46,11 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
 @merchants.get("/cart-rules", **says(Rules))
-async def list_rules(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> dict[str, Any]:
+async def list_rules(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
     """A page of the cart price rules that the reader may see."""
     async with deps.db.tx() as tx:
         found, more = await documents.page(tx, KIND, reader=reader, after=after, limit=limit)
-    return {"rules": [d.view() for d in found], "next": more}
+    return JSONResponse({"rules": [d.view() for d in found], "next": more})
 
 
 @merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE], **says(StoredRule, 201))
@@ -92,10 +93,10 @@ async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[st
 @merchants.get("/cart-rules/{key}/versions", **says(Versions))
 async def list_rule_versions(
     key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
-) -> dict[str, Any]:
+) -> JSONResponse:
     """A page of who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return await documents.history(tx, KIND, key, reader=reader, after=after, limit=limit)
+        return JSONResponse(await documents.history(tx, KIND, key, reader=reader, after=after, limit=limit))
 
 
 @router.post("/evaluate")

@@ -18,7 +18,7 @@ from chassis.telemetry import get_logger
 from chassis.websites import theirs, visible
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from msgspec.json import encode
 
 from segment_svc import definitions, positions, reads, store
@@ -93,11 +93,11 @@ async def _stored(deps: Deps, key: str, reader: Actor) -> Stored:
 
 
 @merchants.get("/segments", **says(Segments))
-async def list_segments(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> dict[str, Any]:
+async def list_segments(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
     """A page of the segments that the reader may see, with their newest definitions."""
     async with deps.db.tx() as tx:
         found, more = await definitions.page(tx, reader=reader, after=after, limit=limit)
-    return {"segments": [_view(s) for s in found], "next": more}
+    return JSONResponse({"segments": [_view(s) for s in found], "next": more})
 
 
 @merchants.post("/segments", status_code=201, dependencies=[STORABLE], **says(StoredSegment, 201))
@@ -159,11 +159,11 @@ async def remove_segment(key: str, deps: DepsDep, actor: Marketer, if_match: IfM
 @merchants.get("/segments/{key}/versions", **says(Versions))
 async def list_segment_versions(
     key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
-) -> dict[str, Any]:
+) -> JSONResponse:
     """A page of who saved what, newest first, of the versions that the reader may see."""
     stored = await _stored(deps, key, reader)
     async with deps.db.tx() as tx:
-        return await definitions.versions(tx, stored.id, reader=reader, after=after, limit=limit)
+        return JSONResponse(await definitions.versions(tx, stored.id, reader=reader, after=after, limit=limit))
 
 
 @merchants.get("/segments/{key}/members", **says(Members))
