@@ -189,6 +189,7 @@ async def test_what_is_large_has_one_of_the_few_places_whatever_it_is(
     gateway.go.set()
     gateway.large = True
     with gateway.places.one("boss-0"), gateway.places.one("boss-0"):
-        assert (await gateway.ask(0, "GET", "/profiles/c:1")).status_code == 503
+        async with asyncio.timeout(5):
+            assert (await gateway.ask(0, "GET", "/profiles/c:1")).status_code == 503
         assert gateway.pieces.closed
     assert gateway.places.taken.total() == 0
