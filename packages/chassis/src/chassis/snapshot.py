@@ -16,7 +16,7 @@ from chassis.documents import RELEASE, Document
 from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
-from chassis.service import repeat
+from chassis.service import FOLLOW_S, repeat
 
 POLL_S = 0.25
 KEPT, KEPT_S = 8, 60.0  # versions that are kept, and for how long, whichever is more
@@ -131,7 +131,7 @@ class Snapshot(Generic[T]):
             await self.refresh()
             return False
 
-        await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)
+        await repeat(work, stop, name="postgres snapshot", idle_s=POLL_S, health=self._health, most_s=FOLLOW_S)
 
 
 @asynccontextmanager

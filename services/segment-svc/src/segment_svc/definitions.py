@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from chassis import outbox
 from chassis.auth import Actor
-from chassis.clock import Clock
+from chassis.clock import SKEW_MS, Clock
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
 from chassis.pages import LIMIT, cut
@@ -32,7 +32,6 @@ from segment_svc.telemetry import QUARANTINED
 
 HEAD = "SELECT version FROM release_head"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
-SKEW_MS = 5000  # by how much the clocks of machines may differ
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))

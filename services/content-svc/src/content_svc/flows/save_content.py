@@ -27,7 +27,7 @@ from content_svc.domain.size import MOST_BYTES, blocks_bytes
 from content_svc.quotas import QUOTAS
 from content_svc.snapshot import BLOCK, SLOT, filled, is_live, places
 
-WORDS = {BLOCK: {"title", "content"}, SLOT: {"title", "default"}}  # what changes without anything ending
+WORDS = {BLOCK: "content", SLOT: "default"}
 log = get_logger("content")
 
 
@@ -82,11 +82,22 @@ async def _known_to(tx: Tx, edit: Edit) -> None:
 
 
 def _is_edit(edit: Edit, old: Any) -> bool:
-    """Whether other words are shown to the same people at the same time."""
-    if edit.body is None or not isinstance(old, dict):
+    """Whether other words are shown to the same people at the same time: nothing ends for anybody, nor takes another's place."""
+    if edit.body is None or old is None:
         return False
-    names = (old.keys() | edit.body.keys()) - WORDS[edit.kind]
-    return all(name in old and old[name] == edit.body.get(name) for name in names)
+    try:
+        return _wordless(old, WORDS[edit.kind]) == _wordless(edit.body, WORDS[edit.kind])
+    except (AttributeError, KeyError, TypeError):  # nobody can say what the old one showed
+        return False
+
+
+def _wordless(body: Any, words: str) -> dict[str, Any]:
+    """A body without its title, and with nothing but id and type of the elements that it shows in each locale."""
+    elements = {
+        locale: [(element["id"], element["type"]) for element in content["blocks"]]
+        for locale, content in body[words].items()
+    }
+    return {**body, "title": None, words: elements}
 
 
 def _run(saved: Document, live: Sequence[Document]) -> None:
