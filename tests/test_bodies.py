@@ -7,8 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from chassis.problems import Problem
 from content_svc.schemas import DynamicBlock, SlotBody
+from fastapi import Request
 from gateway.adapters.keys import Keys
+from gateway.routes import shop
 from msgspec import ValidationError as OddKey
 from promo_svc.schemas import CartRule
 from pydantic import BaseModel, ValidationError
@@ -78,3 +81,13 @@ class TestTypes:
 
     def test_a_choice_is_still_read_by_its_name(self) -> None:
         assert Choice.model_validate({"from": 5}).from_ == 5
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"x"'])
+async def test_a_body_that_is_no_object_is_pointed_at(body: bytes) -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    with pytest.raises(Problem) as refused:
+        await shop._object_of(Request({"type": "http", "method": "POST", "headers": []}, receive))
+    assert (refused.value.status, [e["pointer"] for e in refused.value.errors]) == (422, [""])

@@ -71,7 +71,8 @@ class TestEachKind:
     def test_what_is_of_other_websites_is_not_there(
         self, ask: Callable[..., httpx.Response], noun: str, who: str
     ) -> None:
-        (listed,) = ask(who, "GET", f"/{noun}").json().values()
+        listed, more = ask(who, "GET", f"/{noun}").json().values()
+        assert more is None
         assert {found["key"] for found in listed if found["key"].startswith("k-")} == {f"k-{key}" for key in SEEN[who]}
         nowhere = ask(who, "GET", f"/{noun}/nowhere")
         views = ["", *VIEWS.get(noun, ())]

@@ -14,7 +14,6 @@ import httpx
 import pytest
 from chassis import service
 from chassis.auth import ROLES, SERVER, Actor, Refused, ServiceTokens
-from chassis.cache import VersionedWriter, open_redis
 from chassis.db import Database, Tx
 from chassis.health import STUCK_S, Health
 from chassis.http import Limits, service_app
@@ -92,6 +91,12 @@ class TestHealth:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
             assert (await client.get("/readyz")).json() == {"database": "trouble", "outbox facts": "trouble"}
 
+    async def test_all_that_is_needed_is_asked_at_once(self) -> None:
+        both = asyncio.Barrier(2)
+        app = service_app("t", pings={"database": both.wait, "cache": both.wait}, health=Health())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
+            assert (await client.get("/readyz")).status_code == 200
+
     async def test_a_loop_that_does_not_end_is_left_and_the_others_drain(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ended: list[str] = []
 
@@ -144,6 +149,17 @@ class TestTokens:
         for secret, audience in (("b" * 32, "two"), ("a" * 32, "three")):
             with pytest.raises(Refused):
                 ServiceTokens(secret, "x").verify(token, audience)
+
+    @pytest.mark.parametrize(("ahead_s", "counts"), [(4, True), (-4, True), (3600, False), (-3600, False)])
+    def test_clocks_of_machines_may_differ_by_a_little(
+        self, monkeypatch: pytest.MonkeyPatch, ahead_s: int, counts: bool
+    ) -> None:
+        with monkeypatch.context() as theirs:
+            now_s = time.time() + ahead_s
+            theirs.setattr(time, "time", lambda: now_s)
+            token = ServiceTokens("a" * 32, "one").issue("two")
+        with contextlib.nullcontext() if counts else pytest.raises(Refused):
+            assert ServiceTokens("a" * 32, "two").verify(token, "two") == ("one", None)
 
     def test_a_token_says_for_whom_it_is_asked_and_one_of_another_does_not(self) -> None:
         one, two = ServiceTokens("a" * 32, "one"), ServiceTokens("a" * 32, "two")
@@ -231,18 +247,6 @@ class TestDatabase:
             assert await tx.fetchval("SELECT 2") == 2
         await db.close()
         server.stop()
-
-
-@servers
-class TestProjection:
-    async def test_an_old_version_never_wins(self, redis_url: str) -> None:
-        redis = open_redis(redis_url)
-        writer = VersionedWriter(redis)
-        await writer.put_many([("k", 300, b"new"), ("k", 2, b"old"), ("k", 299, b"older")])
-        assert (await redis.get("k"))[8:] == b"new"
-        await writer.put_many([("k", 300, b"same"), ("k", 70_000, b"newest")])
-        assert (await redis.get("k"))[8:] == b"newest"
-        await redis.aclose()
 
 
 class TestLimits:

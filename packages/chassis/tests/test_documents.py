@@ -14,9 +14,12 @@ from chassis.documents import DOCUMENTS_DDL, RELEASE, Document, Edit
 from chassis.health import Health
 from chassis.outbox import OUTBOX_DDL, Refusal, Relay
 from chassis.problems import Problem
-from chassis.snapshot import Snapshot, publishing
+from chassis.quota import Quota
+from chassis.snapshot import KEPT_BYTES, Snapshot, publishing
 
 READER = Actor("ann", "viewer")
+
+ROOM = Quota("note", 1 << 20, 1 << 20, 1 << 20, "/text")
 
 pytestmark = pytest.mark.servers
 Bodies = dict[str, Any]
@@ -43,7 +46,7 @@ class Store:
         """The version saved; 0 when it was deleted."""
         edit = Edit("note", key, None if text is None else {"text": text}, expected, Actor(actor, "marketer"))
         async with publishing(self.db, self.snapshot, self.relay) as tx:
-            saved = await documents.apply(tx, edit, fact=lambda *_: [], now=1)
+            saved = await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [], now=1)
         return saved.version if saved else 0
 
 
@@ -73,11 +76,11 @@ class TestVersions:
         new = await store.save("new", None, actor="mallory")
         async with store.db.tx() as tx:
             found = await documents.history(tx, "note", "a", reader=READER)
-        told = [(h["body"]["text"], h["actor"], h["deleted"]) for h in found]
+        told = [(h["body"]["text"], h["actor"], h["deleted"]) for h in found["versions"]]
         assert told == [
             ("new", "mallory", False), ("older", "bob", True), ("older", "ann", False), ("old", "ann", False),
         ]  # fmt: skip
-        versions = [h["version"] for h in found]
+        versions = [h["version"] for h in found["versions"]]
         assert versions == sorted(set(versions), reverse=True)
         assert new == versions[0]
 
@@ -165,6 +168,16 @@ class TestSnapshot:
         assert (after.keys(), after["b"].body) == ({"a", "b"}, {"text": "new b"})
         assert store.snapshot.value[1] == {"a": "old a", "b": "new b"}
 
+    async def test_versions_before_are_kept_as_long_as_they_take_little(self, store: Store) -> None:
+        """However fast somebody saves."""
+        await store.save("x" * 500_000, None)
+        for seen in range(1, 12):
+            await store.save(f"{seen % 10}" * 500_000, seen)
+        newest = store.snapshot.version
+        kept = [version for version in range(newest) if store.snapshot.at(version)]
+        assert 0 < len(kept) <= KEPT_BYTES // 500_000
+        assert kept[-1] == newest - 1
+
     async def test_a_slow_refresh_never_puts_an_older_version_back(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -178,9 +191,8 @@ class TestSnapshot:
             return found
 
         async with store.db.tx() as tx:  # another process publishes
-            await documents.apply(
-                tx, Edit("note", "a", {"text": "on"}, None, Actor("ann", "marketer")), fact=lambda *_: [], now=1
-            )
+            edit = Edit("note", "a", {"text": "on"}, None, Actor("ann", "marketer"))
+            await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [], now=1)
         monkeypatch.setattr(documents, "read_anew", slow)
         behind = asyncio.ensure_future(store.snapshot.refresh())
         await reached.wait()

@@ -228,6 +228,57 @@ async def test_a_server_that_was_started_again_is_not_what_was_marked(rig: Rig) 
     assert (await rig.pipe.get(b"a"))[1] is None
 
 
+async def test_whatever_is_made_of_what_is_watched_it_goes_on(rig: Rig) -> None:
+    seen, fails = rig.seen, 3
+
+    def fail(versions: list[bytes | None], _: float) -> None:
+        nonlocal fails
+        seen.append(versions)
+        if fails:
+            fails -= 1
+            raise ValueError("12.5")
+
+    rig.pipe._seen = fail
+    await rig.redis.set("v", "12.5")
+    async with asyncio.timeout(30):
+        while fails or seen[-1] != [b"12.5"]:
+            await asyncio.sleep(0.01)
+    assert await rig.get(b"a") is None
+
+
+@pytest.mark.parametrize("said", [b":1\r\n", b"$1\r\nx\r\n", b"*1\r\n$1\r\nx\r\n", b"?\r\n", b">0\r\n"])
+async def test_whatever_the_server_says_it_goes_on_and_who_waits_is_told(said: bytes) -> None:
+    connected, sent = asyncio.Event(), list[bytes]()
+
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                sent.append(line)
+                if line.startswith(b"*"):
+                    writer.write(said if connected.is_set() else b"+OK\r\n")
+        writer.close()
+
+    server, stop = await asyncio.start_server(odd, "127.0.0.1", 0), asyncio.Event()
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    pipe: Pipe[Any] = Pipe(url, read=lambda *found: found, memory=Remembered(), mark=b"m")
+    running = asyncio.ensure_future(pipe.run(stop))
+    try:
+        async with asyncio.timeout(30):
+            while not pipe._open:
+                await asyncio.sleep(0.01)
+            connected.set()
+            with pytest.raises(PipeUnavailable):
+                await pipe.get(b"a")
+            connected.clear()
+            sent.clear()
+            while not pipe._open or b"PING\r\n" not in sent:
+                await asyncio.sleep(0.01)
+    finally:
+        stop.set()
+        await running
+        server.close()
+
+
 async def test_where_tracking_is_forbidden_nothing_is_remembered_and_everything_is_asked(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     await rig.redis.acl_setuser(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
+from chassis.cache import open_redis
+from chassis.documents import RELEASE
+from chassis.publishing import publisher
+from content_svc.app import SCHEMA
+from content_svc.settings import Settings
+from content_svc.snapshot import build
 
 pytestmark = pytest.mark.servers
-T = 1_800_000_000_000
+T, SECRET = 1_800_000_000_000, "s" * 32
 
 
 def words(text: str) -> dict[str, Any]:
@@ -136,3 +144,76 @@ class TestGovernance:
         saved = await client.put("/v1/slots/home.hero", json=body, headers={"if-match": '"1"'})
         assert saved.status_code == (409 if users else 200)
         assert [e["detail"] for e in saved.json().get("errors", [])] == users
+
+
+HELLO, BYE = words("Hello")["*"], words("Bye")["*"]
+FR = {"*": HELLO, "fr": HELLO}
+TWO = {**HELLO, "blocks": [{**HELLO["blocks"][0], "id": key} for key in "ab"]}
+EDITS = [
+    (FR, {"*": HELLO, "fr": BYE}, False), (FR, FR, False), (FR, {"*": HELLO}, True), (FR, {**FR, "fr-CA": HELLO}, True),
+    ({"*": TWO}, {"*": HELLO}, True), ({"*": HELLO}, {"*": TWO}, True),
+]  # fmt: skip
+
+
+class TestEdits:
+    """What a save says of itself to who purges: `hard` unless it cannot have ended anything for anybody."""
+
+    @pytest.mark.parametrize(
+        ("noun", "before", "after", "hard"),
+        [
+            *((noun, *case) for noun in ("blocks", "slots") for case in EDITS),
+            ("blocks", FR, {"fr": HELLO}, True), ("blocks", {"fr": HELLO}, FR, True),
+        ],
+    )  # fmt: skip
+    async def test_other_words_are_soft_and_what_may_end_for_somebody_is_not(
+        self, client: httpx.AsyncClient, noun: str, before: Any, after: Any, hard: bool
+    ) -> None:
+        body, field = (VIP, "content") if noun == "blocks" else (SLOT, "default")
+        assert (await client.post(f"/v1/{noun}", json={**body, field: before})).status_code == 201
+        change = {name: value for name, value in body.items() if name != "key"} | {"title": "Other", field: after}
+        saved = await client.put(f"/v1/{noun}/{body['key']}", json=change, headers={"if-match": "1"})
+        assert saved.status_code == 200, saved.text
+        assert (await client.get("/v1/targeting")).json()["changes"][-1]["hard"] is hard
+
+    @pytest.mark.parametrize("content", [None, [], {"*": {"blocks": [1]}}])
+    async def test_after_what_could_not_be_read_nothing_is(
+        self, client: httpx.AsyncClient, stored: asyncpg.Connection, content: Any
+    ) -> None:
+        await client.post("/v1/blocks", json=VIP)
+        body = json.loads(await stored.fetchval("SELECT body FROM document"))
+        await stored.execute("UPDATE document SET body = $1", json.dumps({**body, "content": content}))
+        change = {name: value for name, value in VIP.items() if name != "key"}
+        saved = await client.put("/v1/blocks/vip", json=change, headers={"if-match": "1"})
+        assert saved.status_code == 200, saved.text
+        assert (await client.get("/v1/targeting")).json()["changes"][-1]["hard"] is True
+
+
+class TestRedis:
+    @pytest.mark.parametrize("odd", ["12.5", "x1", "9" * 30, ["a list"]])
+    async def test_an_odd_version_in_redis_stops_nobody_and_is_written_over(
+        self, database: str, redis_url: str, stored: asyncpg.Connection, odd: Any
+    ) -> None:
+        redis = open_redis(redis_url)
+
+        async def spoil() -> None:
+            await redis.delete("ver:content")
+            await (redis.rpush("ver:content", *odd) if isinstance(odd, list) else redis.set("ver:content", odd))
+
+        await spoil()
+        async with publisher(
+            Settings(database, redis_url, SECRET), "content-svc", schema=SCHEMA, version_key="ver:content", build=build
+        ) as opened:
+            assert await redis.get("ver:content") == b"1", "at the start"
+            await spoil()
+            await opened.go_on()
+            assert await redis.get("ver:content") == b"1", "every second"
+            await spoil()
+            await opened.relay.at_once(RELEASE, b"7")
+            assert await redis.get("ver:content") == b"7", "with a save"
+            await opened.go_on()
+            assert opened.snapshot.version == 1
+            await opened.snapshot.refresh()
+            assert opened.snapshot.version == 8, "the database goes on after what readers were told"
+            await redis.set("ver:segment", "12.5")
+            assert await opened.segment_version() is None
+        await redis.aclose()

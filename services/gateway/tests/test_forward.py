@@ -17,11 +17,13 @@ from chassis.http import Limits, service_app
 from gateway.adapters.keys import Keys
 from gateway.adapters.places import Places
 from gateway.adapters.upstreams import SEGMENT, Upstreams
+from gateway.flows import forward
 from gateway.routes import merchants
 
 CSV = "/admin/v1/segments/a/members.csv"
 LONG = [("POST", "/segments/preview"), ("GET", "/segments/a/members"), ("GET", "/segments/a/members.csv"),
-        ("GET", "/segments/a%20b/members%2ecsv")]  # fmt: skip
+        ("GET", "/segments/a%20b/members%2ecsv"), ("GET", "/backfills"), ("GET", "/segments"), ("GET", "/segments/a/versions"),
+        ("GET", "/segments/a/%76ersions")]  # fmt: skip
 
 
 class Pieces(httpx.AsyncByteStream):
@@ -47,6 +49,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.go, self.begun, self.pieces, self.status = asyncio.Event(), 0, Pieces(), 200
+        self.large = False
         names = [f"boss-{n}" for n in range(4)]
         keys = [
             {"id": k, "sha256": hashlib.sha256(k.encode()).hexdigest(), "kind": "admin", "role": "marketer"}
@@ -62,13 +65,15 @@ class Gateway:
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/v1/segments":
-            return httpx.Response(200, json={"segments": []})
+        if request.url.path == "/v1/segments/a":
+            return httpx.Response(200, json={"key": "a"})
         self.begun += 1
         await self.go.wait()
         if self.status != 200:
             return httpx.Response(self.status, json={"type": "x"}, headers={"content-type": "application/problem+json"})
         if not request.url.path.endswith(".csv"):
+            if self.large:
+                return httpx.Response(200, stream=self.pieces, headers={"content-type": "application/json"})
             return httpx.Response(200, json={"count": 0}, headers={"etag": '"1"'})
         return httpx.Response(200, stream=self.pieces, headers={"content-type": "text/csv; charset=utf-8"})
 
@@ -97,7 +102,7 @@ async def test_what_takes_long_has_few_places_of_a_key_and_in_all_and_nobody_wai
             (503, "urn:footfall:problem:busy", True)
         ] * 2
         assert [n for n, task in enumerate(began) if task.done()] == [2, 5], "the third of a key, the fifth in all"
-        assert (await gateway.ask(0, "GET", "/segments")).status_code == 200
+        assert (await gateway.ask(0, "GET", "/segments/a")).status_code == 200, "one document takes no place"
         gateway.go.set()
         assert {a.status_code for a in await asyncio.gather(*began)} == {404, 503}
     assert gateway.places.taken.total() == 0
@@ -114,8 +119,8 @@ async def test_what_is_no_list_is_answered_as_it_was_said(gateway: Gateway) -> N
 class Reader:
     """Takes `most` pieces of the list and goes away."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.said, self.gone, self.asked = most, list[Any](), asyncio.Event(), False
+    def __init__(self, most: int, path: str = CSV) -> None:
+        self.path, self.most, self.said, self.gone, self.asked = path, most, list[Any](), asyncio.Event(), False
 
     async def receive(self) -> Any:
         if not self.asked:
@@ -132,7 +137,7 @@ class Reader:
 
     async def read(self, gateway: Gateway) -> None:
         scope = {
-            "type": "http", "method": "GET", "path": CSV, "raw_path": CSV.encode(), "query_string": b"",
+            "type": "http", "method": "GET", "path": self.path, "raw_path": self.path.encode(), "query_string": b"",
             "headers": [(b"x-api-key", b"boss-0")], "asgi": {"spec_version": "2.3"}, "http_version": "1.1",
             "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1), "root_path": "",
         }  # fmt: skip
@@ -160,3 +165,31 @@ async def test_one_that_breaks_off_is_never_taken_for_the_whole(gateway: Gateway
         await reader.read(gateway)
     assert all(message.get("more_body", True) for message in reader.said)
     assert (gateway.pieces.closed, gateway.places.taken.total()) == (True, 0)
+
+
+@pytest.mark.parametrize("path", ["/admin/v1/segments/a/versions", "/admin/v1/profiles/c:1"])
+async def test_whatever_is_large_is_never_whole_in_memory(
+    gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "MOST_BYTES", 10_000)
+    gateway.go.set()
+    gateway.large = True
+    reader = Reader(5, path)
+    await reader.read(gateway)
+    assert (reader.said[0]["status"], len(reader.said[1]["body"])) == (200, 11_000)
+    assert [len(message["body"]) for message in reader.said[2:6]] == [1000] * 4
+    assert gateway.pieces.given < 20, "no more than was taken"
+    assert (gateway.pieces.closed, gateway.places.taken.total()) == (True, 0)
+
+
+async def test_what_is_large_has_one_of_the_few_places_whatever_it_is(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "MOST_BYTES", 10_000)
+    gateway.go.set()
+    gateway.large = True
+    with gateway.places.one("boss-0"), gateway.places.one("boss-0"):
+        async with asyncio.timeout(5):
+            assert (await gateway.ask(0, "GET", "/profiles/c:1")).status_code == 503
+        assert gateway.pieces.closed
+    assert gateway.places.taken.total() == 0

@@ -36,7 +36,7 @@ class Edges:
 
     def __init__(self) -> None:
         self.away, self.taken = set[str](), dict[str, list[tuple[str, set[str]]]]({ONE: [], TWO: []})
-        self.stored: dict[str, int] = {}
+        self.stored: dict[str, bytes] = {}
 
     def take(self, request: httpx.Request) -> httpx.Response:
         edge = str(request.url).rstrip("/")
@@ -47,7 +47,7 @@ class Edges:
         self.taken[edge].append((name.removeprefix("xkey-"), set(request.headers[name].split())))
         return httpx.Response(200)
 
-    async def mget(self, names: list[str]) -> list[int | None]:
+    async def mget(self, names: list[str]) -> list[bytes | None]:
         if "redis" in self.away:
             raise Away
         return [self.stored.get(name) for name in names]
@@ -55,7 +55,7 @@ class Edges:
     async def mset(self, marks: dict[str, int]) -> None:
         if "redis" in self.away:
             raise Away
-        self.stored |= marks
+        self.stored |= {name: b"%d" % mark for name, mark in marks.items()}
 
 
 @pytest.fixture
@@ -170,8 +170,11 @@ class TestStart:
         await other.look()
         assert edges.taken[ONE] == [("purge", main("t6"))] * 2
 
-    async def test_when_nobody_knows_everything_is_purged(self, rig: Rig, edges: Edges) -> None:
-        edges.away.add("redis")
+    @pytest.mark.parametrize("why", ["away", "odd"])
+    async def test_when_nobody_knows_everything_is_purged(self, rig: Rig, edges: Edges, why: str) -> None:
+        if why == "away":
+            edges.away.add("redis")
+        edges.stored |= dict.fromkeys((f"edge:purged:content:{edge}" for edge in (ONE, TWO)), b"12.5")
         rig.purger.changed(1, said(6))
         await rig.look()
         assert edges.taken[ONE] == [("purge", {ALL})]

@@ -12,6 +12,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.flows import watch
 from gateway.flows.knowledge import SURE_S, Knowledge
 from gateway.flows.watch import Watcher
+from structlog.testing import capture_logs
 from watched import VIP, Shop, asked, soon_s, told
 
 
@@ -53,6 +54,19 @@ class TestLag:
         watcher.seen(told(1, 6, 2), soon_s())
         await watcher.look()
         assert knowledge.release.versions == (1, 5, 2)
+
+    async def test_of_what_nobody_can_read_nobody_has_spoken_and_the_others_go_on(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher
+    ) -> None:
+        watcher.seen(told(1, 5, 1), soon_s())
+        await watcher.look()
+        began_s = soon_s()
+        with capture_logs() as logs:
+            watcher.seen([b"2", b"12.5", None], began_s + 100.0)
+        assert [(line["event"], line["key"]) for line in logs] == [("redis_unreadable", "ver:content")]
+        assert (knowledge.newest(0), knowledge.is_behind(0)) == (2, True)
+        for kind, spoken_of in ((0, True), (1, False), (2, False)):
+            assert (knowledge._good_s[kind] > began_s + 100.0) is spoken_of, kind
 
     async def test_a_database_and_redis_that_went_back_together_are_believed(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher

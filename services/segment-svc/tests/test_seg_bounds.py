@@ -143,10 +143,10 @@ class TestBounds:
     async def test_what_cannot_be_done_now_is_worth_another_try(
         self, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def locked(*_: Any) -> Any:
+        async def locked(*_: Any, **__: Any) -> Any:
             raise asyncpg.LockNotAvailableError("held")
 
-        monkeypatch.setattr(definitions, "read_all", locked)
+        monkeypatch.setattr(definitions, "page", locked)
         answer = await client.get("/v1/segments")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["type"] == "urn:footfall:problem:busy"

@@ -11,12 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from chassis import bus
-from chassis.clock import ManualClock
+from chassis.clock import SKEW_MS, ManualClock
 from chassis.documents import FACTS
 from contracts import topics
 from msgspec.json import decode
 from segment_svc import definitions
-from segment_svc.definitions import SKEW_MS
 from segment_svc.flows import backfill, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))

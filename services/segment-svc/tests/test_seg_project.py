@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from segment_svc import definitions
 from segment_svc.flows import project
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,6 +83,23 @@ class TestProjection:
         later = await service.redis.get("aud:v:ann")
         assert later[:8] >= stored[:8]
         assert (await client.get("/v1/definitions")).json()["version"] > 50
+
+    @pytest.mark.parametrize("odd", ["12.5", "9" * 30, ["a list"]])
+    async def test_what_is_none_of_ours_there_stops_nothing_and_is_written_over(
+        self, client: httpx.AsyncClient, service: Any, odd: Any
+    ) -> None:
+        await known(client, service)
+        for key in ("ver:segment", project.HANDED, project.MARK):
+            await service.redis.delete(key)
+            await (service.redis.rpush(key, *odd) if isinstance(odd, list) else service.redis.set(key, odd))
+        await project.go_on(service.deps, service.redis)
+        assert await project.project(service.deps, service.redis) == 1
+        assert (await service.redis.get(project.MARK)).startswith(b"0 "), "it did not go back"
+        async with service.deps.db.tx() as tx:
+            assert int(await service.redis.get("ver:segment")) == await definitions.head(tx)
+        await send(client, view(2, START + 1))
+        await service.deps.relay.drain()
+        assert int(await service.redis.get(project.HANDED)) > 0
 
     async def test_so_it_is_when_people_alone_were_lost(self, client: httpx.AsyncClient, service: Any) -> None:
         await known(client, service)

@@ -24,6 +24,7 @@ class Version(TypedDict):
 
 
 class Versions(TypedDict):
-    """Newest first."""
+    """A page, newest first, and what to ask the next one with."""
 
     versions: list[Version]
+    next: int | None

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jwt
 
+from chassis.clock import SKEW_MS
+
 ALGORITHM = "HS256"
 LIFE_S, MOST_CACHED = 60, 1000
 ROLES = ("viewer", "editor", "marketer", "approver", "admin")  # each may do what those before it may
@@ -59,10 +61,12 @@ class ServiceTokens:
         return token
 
     def verify(self, token: str, audience: str) -> tuple[str, Actor | None]:
-        """The issuer of a valid token, and for whom. Raises Refused."""
-        options = {"require": ["exp", "iss", "aud"]}
+        """The issuer of a valid token, by whosever clock, and for whom. Raises Refused."""
         try:
-            claims = jwt.decode(token, self._secret, algorithms=[ALGORITHM], audience=audience, options=options)  # type: ignore[arg-type]
+            claims = jwt.decode(
+                token, self._secret, algorithms=[ALGORITHM], audience=audience, leeway=SKEW_MS / 1000,
+                options={"require": ["exp", "iss", "aud"]},
+            )  # fmt: skip
         except jwt.PyJWTError as error:
             raise Refused(type(error).__name__) from None
         if not {"sub", "role", "websites"} <= claims.keys():

@@ -1,26 +1,75 @@
-"""Redis or Valkey: the client for everything but the hot path, and writes in which an old version never wins."""
+"""Redis or Valkey: the client for everything but the hot path, how numbers are read, and writes in which an old one never wins.
+
+What stands there may be anybody's: what cannot be read is not known, and a write goes over it, whatever it is.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-# Values start with an 8-byte big-endian version: bytes compare as the numbers do.
+from chassis.telemetry import get_logger
+
+# Values start with an 8-byte big-endian version: bytes compare as the numbers do. None is so high that it begins as a text does.
 PUT = """for i, key in ipairs(KEYS) do
-    local old = redis.call('GETRANGE', key, 0, 7)
-    if old == '' or old <= string.sub(ARGV[i], 1, 8) then redis.call('SET', key, ARGV[i]) end
+    local old = redis.pcall('GETRANGE', key, 0, 7)
+    if type(old) ~= 'string' or old == '' or old:match('^[ -~]') or old <= ARGV[i]:sub(1, 8) then
+        redis.call('SET', key, ARGV[i])
+    end
 end"""
+# What was published late must not hide what came after it, whichever of two writers is slower.
+RAISE = """local old = redis.pcall('GET', KEYS[1])
+local known = type(old) == 'string' and #old <= 15 and old:match('^%d+$')
+if known and tonumber(old) >= tonumber(ARGV[1]) then return {old, 0} end
+redis.call('SET', KEYS[1], ARGV[1])
+return {ARGV[1], (known or not old) and 0 or 1}"""
+NUMBER = re.compile(rb"[0-9]{1,15}")  # RAISE computes with no more digits exactly
 MOST_KEYS = 500
 UNKNOWN_RUN = "?"
+log = get_logger("cache")
 
 
 def open_redis(url: str) -> Any:
     """A client; connections are made when they are needed."""
     return aioredis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
+
+
+def number(key: str, value: bytes | None) -> int | None:
+    """The whole number that stands under a key; None where none does, or what cannot be read."""
+    if value is None:
+        return None
+    if NUMBER.fullmatch(value):
+        return int(value)
+    _unreadable(key)
+    return None
+
+
+async def number_at(redis: Any, key: str) -> int | None:
+    """The same, read now; None while Redis does not say."""
+    try:
+        return number(key, await redis.get(key))
+    except ResponseError:  # it is no text
+        _unreadable(key)
+    except RedisError:
+        pass
+    return None
+
+
+def _unreadable(key: str) -> None:
+    log.error("redis_unreadable", key=key)
+
+
+async def raise_to(redis: Any, key: str, value: int) -> int:
+    """Have a number there that only rises: answers the higher of this one and what stood there, if that can be read."""
+    highest, odd = await redis.eval(RAISE, 1, key, value)
+    if odd:
+        _unreadable(key)
+    return int(highest)
 
 
 async def run_of(redis: Any) -> str:

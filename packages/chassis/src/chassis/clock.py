@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+SKEW_MS = 5000  # by how much the clocks of machines may differ
+
 
 class Clock(Protocol):
     """Anything that says what time it is."""

@@ -1,7 +1,7 @@
 """Versioned JSON documents that somebody publishes: optimistic concurrency, history, and a version of the whole.
 
 Every change raises the head, remembers the tags it touched, and tells others through the outbox. Readers keep a
-Snapshot (snapshot.py).
+Snapshot (snapshot.py) of what is live: what has a `status` is so when that is `live`. All else is read when it is asked for.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ from typing import Any
 from chassis import outbox
 from chassis.auth import Actor
 from chassis.db import Tx
+from chassis.pages import LIMIT, cut
 from chassis.problems import Problem
-from chassis.websites import theirs, touched, visible
+from chassis.quota import Quota, text_of
+from chassis.websites import seen, theirs, touched, visible
 
 RELEASE, FACTS = "release", "facts"
 VERSION = re.compile(r'"?([0-9]{1,9})"?')
 DOCUMENTS_DDL = (
     """CREATE TABLE document (
         id serial PRIMARY KEY, kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL,
+        websites text[] NOT NULL DEFAULT '{}', bytes int NOT NULL DEFAULT 0,
+        live boolean NOT NULL GENERATED ALWAYS AS (coalesce(body::json ->> 'status', 'live') = 'live') STORED,
         UNIQUE (kind, key)
     )""",
     """CREATE TABLE document_version (
         kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL, actor text NOT NULL,
-        saved_at bigint NOT NULL, deleted boolean NOT NULL DEFAULT false, PRIMARY KEY (kind, key, version)
+        saved_at bigint NOT NULL, deleted boolean NOT NULL, websites text[] NOT NULL,
+        PRIMARY KEY (kind, key, version)
     )""",
     "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
     "INSERT INTO head (version) VALUES (1)",
@@ -37,17 +42,24 @@ DOCUMENTS_DDL = (
     )""",
 )
 LAST = "SELECT coalesce(max(version), 0) FROM document_version WHERE kind = $1 AND key = $2"
+OTHERS = "SELECT websites, bytes FROM document WHERE kind = $2 AND key <> $3"
+NEXT = f"""SELECT key, octet_length(body) AS bytes FROM document
+    WHERE kind = $1 AND key > $2 AND {seen("$3")} ORDER BY key LIMIT $4 + 1"""  # noqa: S608 - constants
+OLDER = f"""SELECT version, octet_length(body) AS bytes FROM document_version
+    WHERE kind = $1 AND key = $2 AND ($3::int IS NULL OR version < $3) AND {seen("$4")}
+    ORDER BY version DESC LIMIT $5 + 1"""  # noqa: S608 - constants
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Document:
-    """One document as stored."""
+    """One document as stored, and the bytes that it counts with. Each is itself alone."""
 
     id: int
     kind: str
     key: str
     version: int
     body: dict[str, Any]
+    bytes: int = 0
 
     def view(self) -> dict[str, Any]:
         """What the API answers."""
@@ -83,13 +95,30 @@ def expected_version(if_match: str | None) -> int:
 
 
 def _document(record: Any) -> Document:
-    return Document(record["id"], record["kind"], record["key"], record["version"], json.loads(record["body"]))
+    return Document(
+        record["id"], record["kind"], record["key"], record["version"], json.loads(record["body"]), record["bytes"]
+    )
 
 
-async def read_all(tx: Tx, kind: str | None = None, *, reader: Actor | None = None) -> list[Document]:
-    """Documents (of a kind), by kind and key; for a `reader` those that he may see."""
-    found = await tx.fetch("SELECT * FROM document WHERE $1::text IS NULL OR kind = $1 ORDER BY kind, key", kind)
+async def find(
+    tx: Tx, kind: str, *, keys: Sequence[str] | None = None, naming: str | None = None, reader: Actor | None = None
+) -> list[Document]:
+    """Documents of a kind, by key: of these keys, those in whose text a name stands, for a `reader` those that he may see."""
+    found = await tx.fetch(
+        """SELECT * FROM document WHERE kind = $1 AND ($2::text[] IS NULL OR key = ANY($2))
+           AND ($3::text IS NULL OR strpos(body, $3) > 0) ORDER BY key""",
+        kind, keys, naming,
+    )  # fmt: skip
     return [document for document in map(_document, found) if visible(reader, document.body)]
+
+
+async def page(
+    tx: Tx, kind: str, *, reader: Actor, after: str = "", limit: int = LIMIT
+) -> tuple[list[Document], str | None]:
+    """A page of the documents of a kind that the reader may see, by key, and behind which one the next page begins."""
+    found = await tx.fetch(NEXT, kind, after, reader.websites, limit)
+    keys, more = cut(found, limit, "key")
+    return await find(tx, kind, keys=keys), more
 
 
 async def read(tx: Tx, kind: str, key: str, *, reader: Actor | None = None) -> Document:
@@ -101,26 +130,30 @@ async def read(tx: Tx, kind: str, key: str, *, reader: Actor | None = None) -> D
     return document
 
 
-async def history(tx: Tx, kind: str, key: str, *, reader: Actor) -> list[dict[str, Any]]:
-    """Who saved what, newest first, of the versions that the reader may see. Raises Problem 404 when there are none."""
-    found = await tx.fetch(
-        """SELECT version, body, actor, saved_at, deleted FROM document_version WHERE kind = $1 AND key = $2
-           ORDER BY version DESC""",
-        kind,
-        key,
-    )
-    versions = [{**r, "body": json.loads(r["body"])} for r in found]
-    shown = [version for version in versions if visible(reader, version["body"])]
-    if not shown:
+async def history(
+    tx: Tx, kind: str, key: str, *, reader: Actor, after: int | None = None, limit: int = LIMIT
+) -> dict[str, Any]:
+    """A page of who saved what, newest first, of the versions that the reader may see, and behind which one the next begins.
+
+    Raises Problem 404 when there are none.
+    """
+    found = await tx.fetch(OLDER, kind, key, after, reader.websites, limit)
+    if not found and after is None:
         raise Problem("not-found", 404, f"No such {kind}")
-    return shown
+    numbers, more = cut(found, limit, "version")
+    rows = await tx.fetch(
+        """SELECT version, body, actor, saved_at, deleted FROM document_version
+           WHERE kind = $1 AND key = $2 AND version = ANY($3::int[]) ORDER BY version DESC""",
+        kind, key, numbers,
+    )  # fmt: skip
+    return {"versions": [{**r, "body": json.loads(r["body"])} for r in rows], "next": more}
 
 
 async def apply(
-    tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
+    tx: Tx, edit: Edit, *, quota: Quota, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
 ) -> Document | None:
-    """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists, 404 not-found (what the actor may not see,
-    too), 412 stale-version.
+    """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists or quota-full, 404 not-found (what the actor
+    may not see, too), 412 stale-version, 422 too-large.
 
     `fact(version, tags, now)` gives the payloads of the channel FACTS. A deletion has a version, too, and a new document with
     the key goes on from there: who has the old one open cannot save over the new one.
@@ -128,22 +161,11 @@ async def apply(
     version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     _expect(edit, found)
-    body = json.dumps(edit.body if edit.body is not None else json.loads(found["body"]))
-    number = 1 + (await tx.fetchval(LAST, edit.kind, edit.key) if found is None else found["version"])
-    if edit.body is None:
-        await tx.execute("DELETE FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
-    else:
-        await tx.execute(
-            """INSERT INTO document (kind, key, version, body) VALUES ($1, $2, $3, $4)
-               ON CONFLICT (kind, key) DO UPDATE SET version = EXCLUDED.version, body = EXCLUDED.body""",
-            edit.kind, edit.key, number, body,
-        )  # fmt: skip
-    await tx.execute(
-        "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        edit.kind, edit.key, number, body, edit.actor.subject, now, edit.body is None,
-    )  # fmt: skip
-    websites = touched(edit.body, None if found is None else json.loads(found["body"]))
+    old = None if found is None else json.loads(found["body"])
+    websites = touched(edit.body, old)
     theirs(edit.actor, websites)
+    number = 1 + (await tx.fetchval(LAST, edit.kind, edit.key) if found is None else found["version"])
+    await _store(tx, edit, number, quota, old, now)
     await tx.execute(
         "INSERT INTO release VALUES ($1, $2, $3, $4, $5, $6)",
         version, list(edit.tags), websites, now, edit.needs, not edit.soft,
@@ -151,6 +173,25 @@ async def apply(
     await outbox.add(tx, RELEASE, b"%d" % version)
     await outbox.add(tx, FACTS, *fact(version, edit.tags, now))
     return None if edit.body is None else await read(tx, edit.kind, edit.key)
+
+
+async def _store(tx: Tx, edit: Edit, number: int, quota: Quota, old: Any, now: int) -> None:
+    body, stays = old if edit.body is None else edit.body, touched(old if edit.body is None else edit.body)
+    text = text_of(body)
+    if edit.body is None:
+        await tx.execute("DELETE FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
+    else:
+        await quota.check(tx, edit.body, old, OTHERS, edit.kind, edit.key)
+        await tx.execute(
+            """INSERT INTO document (kind, key, version, body, websites, bytes) VALUES ($1, $2, $3, $4, $5, $6)
+               ON CONFLICT (kind, key) DO UPDATE SET version = EXCLUDED.version, body = EXCLUDED.body,
+               websites = EXCLUDED.websites, bytes = EXCLUDED.bytes""",
+            edit.kind, edit.key, number, text, stays, quota.weigh(edit.body),
+        )  # fmt: skip
+    await tx.execute(
+        "INSERT INTO document_version VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        edit.kind, edit.key, number, text, edit.actor.subject, now, edit.body is None, stays,
+    )  # fmt: skip
 
 
 def _expect(edit: Edit, found: Any) -> None:
@@ -176,10 +217,10 @@ async def go_on_after(tx: Tx, version: int) -> bool:
 
 
 async def read_anew(tx: Tx, known: Mapping[int, tuple[str, Document]]) -> dict[int, tuple[str, Document]]:
-    """Every document by its id, by kind and key, with a digest of it; those that are `known` are the same objects, so that many
-    versions of everything take little more than one.
+    """What is live by its id, by kind and key, with a digest of it; what is `known` are the same objects, so that many versions
+    of everything take little more than one.
     """
-    stored = await tx.fetch("SELECT id, version || md5(body) AS digest FROM document ORDER BY kind, key")
+    stored = await tx.fetch("SELECT id, version || md5(body) AS digest FROM document WHERE live ORDER BY kind, key")
     new = [r["id"] for r in stored if known.get(r["id"], ("",))[0] != r["digest"]]
     found = {r["id"]: _document(r) for r in await tx.fetch("SELECT * FROM document WHERE id = ANY($1::int[])", new)}
     return {r["id"]: (r["digest"], found[r["id"]]) if r["id"] in found else known[r["id"]] for r in stored}

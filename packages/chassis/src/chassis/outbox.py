@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from chassis.db import Database, Tx
 from chassis.health import Health
-from chassis.service import repeat
+from chassis.service import FOLLOW_S, repeat
 from chassis.telemetry import OUTBOX_AGE, UNDELIVERABLE, get_logger
 
 OUTBOX_DDL = (
@@ -120,7 +120,8 @@ class Relay:
             return moved > 0
 
         wake = self._wakes[channel]
-        await repeat(work, stop, name=f"outbox {channel}", idle_s=IDLE_S, health=self._health, wake=wake)
+        name = f"outbox {channel}"
+        await repeat(work, stop, name=name, idle_s=IDLE_S, health=self._health, wake=wake, most_s=FOLLOW_S)
         with contextlib.suppress(Exception):  # what cannot be handed on now stays for the next process
             while await self.step(channel):
                 pass

@@ -81,24 +81,24 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._waiting: deque[_Commanded | _Asked[V]] = deque()
         self._queue: dict[bytes, list[Tell[V]]] = {}
         self._open = self._tracked = False
-        self._run = UNKNOWN
+        self._run, self._failures = UNKNOWN, 0  # in a row
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost, self._news = asyncio.Event(), asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set."""
-        failures = 0
         while not stop.is_set():
             try:
                 await self._connect()
-                failures = 0
                 await self._watchdog(stop)
-            except (OSError, TimeoutError, PipeUnavailable, hiredis.ReplyError) as error:
-                failures += 1
-                log.warning("pipe_lost", error=type(error).__name__, failures=failures)
+            except (
+                Exception
+            ) as error:  # of the server, or of who was told what it said: the next connection may be better
+                self._failures += 1
+                log.warning("pipe_lost", error=type(error).__name__, failures=self._failures)
             self._drop()
             if not stop.is_set():
-                await asyncio.sleep(pause_s(failures, base_s=0.02, most_s=1.0))
+                await asyncio.sleep(pause_s(self._failures, base_s=0.02, most_s=1.0))
 
     async def _connect(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -140,6 +140,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             if self._watch and self._seen is not None:
                 began_s = asyncio.get_running_loop().time()
                 self._seen(await self._ask(self._watch), began_s)
+            self._failures = 0
             await pause_of(0.25, self._lost, stop, self._news)
 
     async def _ask(self, command: bytes) -> Any:
@@ -213,8 +214,8 @@ class Pipe(asyncio.Protocol, Generic[V]):
                 self._news.set()
 
     def _deliver(self, reply: Any, queue: dict[bytes, list[Tell[V]]], timer: asyncio.TimerHandle) -> None:
-        timer.cancel()
         if isinstance(reply, hiredis.ReplyError):
+            timer.cancel()
             _nothing(queue.values())
             return
         *values, stands = reply
@@ -230,6 +231,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             if self._tracked:
                 self._memory.put(key, made, len(key) + 2 * len(value or b"") + OVERHEAD)
             _tell(waiting, made)
+        timer.cancel()  # not before: of a reply that is none, it tells who waits
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop at the end of the connection."""

@@ -14,13 +14,13 @@ from redis.exceptions import RedisError
 from chassis import documents
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer, pack, unpack
-from chassis.cache import open_redis
+from chassis.cache import number_at, open_redis, raise_to
 from chassis.db import PASSING, Database
 from chassis.documents import FACTS, RELEASE, Document
 from chassis.health import Health
 from chassis.http import service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
-from chassis.service import Loop, repeat
+from chassis.service import FOLLOW_S, Loop, repeat
 from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 
@@ -28,9 +28,6 @@ T = TypeVar("T")
 AHEAD_S = 1.0
 log = get_logger("publishing")
 SEGMENT_VERSION = "ver:segment"
-# What was published late must not hide what came after it, whichever of two relays is slower.
-RAISE = """local old = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) > old then redis.call('SET', KEYS[1], ARGV[1]) end"""
 
 
 class Addresses(Protocol):
@@ -68,28 +65,25 @@ class Publisher(Generic[T]):
 
     async def keep_ahead(self, stop: asyncio.Event) -> None:
         """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
-        await repeat(self.go_on, stop, name="went back", idle_s=AHEAD_S, health=self.health)
+        await repeat(self.go_on, stop, name="postgres went back", idle_s=AHEAD_S, health=self.health, most_s=FOLLOW_S)
 
     async def go_on(self) -> bool:
         """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
-        seen = await told(self.redis, self.version_key)
         async with self.db.tx() as tx:
-            if seen and await documents.go_on_after(tx, seen):
-                log.error("database_went_back", seen=seen)
+            version = await documents.head(tx)
+        try:
+            seen = await raise_to(self.redis, self.version_key, version)
+        except RedisError:  # nobody says; it is asked again
+            return False
+        if seen > version:
+            async with self.db.tx() as tx:
+                if await documents.go_on_after(tx, seen):
+                    log.error("database_went_back", seen=seen)
         return False
 
     async def segment_version(self) -> int | None:
         """The version of the segment definitions that readers must have for what is saved now; None while nobody says."""
-        return await told(self.redis, SEGMENT_VERSION)
-
-
-async def told(redis: Any, version_key: str) -> int | None:
-    """The version that readers were told last; None when nobody knows."""
-    try:
-        version = await redis.get(version_key)
-    except RedisError:
-        return None
-    return None if version is None else int(version)
+        return await number_at(self.redis, SEGMENT_VERSION)
 
 
 def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) -> dict[str, Handler]:
@@ -98,7 +92,7 @@ def handlers(redis: Any, producer: KafkaProducer | None, *, version_key: str) ->
     async def release(payloads: Sequence[bytes]) -> list[Refusal]:
         versions, refused = readable(payloads, lambda payload: [int(payload)])
         if versions:
-            await redis.eval(RAISE, 1, version_key, max(versions))
+            await raise_to(redis, version_key, max(versions))
         return refused
 
     async def facts(payloads: Sequence[bytes]) -> list[Refusal]:

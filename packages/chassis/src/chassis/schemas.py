@@ -14,6 +14,7 @@ from chassis.websites import NAME
 Instant = Annotated[int, Field(strict=True, ge=946_684_800_000, le=253_402_300_799_999)]
 Website = Annotated[str, Field(pattern=f"^{NAME}$")]
 MOST_KILLED = 500  # names of what nobody is shown or given, whatever is published
+MOST_KILLED_ASKED = 10 * MOST_KILLED  # of a Redis that lost some, the copies of all gateways together are the list
 # The version of everything published; none is the newest.
 Version = Annotated[int, Field(strict=True, ge=1, le=2**53)] | None
 

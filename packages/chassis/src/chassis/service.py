@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -56,7 +58,9 @@ class Service:
     keep_alive_s: int = 5
 
 
-DRAIN_S, MOST_PAUSE_S = 15.0, 10.0
+# How long a loop has to end, and a process from when it is to end; the most that is waited before the next try: of what follows
+# others' news, which is to be known as soon as they are back, and of all else.
+DRAIN_S, END_S, FOLLOW_S, MOST_PAUSE_S = 15.0, 30.0, 1.0, 10.0
 Build = Callable[[Any], AbstractAsyncContextManager[Service]]
 
 
@@ -70,7 +74,7 @@ class _Server(uvicorn.Server):
 
 
 def run(build: Build, settings: HasAddress) -> None:
-    """Run a service until SIGTERM or SIGINT; returns when everything is drained."""
+    """Run a service until SIGTERM or SIGINT; returns when everything is drained. Whatever holds that up, the process ends."""
     uvloop.run(_main(build, settings))
 
 
@@ -79,12 +83,27 @@ async def _main(build: Build, settings: HasAddress) -> None:
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stopping.set)
+    ending = asyncio.create_task(_end_of(stopping), name="end")
     async with build(settings) as service:
         telemetry.configure(service.name)
         _settle_memory()
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=service.host)
         await serve(service, stopping)
+    ending.cancel()
+
+
+async def _end_of(stopping: asyncio.Event) -> None:
+    """From a thread: what holds the end up may hold this event loop up."""
+    await stopping.wait()
+    timer = threading.Timer(END_S, _give_up)
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up() -> None:
+    log.error("end_abandoned")
+    os._exit(1)
 
 
 async def repeat(
@@ -94,10 +113,15 @@ async def repeat(
     """Do `work` until `stop` is set: at once again while it answers True, after a pause (or when woken) otherwise.
 
     What it raises is logged as `loop_failed` and tried again, ever more slowly, after `most_s` at most: one loop's trouble is not
-    the process's, but from the second time on `health` says so.
+    the process's, but from the second time on `health` says so. `name` begins with what the loop leans on, such as `postgres`, so
+    that who asks whether the process is ready can let that not count.
     """
     failures = 0
     while not stop.is_set():
+        if (
+            task := asyncio.current_task()
+        ) and task.cancelling():  # lost on its way here, as asyncio.wait_for of 3.11 does
+            raise asyncio.CancelledError
         health.beat(name)
         pause = idle_s
         try:
@@ -125,8 +149,46 @@ def _settle_memory() -> None:
 
 
 async def serve(service: Service, stopping: asyncio.Event) -> None:
-    """Start, run and drain. A loop that fails stops the process: the supervisor starts a clean one."""
-    config = uvicorn.Config(
+    """Start, run and drain. A loop that ends has the process end as a signal does: the supervisor starts a clean one.
+
+    Raises what loops failed with, when everything is drained.
+    """
+    server, failed = _Server(_config(service)), list[Exception]()
+
+    async def watched(work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.error("loop_ended", loop=name, error=type(error).__name__, detail=str(error)[:500])
+            failed.append(error)
+        finally:
+            stopping.set()
+
+    stops = [asyncio.Event() for _ in service.loops]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(watched(item.run(stop), item.name), name=item.name)
+                for item, stop in zip(service.loops, stops, strict=True)
+            ]
+            serving = group.create_task(watched(server.serve(), "http"), name="http")
+            log.info("service_started", port=service.port)
+            await stopping.wait()
+            server.should_exit = True
+            await serving
+            for task, stop in reversed(list(zip(tasks, stops, strict=True))):
+                stop.set()
+                if not (await asyncio.wait([task], timeout=DRAIN_S))[0]:
+                    log.error("loop_abandoned", loop=task.get_name())
+                    task.cancel()
+    finally:
+        log.info("service_stopped")
+    if failed:
+        raise ExceptionGroup("loops failed", failed)
+
+
+def _config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
         service.app,
         host=service.host,
         port=service.port,
@@ -141,30 +203,3 @@ async def serve(service: Service, stopping: asyncio.Event) -> None:
         timeout_graceful_shutdown=5,
         backlog=2048,
     )
-    server = _Server(config)
-    stops = [asyncio.Event() for _ in service.loops]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(item.run(stop), name=item.name)
-                for item, stop in zip(service.loops, stops, strict=True)
-            ]
-            serving = group.create_task(server.serve(), name="http")
-            log.info("service_started", port=service.port)
-            await _first(stopping, [*tasks, serving])
-            server.should_exit = True
-            await serving
-            for task, stop in reversed(list(zip(tasks, stops, strict=True))):
-                stop.set()
-                if not (await asyncio.wait([task], timeout=DRAIN_S))[0]:
-                    log.error("loop_abandoned", loop=task.get_name())
-                    task.cancel()
-    finally:
-        log.info("service_stopped")
-
-
-async def _first(stopping: asyncio.Event, tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Wait for the signal, or for any task to end."""
-    signalled = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait([signalled, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    signalled.cancel()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from chassis import documents
 from chassis.db import Database, Tx
@@ -15,19 +16,35 @@ from chassis.documents import RELEASE, Document
 from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
-from chassis.service import repeat
+from chassis.service import FOLLOW_S, repeat
 
 POLL_S = 0.25
 KEPT, KEPT_S = 8, 60.0  # versions that are kept, and for how long, whichever is more
+KEPT_BYTES = 4 << 20  # of memory that nothing but such versions has; what is more is left behind earlier
+OWN_SHARE = 64  # a version of things that are all there anyway takes a part of their bytes: what it refers to them by
 T = TypeVar("T")
 
 
 class Past(NamedTuple, Generic[T]):
-    """A version that another one came after, at a moment of the monotonic clock."""
+    """A version that another one came after, at a moment of the monotonic clock; the `bytes` that are kept for it alone."""
 
     version: int
     value: T
     over_s: float
+    bytes: int
+
+
+class Once(Generic[T]):
+    """What is made of a document, once, for as long as anybody keeps the document: most versions share most of it."""
+
+    def __init__(self, make: Callable[[Document], T]) -> None:
+        self._make, self._made = make, WeakKeyDictionary[Document, T]()
+
+    def __call__(self, document: Document) -> T:
+        """What was made of it. Raises what making raises, each time."""
+        if document not in self._made:
+            self._made[document] = self._make(document)
+        return self._made[document]
 
 
 class Snapshot(Generic[T]):
@@ -58,6 +75,11 @@ class Snapshot(Generic[T]):
         """Of the newest one."""
         return self._version
 
+    @property
+    def documents(self) -> list[Document]:
+        """What is live in the newest version, by kind and key."""
+        return [document for _, document in self._read.values()]
+
     def at(self, version: int | None) -> T | None:
         """A version, by default the newest; None for one that is not here yet, or no more."""
         newest = self.value
@@ -69,28 +91,38 @@ class Snapshot(Generic[T]):
         """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            version = await documents.head(tx)
-            if version == self._version:
-                return
-            if version < self._version:
+            if await documents.head(tx) < self._version:
                 await self.go_on(tx)
-                version = await documents.head(tx)
-            read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
+            await self.catch_up(tx)
+
+    async def catch_up(self, tx: Tx) -> None:
+        """The same in a transaction whose head and documents belong together."""
+        version = await documents.head(tx)
+        if version == self._version:
+            return
+        read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
         if version > self._version:
+            gone = sum(
+                d.bytes for number, (_, d) in self._read.items() if number not in read or read[number][1] is not d
+            )
+            own = gone + sum(d.bytes for d in self.documents) // OWN_SHARE
             self._read = read
-            self._swap(version, self._build(version, [document for _, document in read.values()], changes))
+            self._swap(version, self._build(version, self.documents, changes), own)
 
     async def go_on(self, tx: Tx) -> None:
         """A database that went back goes on after the version we have."""
         await documents.go_on_after(tx, self._version)
 
-    def _swap(self, version: int, value: T) -> None:
+    def _swap(self, version: int, value: T, own: int) -> None:
         now_s = self._seconds()
         if self._value is not None:
-            self._past.append(Past(self._version, self._value, now_s))
-        while len(self._past) >= KEPT and self._past[0].over_s < now_s - KEPT_S:
+            self._past.append(Past(self._version, self._value, now_s, own))
+        while (len(self._past) >= KEPT and self._past[0].over_s < now_s - KEPT_S) or self._past_bytes() > KEPT_BYTES:
             self._past.popleft()
         self._value, self._version = value, version
+
+    def _past_bytes(self) -> int:
+        return sum(past.bytes for past in self._past)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the head; while the database is away, the last snapshot serves."""
@@ -99,17 +131,18 @@ class Snapshot(Generic[T]):
             await self.refresh()
             return False
 
-        await repeat(work, stop, name="snapshot", idle_s=POLL_S, health=self._health)
+        await repeat(work, stop, name="postgres snapshot", idle_s=POLL_S, health=self._health, most_s=FOLLOW_S)
 
 
 @asynccontextmanager
 async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
-    """A transaction beside which nobody publishes. Then this process serves what was published, and readers are told that
-    there is something new: from here on they see it, whatever becomes of this process.
+    """A transaction beside which nobody publishes, and before which the snapshot is the newest. Then this process serves what
+    was published, and readers are told that there is something new: from here on they see it, whatever becomes of this process.
     """
     async with db.tx() as tx:
         await documents.alone(tx)
         await snapshot.go_on(tx)
+        await snapshot.catch_up(tx)
         yield tx
     await snapshot.refresh()
     await relay.at_once(RELEASE, b"%d" % snapshot.version)

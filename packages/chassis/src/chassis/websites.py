@@ -26,6 +26,11 @@ def visible(reader: Actor | None, body: Any) -> bool:
     return reader is None or not reader.websites or not named or not set(named).isdisjoint(reader.websites)
 
 
+def seen(websites: str) -> str:
+    """The same of rows with a column `websites`, as a condition of SQL; the parameter has those of the reader."""
+    return f"(cardinality({websites}::text[]) = 0 OR websites = '{{}}' OR websites && {websites}::text[])"
+
+
 def named(users: Mapping[str, Any], reader: Actor) -> list[str]:
     """Of those who use something (by name: a body), the names that the reader may know, and that there are others."""
     seen = [name for name, body in users.items() if visible(reader, body)]

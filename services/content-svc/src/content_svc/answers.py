@@ -20,12 +20,14 @@ class StoredSlot(NewSlot):
 
 
 class Blocks(TypedDict):
-    """By key."""
+    """A page, by key, and what to ask the next one with."""
 
     blocks: list[StoredBlock]
+    next: str | None
 
 
 class Slots(TypedDict):
-    """By key."""
+    """A page, by key, and what to ask the next one with."""
 
     slots: list[StoredSlot]
+    next: str | None

@@ -10,9 +10,11 @@ from chassis.answers import Versions, says
 from chassis.auth import Actor
 from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
+from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
 from chassis.websites import loses, named
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
@@ -38,9 +40,10 @@ def deps_of(request: Request) -> Deps:
 DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
-async def _list(deps: Deps, kind: str, reader: Actor) -> list[dict[str, Any]]:
+async def _page(deps: Deps, kind: str, reader: Actor, after: str, limit: int) -> JSONResponse:
     async with deps.db.tx() as tx:
-        return [d.view() for d in await documents.read_all(tx, kind, reader=reader)]
+        found, more = await documents.page(tx, kind, reader=reader, after=after, limit=limit)
+    return JSONResponse({f"{kind}s": [d.view() for d in found], "next": more})
 
 
 async def _one(deps: Deps, kind: str, key: str, response: Response, *, reader: Actor) -> dict[str, Any]:
@@ -57,14 +60,14 @@ async def _save(deps: Deps, edit: Edit) -> dict[str, Any]:
 
 
 @merchants.get("/blocks", **says(Blocks))
-async def list_blocks(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Every dynamic block that the reader may see."""
-    return {"blocks": await _list(deps, BLOCK, reader)}
+async def list_blocks(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
+    """A page of the dynamic blocks that the reader may see."""
+    return await _page(deps, BLOCK, reader, after, limit)
 
 
 @merchants.post("/blocks", status_code=201, dependencies=[STORABLE], **says(StoredBlock, 201))
 async def create_block(body: NewDynamicBlock, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
-    """Create a block. With what else its slots may show at once it comes to at most 256 KiB of JSON per slot."""
+    """Create a block. It has at most 256 KiB, and so has all that one of its slots may show at once."""
     return await _save(deps, Edit(BLOCK, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
@@ -95,21 +98,23 @@ async def post_block_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[s
 
 
 @merchants.get("/blocks/{key}/versions", **says(Versions))
-async def list_block_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Who saved what, newest first."""
+async def list_block_versions(
+    key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
+) -> JSONResponse:
+    """A page of who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return {"versions": await documents.history(tx, BLOCK, key, reader=reader)}
+        return JSONResponse(await documents.history(tx, BLOCK, key, reader=reader, after=after, limit=limit))
 
 
 @merchants.get("/slots", **says(Slots))
-async def list_slots(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Every slot that the reader may see."""
-    return {"slots": await _list(deps, SLOT, reader)}
+async def list_slots(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
+    """A page of the slots that the reader may see."""
+    return await _page(deps, SLOT, reader, after, limit)
 
 
 @merchants.post("/slots", status_code=201, dependencies=[STORABLE], **says(StoredSlot, 201))
 async def create_slot(body: NewSlot, deps: DepsDep, actor: Marketer) -> dict[str, Any]:
-    """Create a slot. Its default, and what it may show at once, come to at most 256 KiB of JSON each."""
+    """Create a slot. It has at most 64 KiB, and what it may show at once 256 KiB."""
     return await _save(deps, Edit(SLOT, body.key, body.model_dump(mode="json", exclude={"key"}), None, actor))
 
 
@@ -213,6 +218,6 @@ async def get_usage(
     Of a segment that `was` of some websites and `stays` of fewer, those that would be without it (`chassis.websites.loses`).
     """
     async with deps.db.tx() as tx:
-        found = await documents.read_all(tx, BLOCK)
+        found = await documents.find(tx, BLOCK, naming=f'"{segment}"')
     users = {f"block {d.key}": d.body for d in found if segment in named_segments(d.body) and loses(d.body, was, stays)}
     return {"users": named(users, reader)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import MOST_KILLED, Instant, Version, Website, Zone
+from chassis.schemas import MOST_KILLED_ASKED, Instant, Version, Website, Zone
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -220,7 +220,7 @@ class Selection(Strict):
     locale: Name = "*"
     at_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)]
     version: Version = None
-    killed: Annotated[list[Name], Field(max_length=MOST_KILLED)] = []
+    killed: Annotated[list[Name], Field(max_length=MOST_KILLED_ASKED)] = []
     explain: bool = False
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.documents import Document
+from chassis.snapshot import Once
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
@@ -18,6 +20,7 @@ BROKEN = Counter(
     "content_broken_total", "Times a block or slot was left out because it cannot be read or selected", ["kind", "key"]
 )
 log = get_logger("content")
+typed = Once(lambda document: block_of(document.key, document.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +64,26 @@ def build(version: int, documents: Sequence[Document], changes: list[dict[str, A
 
 def filled(documents: Sequence[Document], report: Report) -> dict[str, Slot]:
     """The slots with the live blocks that name them; one that this version of the code cannot read stops no other."""
-    blocks: list[Block] = []
-    unreadable: list[Document] = []
+    blocks, unreadable = defaultdict[str, list[Block]](list), defaultdict[str, list[str]](list)
     for document in documents:
         if document.kind == BLOCK and is_live(document):
+            named = set(places(document.body))
             try:
-                blocks.append(block_of(document.key, document.body))
+                block = typed(document)
+                for key in named:
+                    blocks[key].append(block)
             except Exception as error:
-                unreadable.append(document)
+                for key in named:
+                    unreadable[key].append(document.key)
                 report(BLOCK, document.key, error)
     slots: dict[str, Slot] = {}
     for document in documents:
         if document.kind == SLOT:
+            key = document.key
             try:
-                lost = [d.key for d in unreadable if document.key in places(d.body)]
-                slots[document.key] = slot_of(document.key, document.body, blocks, lost)
+                slots[key] = slot_of(key, document.body, blocks[key], unreadable[key])
             except Exception as error:
-                report(SLOT, document.key, error)
+                report(SLOT, key, error)
     return slots
 
 

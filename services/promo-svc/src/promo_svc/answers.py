@@ -14,6 +14,7 @@ class StoredRule(NewCartRule):
 
 
 class Rules(TypedDict):
-    """By key."""
+    """A page, by key, and what to ask the next one with."""
 
     rules: list[StoredRule]
+    next: str | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -12,9 +11,11 @@ from chassis import documents
 from chassis.answers import Versions, says
 from chassis.documents import expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Server, Viewer
+from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
 from chassis.websites import loses, named, theirs
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from promo_svc.answers import Rules, StoredRule
@@ -26,7 +27,7 @@ from promo_svc.reading import read_cart
 from promo_svc.schemas import CartRule, ManyMessages, MessagesRequest, NewCartRule, Redemption
 from promo_svc.snapshot import KIND, named_segments, published
 
-LARGE, MANY = 16 * 1024, 50  # bytes, or lines: a cart with more of either is a large one
+LARGE, MANY = 8 * 1024, 25  # bytes, or lines: a cart with more of either is a large one
 router = APIRouter(prefix="/v1")
 merchants = APIRouter(prefix="/v1", dependencies=[VIEWER])
 _encode = msgspec.json.Encoder().encode
@@ -45,10 +46,11 @@ DepsDep = Annotated[Deps, Depends(deps_of)]
 
 
 @merchants.get("/cart-rules", **says(Rules))
-async def list_rules(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Every cart price rule that the reader may see."""
+async def list_rules(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
+    """A page of the cart price rules that the reader may see."""
     async with deps.db.tx() as tx:
-        return {"rules": [d.view() for d in await documents.read_all(tx, KIND, reader=reader)]}
+        found, more = await documents.page(tx, KIND, reader=reader, after=after, limit=limit)
+    return JSONResponse({"rules": [d.view() for d in found], "next": more})
 
 
 @merchants.post("/cart-rules", status_code=201, dependencies=[STORABLE], **says(StoredRule, 201))
@@ -89,10 +91,12 @@ async def post_rule_disable(key: str, deps: DepsDep, actor: Marketer) -> dict[st
 
 
 @merchants.get("/cart-rules/{key}/versions", **says(Versions))
-async def list_rule_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Who saved what, newest first."""
+async def list_rule_versions(
+    key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
+) -> JSONResponse:
+    """A page of who saved what, newest first."""
     async with deps.db.tx() as tx:
-        return {"versions": await documents.history(tx, KIND, key, reader=reader)}
+        return JSONResponse(await documents.history(tx, KIND, key, reader=reader, after=after, limit=limit))
 
 
 @router.post("/evaluate")
@@ -104,8 +108,7 @@ async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     if len(body) <= LARGE and len(asked.lines) <= MANY:
         found = rules.evaluate(asked)
     else:  # takes many rules long: others have their turn meanwhile
-        async with deps.turns.of(asked.website):
-            found = await asyncio.to_thread(rules.evaluate, asked)
+        found = await deps.carts.run(asked.website, rules.evaluate, asked)
     return Response(_encode(found), media_type="application/json")
 
 
@@ -186,7 +189,7 @@ async def get_usage(
     Of a segment that `was` of some websites and `stays` of fewer, those that would be without it (`chassis.websites.loses`).
     """
     async with deps.db.tx() as tx:
-        found = await documents.read_all(tx, KIND)
+        found = await documents.find(tx, KIND, naming=f'"{segment}"')
     users = {f"cart rule {d.key}": d.body for d in found if segment in named_segments(d) and loses(d.body, was, stays)}
     return {"users": named(users, reader)}
 

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from chassis.schemas import MOST_KILLED, Instant, Version, Website, Zone
+from chassis.schemas import MOST_KILLED_ASKED, Instant, Version, Website, Zone
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -142,7 +142,7 @@ class MessagesRequest(Strict):
     group: Annotated[str, Field(max_length=MOST_GROUP)] = "guest"
     at_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)]
     version: Version = None
-    killed: Annotated[list[Text], Field(max_length=MOST_KILLED)] = []
+    killed: Annotated[list[Text], Field(max_length=MOST_KILLED_ASKED)] = []
 
 
 class Redemption(MessagesRequest):

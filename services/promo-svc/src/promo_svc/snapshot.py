@@ -9,7 +9,7 @@ from typing import Any
 
 from chassis.documents import Document
 from chassis.problems import Problem
-from chassis.snapshot import Snapshot
+from chassis.snapshot import Once, Snapshot
 from chassis.telemetry import get_logger
 from prometheus_client import Counter
 
@@ -25,6 +25,7 @@ BROKEN = Counter(
 )
 DEAR_CARTS = Counter("promo_cart_dear_total", "Carts that the rules together took too long for")
 log = get_logger("promo")
+typed = Once(lambda document: rule_of(document.id, document.key, document.version, document.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def build(version: int, documents: Sequence[Document], changes: list[dict[str, A
         if document.kind != KIND or not is_live(document):
             continue
         try:
-            rules.append(rule_of(document.id, document.key, document.version, document.body))
+            rules.append(typed(document))
         except Exception as error:
             unreadable.append((document.key, document.version))
             tell(told, document.key, document.version, error)

@@ -20,9 +20,10 @@ class StoredSegment(NewDefinition):
 
 
 class Segments(TypedDict):
-    """By key."""
+    """A page, by key, and what to ask the next one with."""
 
     segments: list[StoredSegment]
+    next: str | None
 
 
 class Asked(TypedDict):

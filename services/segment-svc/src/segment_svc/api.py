@@ -12,12 +12,13 @@ from chassis.bus_places import EARLIEST, Slice
 from chassis.db import Tx
 from chassis.documents import expected_version
 from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer, Viewer
+from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import Problem
 from chassis.telemetry import get_logger
 from chassis.websites import theirs, visible
 from conditions.context import FIELDS
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from msgspec.json import encode
 
 from segment_svc import definitions, positions, reads, store
@@ -91,18 +92,12 @@ async def _stored(deps: Deps, key: str, reader: Actor) -> Stored:
     return stored
 
 
-async def _hidden(tx: Tx, reader: Actor) -> set[str]:
-    """The segments of other websites."""
-    if not reader.websites:
-        return set()
-    return {stored.key for stored in await definitions.read_all(tx) if not visible(reader, stored.body)}
-
-
 @merchants.get("/segments", **says(Segments))
-async def list_segments(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Every segment that the reader may see, with its newest definition."""
+async def list_segments(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
+    """A page of the segments that the reader may see, with their newest definitions."""
     async with deps.db.tx() as tx:
-        return {"segments": [_view(s) for s in await definitions.read_all(tx) if visible(reader, s.body)]}
+        found, more = await definitions.page(tx, reader=reader, after=after, limit=limit)
+    return JSONResponse({"segments": [_view(s) for s in found], "next": more})
 
 
 @merchants.post("/segments", status_code=201, dependencies=[STORABLE], **says(StoredSegment, 201))
@@ -162,12 +157,13 @@ async def remove_segment(key: str, deps: DepsDep, actor: Marketer, if_match: IfM
 
 
 @merchants.get("/segments/{key}/versions", **says(Versions))
-async def list_segment_versions(key: str, deps: DepsDep, reader: Viewer) -> dict[str, Any]:
-    """Who saved what, newest first, of the versions that the reader may see."""
+async def list_segment_versions(
+    key: str, deps: DepsDep, reader: Viewer, after: AfterVersion = None, limit: Limit = LIMIT
+) -> JSONResponse:
+    """A page of who saved what, newest first, of the versions that the reader may see."""
     stored = await _stored(deps, key, reader)
     async with deps.db.tx() as tx:
-        versions = await definitions.versions(tx, stored.id)
-    return {"versions": [version for version in versions if visible(reader, version["body"])]}
+        return JSONResponse(await definitions.versions(tx, stored.id, reader=reader, after=after, limit=limit))
 
 
 @merchants.get("/segments/{key}/members", **says(Members))
@@ -229,7 +225,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await store.identities(tx, [row.key])
-        standing, hidden = await reads.standing(tx, row.key), await _hidden(tx, reader)
+        standing, hidden = await reads.standing(tx, row.key), await definitions.hidden(tx, reader)
     return {
         "profile": row.key,
         "identities": names[row.key],
@@ -245,7 +241,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
 async def list_backfills(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Progress of the latest backfills, with the segments that the reader may see."""
     async with deps.db.tx() as tx:
-        found, hidden = await reads.backfills(tx), await _hidden(tx, reader)
+        found, hidden = await reads.backfills(tx), await definitions.hidden(tx, reader)
     return {"backfills": [{**b, "segments": [key for key in b["segments"] if key not in hidden]} for b in found]}
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
-from chassis.cache import VersionedWriter, open_redis
+from chassis.cache import VersionedWriter, open_redis, raise_to
 from chassis.clock import Clock, SystemClock
 from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handed, Handler, Refusal, Relay, readable
-from chassis.publishing import RAISE, SEGMENT_VERSION, handlers
+from chassis.publishing import SEGMENT_VERSION, handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
@@ -95,7 +95,7 @@ def _handed(redis: Any) -> Handed:
 
     async def handed(channel: str, number: int) -> None:
         if channel == wire.AUDIENCE:
-            await redis.eval(RAISE, 1, project.HANDED, number)
+            await raise_to(redis, project.HANDED, number)
 
     return handed
 

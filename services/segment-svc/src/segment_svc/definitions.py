@@ -15,9 +15,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from chassis import outbox
-from chassis.clock import Clock
+from chassis.auth import Actor
+from chassis.clock import SKEW_MS, Clock
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
+from chassis.pages import LIMIT, cut
+from chassis.quota import Quota, size, text_of
+from chassis.websites import seen, touched
 
 from segment_svc import wire
 from segment_svc.domain.definition import Circle, Definition, references, renamed
@@ -28,7 +32,6 @@ from segment_svc.telemetry import QUARANTINED
 
 HEAD = "SELECT version FROM release_head"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
-SKEW_MS = 5000  # by how much the clocks of machines may differ
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
@@ -236,10 +239,21 @@ async def go_on_after(tx: Tx, version: int, era: int) -> int:
     return found
 
 
-STORED = """SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
+NEWEST = "segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version"
+STORED = f"""SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
         (SELECT max(c.cause) FROM plan c WHERE c.segment_id = s.id) AS cause
-    FROM segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version
-    LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""
+    FROM {NEWEST} LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""  # noqa: S608 - constants
+NEXT = f"""SELECT s.key, v.bytes FROM {NEWEST}
+    WHERE s.key > $1 AND {seen("$2")} ORDER BY s.key LIMIT $3 + 1"""  # noqa: S608 - constants
+OLDER = f"""SELECT version, bytes FROM segment_version
+    WHERE segment_id = $1 AND ($2::int IS NULL OR version < $2) AND {seen("$3")}
+    ORDER BY version DESC LIMIT $4 + 1"""  # noqa: S608 - constants
+OTHERS = f"SELECT v.websites, v.bytes FROM {NEWEST} WHERE s.key <> $2"  # noqa: S608 - constants
+HIDDEN = f"SELECT s.key FROM {NEWEST} WHERE NOT {seen('$1')}"  # noqa: S608 - constants
+# An API that is as full as it can be has to live in 256 MiB (deploy/k8s), a worker in 512 MiB with its 256 MiB of rows. With
+# nothing in it each takes 110 MiB. Compiled, a definition takes up to seven times what it counts with, and may be there three
+# times: live, being backfilled, and as the next release is compiled: 3 * 7 * 6 MiB = 126 MiB, and 6 MiB as they are read.
+QUOTA = Quota("segment", 512 * 1024, 2048 * 1024, 6144 * 1024, "/condition")
 
 
 def _stored(record: Any) -> Stored:
@@ -258,13 +272,30 @@ async def read_all(tx: Tx) -> list[Stored]:
     return [_stored(r) for r in await tx.fetch(f"{STORED} ORDER BY s.id")]
 
 
-async def versions(tx: Tx, segment_id: int) -> list[dict[str, Any]]:
-    """The history of a definition, newest first."""
-    found = await tx.fetch(
-        "SELECT version, body::text, actor, saved_at FROM segment_version WHERE segment_id = $1 ORDER BY version DESC",
+async def page(tx: Tx, *, reader: Actor, after: str = "", limit: int = LIMIT) -> tuple[list[Stored], str | None]:
+    """A page of the definitions that the reader may see, by key, and behind which one the next page begins."""
+    keys, more = cut(await tx.fetch(NEXT, after, reader.websites, limit), limit, "key")
+    found = await tx.fetch(f"{STORED} WHERE s.key = ANY($1::text[]) ORDER BY s.key", keys)
+    return [_stored(r) for r in found], more
+
+
+async def hidden(tx: Tx, reader: Actor) -> set[str]:
+    """The keys of the segments of other websites than the reader's."""
+    return {r["key"] for r in await tx.fetch(HIDDEN, reader.websites)}
+
+
+async def versions(
+    tx: Tx, segment_id: int, *, reader: Actor, after: int | None = None, limit: int = LIMIT
+) -> dict[str, Any]:
+    """A page of the history of a definition that the reader may see, newest first, and behind which one the next begins."""
+    numbers, more = cut(await tx.fetch(OLDER, segment_id, after, reader.websites, limit), limit, "version")
+    rows = await tx.fetch(
+        """SELECT version, body::text, actor, saved_at FROM segment_version
+           WHERE segment_id = $1 AND version = ANY($2::int[]) ORDER BY version DESC""",
         segment_id,
+        numbers,
     )
-    return [{**r, "body": json.loads(r["body"])} for r in found]
+    return {"versions": [{**r, "body": json.loads(r["body"])} for r in rows], "next": more}
 
 
 async def insert(
@@ -276,12 +307,14 @@ async def insert(
     else:
         await tx.execute("UPDATE segment SET version = $2 WHERE id = $1", segment_id, version)
     await tx.execute(
-        "INSERT INTO segment_version VALUES ($1, $2, $3::text::jsonb, $4, $5)",
+        "INSERT INTO segment_version VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7)",
         segment_id,
         version,
-        json.dumps(body),
+        text_of(body),
         actor,
         now,
+        touched(body),
+        size(body),
     )
     assert segment_id is not None
     return segment_id

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from content_svc.domain.select import Block, Slot, order
 
 
 def block_of(key: str, body: Mapping[str, Any]) -> Block:
     """The typed block of a checked body."""
-    audience = body["audience"]
+    audience, content = body["audience"], _content(body["content"])
     return Block(
         key=key,
         websites=frozenset(_texts(body["websites"])),
@@ -22,12 +24,13 @@ def block_of(key: str, body: Mapping[str, Any]) -> Block:
         priority=_whole(body["priority"]),
         starts_at=None if body["starts_at"] is None else _whole(body["starts_at"]),
         ends_at=None if body["ends_at"] is None else _whole(body["ends_at"]),
-        content=_content(body["content"]),
+        content=content,
+        largest=max((len(msgspec.json.encode(one)) for one in content.values()), default=0),
     )
 
 
 def slot_of(key: str, body: Mapping[str, Any], blocks: Sequence[Block], unreadable: Sequence[str] = ()) -> Slot:
-    """The typed slot of a checked body, with those of the blocks that name it."""
+    """The typed slot of a checked body, with the blocks that name it."""
     if body["display"] not in ("all", "first"):
         raise ValueError("unknown display")
     return Slot(
@@ -36,7 +39,7 @@ def slot_of(key: str, body: Mapping[str, Any], blocks: Sequence[Block], unreadab
         capacity=_whole(body["capacity"]),
         display=body["display"],
         default=_content(body["default"]),
-        blocks=order([b for b in blocks if key in b.slots]),
+        blocks=order(blocks),
         unreadable=tuple(unreadable),
     )
 

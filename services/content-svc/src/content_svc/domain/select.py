@@ -13,7 +13,9 @@ Report = Callable[[str, str, Exception], None]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A dynamic block. Instants are epoch ms; `content` is by locale, `*` is what others inherit."""
+    """A dynamic block. Instants are epoch ms; `content` is by locale, `*` is what others inherit; `largest`: the bytes of its
+    largest locale, encoded.
+    """
 
     key: str
     websites: frozenset[str]
@@ -26,6 +28,7 @@ class Block:
     starts_at: int | None
     ends_at: int | None
     content: Mapping[str, Any]
+    largest: int
 
 
 @dataclass(frozen=True, slots=True)

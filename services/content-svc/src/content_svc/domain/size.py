@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
-
-import msgspec
+from collections.abc import Collection
+from itertools import accumulate
 
 from content_svc.domain.select import Slot, shown_at_once
 
 MOST_BYTES = 256 * 1024
 
 
-def default_bytes(slot: Slot) -> int:
-    """The default of a slot in its largest locale, encoded."""
-    return _largest(slot.default)
-
-
 def blocks_bytes(slot: Slot, of: Collection[str]) -> int:
     """As many of the largest blocks as a slot shows at once on a website, each in its largest locale, encoded, whoever they are
-    for: on that of these websites (none: of all) where it is most."""
-    sizes = [(b.websites, _largest(b.content)) for b in slot.blocks]
-    everywhere = [size for websites, size in sizes if not websites]
-    named = set(of) or {website for websites, _ in sizes for website in websites}
-    there = [everywhere, *(everywhere + [size for websites, size in sizes if w in websites] for w in named)]
-    return max(sum(sorted(found, reverse=True)[: shown_at_once(slot)]) for found in there)
+    for: on that of these websites (none: of all) where it is most. Takes as long as the blocks name websites."""
+    most, everywhere, named = shown_at_once(slot), [0], dict[str, list[int]]()
+    for block in sorted(slot.blocks, key=lambda b: b.largest, reverse=True):
+        for sizes in [named.setdefault(website, [0]) for website in block.websites] or [everywhere]:
+            if len(sizes) <= most:
+                sizes.append(block.largest)
+    common = list(accumulate(everywhere))
 
+    def there(own: list[int]) -> int:
+        """The best of taking so many of its own, and the rest of those of all websites."""
+        return max(taken + common[min(most - n, len(common) - 1)] for n, taken in enumerate(accumulate(own)))
 
-def _largest(content: Mapping[str, Any]) -> int:
-    return max((len(msgspec.json.encode(one)) for one in content.values()), default=0)
+    asked = named.keys() & set(of) if of else named.keys()
+    return max(map(there, ([0], *(named[website] for website in asked))))

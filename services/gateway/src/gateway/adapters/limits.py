@@ -13,6 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
+from chassis.cache import number
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.problems import Problem
@@ -136,7 +137,7 @@ class Limiter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tell the other gateways, and hear from them, until `stop` is set."""
-        await repeat(self.share, stop, name="limits", idle_s=SHARED_S, health=self._health)
+        await repeat(self.share, stop, name="redis limits", idle_s=SHARED_S, health=self._health)
 
     async def share(self) -> bool:
         """Once: what each has counted so far, so that saying it twice changes nothing."""
@@ -151,5 +152,6 @@ class Limiter:
         except (RedisError, OSError):
             return False
         for (kind, who, count), each in zip(told, everybodys, strict=True):
-            kind.elsewhere[who] = sum(map(int, each)) - count  # of a minute that is over nobody looks any more
+            everybody = sum(number("rate", said) or 0 for said in each)
+            kind.elsewhere[who] = everybody - count  # of a minute that is over nobody looks any more
         return False

@@ -7,6 +7,7 @@ import time
 from hashlib import blake2b
 
 import jwt
+from chassis.clock import SKEW_MS
 from chassis.problems import Problem
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA", "HS256"]
@@ -32,7 +33,7 @@ class CustomerTokens:
             key = self._keys[str(jwt.get_unverified_header(token).get("kid"))]
             claims = jwt.decode(
                 token, key, algorithms=[key.algorithm_name], issuer=self._issuer, audience=self._audience,
-                options={"require": ["exp", "sub", "iss", "aud"]},
+                leeway=SKEW_MS / 1000, options={"require": ["exp", "sub", "iss", "aud"]},
             )  # fmt: skip
             claims["sub"].encode()  # it is to be a key
             if scheme.lower() != "bearer" or key.algorithm_name not in ALGORITHMS or not 0 < len(claims["sub"]) <= 200:

@@ -12,17 +12,20 @@ import contextlib
 import json
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 from chassis.auth import Actor
+from chassis.cache import number
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.problems import Problem
 from chassis.schemas import MOST_KILLED
-from chassis.service import repeat
+from chassis.service import FOLLOW_S, repeat
+from chassis.telemetry import get_logger
 from redis.exceptions import RedisError
 
 from gateway.adapters.upstreams import CONTENT, PROMO, Upstreams, unavailable
@@ -33,10 +36,31 @@ from gateway.flows.purge import Purger
 # LIST: which list this is, whoever began it; LAST: which was its last change.
 KILLS, COUNT, LIST, LAST, GATEWAYS = "kills", "ver:kill", "kills:list", "kills:last", "gateways"
 LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
-AGAIN_S = 1.0  # at most, until Redis is asked again
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "slot": (CONTENT, "slots"), "rule": (PROMO, "cart-rules")}
 SWITCHED_OFF = ("block", "rule")  # a slot has no such state
+# One more in the list, and what tells a change; its number, 0 for one that is too many. One piece, for others kill at once.
+ADD = """if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[4], 'NX')
+redis.call('SET', KEYS[3], ARGV[4])
+return redis.call('INCR', KEYS[4])"""
+# What is there and cannot be what we write is forgotten, and with it which list this is: then the copies together are the list.
+FORGET = """local odd = {}
+for i, kind in ipairs({'string', 'string', 'string', 'hash', 'zset'}) do
+    local found = redis.call('TYPE', KEYS[i])['ok']
+    local wrong = found ~= 'none' and found ~= kind
+    if i == 1 and found == 'string' then
+        local count = redis.call('GET', KEYS[1])
+        wrong = #count > 15 or not count:match('^%d+$')
+    end
+    if wrong then
+        redis.call('DEL', KEYS[i], KEYS[2])
+        odd[#odd + 1] = KEYS[i]
+    end
+end
+return odd"""
+log = get_logger("kill")
 
 
 @dataclass(slots=True)
@@ -77,10 +101,10 @@ class Copied(NamedTuple):
         )
 
 
-def copied(said: Sequence[bytes | str | None]) -> Copied:
+def copied(said: Sequence[bytes | None]) -> Copied:
     """From LIST, COUNT and LAST."""
     named, count, last = said
-    return Copied(_text(named or b""), int(count or 0), _text(last or b""))
+    return Copied(_text(named or b""), number(COUNT, count) or 0, _text(last or b""))
 
 
 class Killer:
@@ -106,7 +130,7 @@ class Killer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the copy, and say so, until `stop` is set."""
-        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health, most_s=AGAIN_S)
+        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health, most_s=FOLLOW_S)
         with contextlib.suppress(RedisError, OSError):
             await self._redis.zrem(GATEWAYS, self._id)
 
@@ -115,13 +139,16 @@ class Killer:
         began_s = asyncio.get_running_loop().time()
         reached_s, self._reached_s = self._reached_s, math.inf
         async with self._redis.pipeline(transaction=True) as pipe:
-            found, listed = await pipe.mget(LIST, COUNT, LAST).hkeys(KILLS).execute()
+            pipe.eval(FORGET, 5, COUNT, LIST, LAST, KILLS, GATEWAYS)
+            odd, found, listed = await pipe.mget(LIST, COUNT, LAST).hkeys(KILLS).execute()
+        for key in odd:
+            log.error("redis_unreadable", key=_text(key))
         there = copied(found)
         if self._copied.has_more_than(there):  # it lost some: all copies together are the list
             await self._restore()
             return True
         self._copied = there
-        self._take(frozenset(map(_text, listed)))
+        self._take(frozenset(_names(listed)))
         async with self._redis.pipeline(transaction=True) as pipe:
             await (
                 pipe.set(f"gateway:{self._id}", there.number, ex=LEASE_S)
@@ -156,8 +183,7 @@ class Killer:
             found = await self._redis.hgetall(KILLS)
         except (RedisError, OSError):
             raise unavailable() from None
-        names = {_text(name): json.loads(said) for name, said in found.items()}
-        return [{"kind": n.partition(":")[0], "key": n.partition(":")[2], **names[n]} for n in sorted(names)]
+        return [_killed(name, found[name.encode()]) for name in sorted(_names(found))]
 
     async def kill(self, name: str, *, actor: Actor) -> Done:
         """Kill, and wait until everybody has acknowledged it, DONE_S at most. Raises Problem 503 when nobody took it, 409."""
@@ -178,7 +204,8 @@ class Killer:
         """Let be shown again what is published. Raises Problem 404, 503."""
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
-                gone, *_ = await _changed(pipe.hdel(KILLS, name)).execute()
+                pipe.hdel(KILLS, name).set(LIST, uuid.uuid4().hex, nx=True).set(LAST, uuid.uuid4().hex).incr(COUNT)
+                gone, *_ = await pipe.execute()
         except (RedisError, OSError):
             raise unavailable() from None
         if not gone:
@@ -189,14 +216,11 @@ class Killer:
         """The number of this change of the list; None when it could not be made."""
         said = json.dumps({"by": actor.subject, "at_ms": self._clock.now_ms()})
         try:
-            if await self._redis.hlen(KILLS) >= MOST_KILLED:
-                raise Problem(
-                    "kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over"
-                )
-            async with self._redis.pipeline(transaction=True) as pipe:
-                *_, count = await _changed(pipe.hset(KILLS, name, said)).execute()
+            count = await self._redis.eval(ADD, 4, KILLS, LIST, LAST, COUNT, name, said, MOST_KILLED, uuid.uuid4().hex)
         except (RedisError, OSError):
             return None
+        if not count:
+            raise Problem("kills-full", 409, "Too much is killed", detail=f"At most {MOST_KILLED}: lift what is over")
         return int(count)
 
     async def _switch_off(self, name: str, actor: Actor) -> str:
@@ -220,13 +244,29 @@ class Killer:
             seen: Sequence[Any] = await self._redis.mget([f"gateway:{name}" for name in names]) if names else []
         except (RedisError, OSError):
             return ["unknown: Redis is away"]
-        return [n for n, number in zip(names, seen, strict=True) if number is None or int(number) < count]
+        taken = [number("gateway", said) for said in seen]
+        return [name for name, upto in zip(names, taken, strict=True) if upto is None or upto < count]
 
 
-def _changed(pipe: Any) -> Any:
-    """With what tells a change; its number comes last."""
-    return pipe.set(LIST, uuid.uuid4().hex, nx=True).set(LAST, uuid.uuid4().hex).incr(COUNT)
+def _names(listed: Iterable[bytes]) -> list[str]:
+    """The kills of a list; whatever else stands in it is none."""
+    return [name for kind, _, key in (_text(n).partition(":") for n in listed) if (name := kills.name_of(kind, key))]
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _killed(name: str, said: bytes) -> dict[str, Any]:
+    """By whom, and since when, as far as that can be read."""
+    kind, _, key = name.partition(":")
+    try:
+        who = msgspec.json.decode(said, type=_Said)
+    except msgspec.DecodeError:
+        who = _Said()
+    return {"kind": kind, "key": key, "by": who.by, "at_ms": who.at_ms}
+
+
+class _Said(msgspec.Struct):
+    by: str = ""
+    at_ms: int = 0
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

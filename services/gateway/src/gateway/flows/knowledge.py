@@ -34,7 +34,8 @@ class Knowledge:
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
         self._leased_until_s = math.inf
-        self._sure_until_s = self._told_s = 0.0
+        self._sure_until_s = 0.0
+        self._told_s = [0.0] * len(KINDS)  # when Redis was looked at that says something of a kind
         self._met_s = [0.0] * len(KINDS)  # when a service was asked for all it has, and answered
         # Until when a kind is not doubted, and none is; before anybody spoke of it, it is not.
         self._good_s, self._good_until_s = [math.inf] * len(KINDS), math.inf
@@ -97,10 +98,13 @@ class Knowledge:
         self._met_s[kind] = asked_s
         self._judge()
 
-    def tell(self, told: tuple[int, ...], asked_s: float) -> None:
-        """Redis says so, with every look at it. What was in doubt until then stays so until it was asked for anew."""
+    def tell(self, said: tuple[int | None, ...], asked_s: float) -> None:
+        """Redis says so, with every look at it; None of what it says nothing of. What was in doubt until then stays so until it
+        was asked for anew.
+        """
         self.current()
-        self._told_s = max(self._told_s, asked_s)
+        self._told_s = [at if said[kind] is None else max(at, asked_s) for kind, at in enumerate(self._told_s)]
+        told = tuple(version or 0 for version in said)
         if told != self.told:
             self.told = told
             for kind, version in enumerate(told):
@@ -155,6 +159,6 @@ class Knowledge:
         sure = self.loaded and not any(map(self.is_behind, range(len(KINDS))))
         self._sure_until_s = min(at for _, at in self.heads) + SURE_S if sure else 0.0
         if self.loaded:
-            spoken = [max(self._told_s, at) for _, at in self.heads]
+            spoken = [max(told_s, at) for told_s, (_, at) in zip(self._told_s, self.heads, strict=True)]
             self._good_s = [max(*s) + DOUBT_S if s[0] else math.inf for s in zip(spoken, self._met_s, strict=True)]
             self._good_until_s = min(self._good_s)

@@ -58,7 +58,7 @@ class Probes:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask again and again, until `stop` is set."""
-        await repeat(self.look, stop, name="probe", idle_s=LOOK_S, health=self._health, wake=self._new)
+        await repeat(self.look, stop, name="edge probe", idle_s=LOOK_S, health=self._health, wake=self._new)
 
     async def look(self) -> bool:
         """Ask every edge once; True when one did not answer, and is to be asked again soon."""

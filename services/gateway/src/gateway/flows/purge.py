@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 from chassis.asking import let_go
+from chassis.cache import number
 from chassis.health import Health
 from chassis.service import repeat
 from redis.exceptions import RedisError
@@ -74,7 +75,7 @@ class _Marks:
     async def read(self) -> list[int | None]:
         """None for what nobody knows."""
         try:
-            return [None if mark is None else int(mark) for mark in await self._redis.mget(self._names)]
+            return [*map(number, self._names, await self._redis.mget(self._names))]
         except (RedisError, OSError):
             return [None] * len(KINDS)
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from chassis.cache import number
 from chassis.health import Health
 from chassis.pace import pause_s
 from chassis.service import repeat
@@ -20,7 +21,8 @@ from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, nee
 from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
 
-WATCHED = tuple(f"ver:{kind}".encode() for kind in KINDS)
+VERSIONS = tuple(f"ver:{kind}" for kind in KINDS)
+WATCHED = tuple(key.encode() for key in VERSIONS)
 ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
 HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
 # For how long a release is followed that is known to be behind: what cannot be had, or waits for segments; and what is only late.
@@ -44,7 +46,7 @@ class Watcher:
 
     def seen(self, versions: list[bytes | None], asked_s: float) -> None:
         """Called with every look at Redis, and when it was begun."""
-        self._knowledge.tell(tuple(int(version or 0) for version in versions), asked_s)
+        self._knowledge.tell(tuple(map(number, VERSIONS, versions)), asked_s)
 
     async def heads(self, stop: asyncio.Event) -> None:
         """Ask every service for its head, again and again, until `stop` is set; none waits for another."""
@@ -79,7 +81,7 @@ class Watcher:
             return False
         missing = await self._load(wanted)
         stale = ", ".join(KINDS[kind] for kind in sorted(known.release.stale))
-        self._health.set("release", f"nothing newer can be had of: {stale}" if stale else None)
+        self._health.set("watch release", f"nothing newer can be had of: {stale}" if stale else None)
         if missing and known.release.stale:
             raise missing[0]
         self._behind = self._behind + 1 if any(map(known.is_behind, wanted)) else 0

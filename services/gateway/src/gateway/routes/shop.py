@@ -231,5 +231,5 @@ async def _object_of(request: Request, *, nul: bool = False) -> dict[str, Any]:
     require_json(request)
     body = read_json(await request.body(), nul=nul)
     if not isinstance(body, dict):
-        raise Problem("invalid-request", 422, "The body is a JSON object")
+        raise Problem("invalid-request", 422, "The body is a JSON object", pointers=[""])
     return body

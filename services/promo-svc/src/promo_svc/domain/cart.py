@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
 from conditions.read import step
 from conditions.values import MOST_ELEMENTS
 from msgspec import Meta
-
-from promo_svc.domain.money import half_up
 
 MOST_PRICE = 10**12
 MOST_TOTAL = 9 * 10**15
@@ -27,7 +24,7 @@ MOST_TYPED = 2000  # letters where a coupon is typed: what is no code is an unkn
 MOST_GROUP = 2000  # what a group in an event may have
 MOST_LISTED = 5000  # every condition of a rule may have to look at each
 DEAR_S = 0.05  # of a thread's own time, for one rule and one cart
-DEAR_CART_S = 0.25  # the same, for all rules and one cart
+DEAR_CART_S = 0.5  # the same, for all rules and one cart
 LAST_INSTANT = 253_402_300_799_999
 
 Text = Annotated[str, Meta(max_length=MOST_SHORT)]
@@ -153,10 +150,10 @@ class Budget:
 
 @dataclass(slots=True)
 class Running:
-    """The cart while rules are applied: what each line and the shipment have been given so far."""
+    """The cart while rules are applied: what is left of each line and of all, what the shipment has been given."""
 
     request: Request
-    given: list[int]
+    left: list[int]
     subtotal: int
     budget: Budget
     stopped: set[int] = field(default_factory=set)
@@ -165,7 +162,8 @@ class Running:
     @classmethod
     def start(cls, request: Request, budget: Budget) -> Running:
         """Nothing given yet."""
-        return cls(request, [0] * len(request.lines), request.subtotal, budget)
+        left = [line.row for line in request.lines]
+        return cls(request, left, sum(left), budget)
 
     def lines(self) -> Iterator[tuple[int, Line]]:
         """The lines, numbered, as long as the rule that looks at them has time. Raises Dear."""
@@ -173,17 +171,13 @@ class Running:
             self.budget.check()
             yield index, line
 
-    def left(self, index: int) -> int:
-        """What is left of a line's row total."""
-        return self.request.lines[index].row - self.given[index]
-
-    def most(self, index: int, amount: Fraction) -> int:
+    def most(self, index: int, amount: int) -> int:
         """What a line can be given of an amount: it never goes below zero."""
-        return max(0, min(half_up(amount), self.left(index)))
+        return max(0, min(amount, self.left[index]))
 
     def give(self, lines: Mapping[int, int], shipping: int) -> None:
         """Discount lines (index: amount that `most` allowed) and the shipment."""
         for index, amount in lines.items():
-            self.given[index] += amount
+            self.left[index] -= amount
         self.subtotal -= sum(lines.values())
         self.shipping_given += shipping

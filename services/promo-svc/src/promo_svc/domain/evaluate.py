@@ -17,7 +17,7 @@ from conditions import holds
 from conditions.patterns import watched
 
 from promo_svc.domain.cart import Budget, DearCart, Request, Running
-from promo_svc.domain.money import split
+from promo_svc.domain.money import half_up, split
 from promo_svc.domain.rule import Rule, coupon_code
 from promo_svc.domain.vocabulary import missing_amount, unmet
 
@@ -181,7 +181,7 @@ def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
 def _eligible(rule: Rule, running: Running) -> tuple[list[tuple[int, int]], str]:
     """(line, units) the rule may touch, and the reason when there are none."""
     found, reason = [], "no-line-matches"
-    for index, line in running.lines():
+    for index, line in running.lines() if rule.filter else enumerate(running.request.lines):
         if not line.discountable or (rule.filter and not holds(rule.filter, line, running.request.at_ms)):
             continue
         if index in running.stopped:
@@ -195,23 +195,23 @@ def _eligible(rule: Rule, running: Running) -> tuple[list[tuple[int, int]], str]
 
 
 def _discounts(rule: Rule, running: Running, lines: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    bases = {i: _base(running, i, units) for i, units in lines}
+    """(line, amount) of each. Of eligible units that are only some, earlier discounts count in proportion."""
+    asked, left, value = running.request.lines, running.left, rule.value
+    if rule.action == "fixed_cart":
+        bases = [
+            left[i] if units == asked[i].quantity else Fraction(units * left[i], asked[i].quantity)
+            for i, units in lines
+        ]
+        parts = split(min(int(value), int(sum(bases))), bases)
+        return [(i, running.most(i, part)) for (i, _), part in zip(lines, parts, strict=True)]
     if rule.action == "percent":
-        share = min(rule.value, HUNDRED) / HUNDRED
-        return [(i, running.most(i, bases[i] * share)) for i, _ in lines]
-    if rule.action == "fixed_unit":
-        return [(i, running.most(i, min(rule.value * units, bases[i]))) for i, units in lines]
-    pot = min(int(rule.value), int(sum(bases.values())))
-    shares = split(pot, [bases[i] for i, _ in lines])
-    return [(i, running.most(i, Fraction(part))) for (i, _), part in zip(lines, shares, strict=True)]
-
-
-def _base(running: Running, index: int, units: int) -> Fraction:
-    """What is left of the eligible units: earlier discounts count in proportion when only some units are eligible."""
-    line = running.request.lines[index]
-    if units == line.quantity:
-        return Fraction(running.left(index))
-    return Fraction(units * line.price) - Fraction(running.given[index] * units, line.quantity)
+        share, whole = (min(value, HUNDRED) / HUNDRED).as_integer_ratio()
+        return [(i, running.most(i, half_up(units * left[i] * share, asked[i].quantity * whole))) for i, units in lines]
+    off, part = value.as_integer_ratio()
+    return [
+        (i, running.most(i, min(half_up(off * units, part), half_up(units * left[i], asked[i].quantity))))
+        for i, units in lines
+    ]
 
 
 def _result(rules: RuleSet, running: Running, **found: Any) -> dict[str, Any]:
@@ -219,11 +219,11 @@ def _result(rules: RuleSet, running: Running, **found: Any) -> dict[str, Any]:
     lines = [
         {
             "id": line.id, "price": line.price, "quantity": line.quantity, "row_total": line.row,
-            "discount": running.given[i], "final": running.left(i), "rules": parts[i],
+            "discount": line.row - running.left[i], "final": running.left[i], "rules": parts[i],
         }
         for i, line in enumerate(request.lines)
     ]  # fmt: skip
-    discount = sum(running.given)
+    discount = request.subtotal - running.subtotal
     return {
         "version": rules.version,
         "currency": request.currency,

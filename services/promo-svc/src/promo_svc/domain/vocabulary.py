@@ -30,7 +30,7 @@ CART_FIELDS: dict[str, Callable[[Running], int]] = {
 MEASURES: dict[str, Callable[[Running, int], int]] = {
     "found": lambda facts, index: 1,
     "quantity": lambda facts, index: facts.request.lines[index].quantity,
-    "amount": lambda facts, index: facts.left(index),
+    "amount": lambda facts, index: facts.left[index],
 }
 
 

@@ -32,7 +32,7 @@ PAGE, MOST_BYTES = (
     1000,
     8 << 20,
 )  # of people; of their states, so that a page takes moments, and as much memory, whoever they are
-IDLE_S = 0.2
+IDLE_S, PART = 0.2, "postgres backfill"
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
 NEXT = """SELECT profile FROM (
         SELECT profile, sum(octet_length(state)) OVER (ORDER BY profile) - octet_length(state) AS before FROM (
@@ -72,7 +72,7 @@ async def step(deps: Deps) -> bool:
             await meet(deps)
             now = deps.clock.now_ms()
             while await sweep(deps, by=now):  # who fell due meanwhile must not enter after having left
-                deps.health.beat("backfill")
+                deps.health.beat(PART)
             await guarded(deps, lambda: swap(deps, job.id))
     return job is not None
 
@@ -184,4 +184,4 @@ async def _move_members(tx: Tx, shadow: Any, rules: Rules, *, now: int) -> tuple
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:
     """Work on backfills until `stop` is set."""
-    await repeat(lambda: step(deps), stop, name="backfill", idle_s=IDLE_S, health=deps.health)
+    await repeat(lambda: step(deps), stop, name=PART, idle_s=IDLE_S, health=deps.health)

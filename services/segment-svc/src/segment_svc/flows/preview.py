@@ -59,7 +59,8 @@ async def _counted(deps: Deps, body: dict[str, Any], reader: Actor) -> dict[str,
     faults = check([*seen, draft], DRAFT, deps.rulebook.zone)
     refuse(faults)
     if atoms_needed(draft, deps.rulebook.zone) != 1:
-        raise Problem("needs-request", 422, "A condition on the request cannot be counted in advance")
+        title = "A condition on the request cannot be counted in advance"
+        raise Problem("needs-request", 422, title, pointers=["/condition"])
     # Beside the loop: one person may take long, and a draft has not been weighed before.
     fault = await asyncio.to_thread(run_probes, draft, deps.rulebook.zone, own_time=thread_time)
     refuse([fault] if fault else [])

@@ -8,13 +8,15 @@ Whoever finds another mark claims it for a while, and renews the claim with ever
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from chassis import outbox
-from chassis.cache import VersionedWriter, run_of
-from chassis.publishing import SEGMENT_VERSION, told
-from chassis.service import repeat
+from chassis.cache import VersionedWriter, number_at, raise_to, run_of
+from chassis.publishing import SEGMENT_VERSION
+from chassis.service import FOLLOW_S, repeat
 from chassis.telemetry import get_logger
+from redis.exceptions import RedisError
 
 from segment_svc import definitions, store
 from segment_svc.deps import Deps
@@ -22,11 +24,12 @@ from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
 CLAIM, HANDED = "claimed", "aud:handed"
-CLAIMED = """local found = redis.call('GET', KEYS[1])
+CLAIMED = """local found = redis.pcall('GET', KEYS[1])
 if found == ARGV[1] or found == ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1"""
-PAGE, CLAIM_S, IDLE_S = 1000, 30, 1.0
+ERA = re.compile(rb"[0-9]{1,4}(?= |$)")  # that a mark names
+PAGE, CLAIM_S, IDLE_S, PART = 1000, 30, 1.0, "redis project"
 log = get_logger("project")
 
 
@@ -48,7 +51,7 @@ async def project(deps: Deps, redis: Any) -> int:
             break
         after, total = found[-1][0], total + len(found)
         REWRITTEN.inc(len(found))
-        deps.health.beat("project")
+        deps.health.beat(PART)
         if not await redis.set(MARK, CLAIM, xx=True, ex=CLAIM_S):
             return total
     if whole == f"{era} {await run_of(redis)}":  # else what was written before may be lost again
@@ -61,16 +64,22 @@ async def go_on(deps: Deps, redis: Any) -> None:
     """A version is told of after it was committed, and a document handed on after its row was: a database in which they are not
     went back. From now on no document counts that was written until then.
     """
-    seen, handed = await told(redis, SEGMENT_VERSION) or 0, await told(redis, HANDED) or 0
+    async with deps.db.tx() as tx:
+        version = await definitions.head(tx)
+    try:
+        seen, handed = await raise_to(redis, SEGMENT_VERSION, version), await number_at(redis, HANDED) or 0
+    except RedisError:  # nobody says; it is asked again
+        return
     async with deps.db.tx() as tx:
         if await definitions.head(tx) >= seen and await outbox.newest(tx) >= handed:
             return
-    mark = str(await redis.get(MARK) or b"", "ascii", "replace").split(" ")[0]
-    await redis.set(MARK, mark)  # of no run: until all are written anew, nobody is known
+    (mark,) = await redis.mget([MARK])  # nothing of what is no text
+    told = ERA.match(mark or b"")
+    await redis.set(MARK, told[0] if told else b"")  # of no run: until all are written anew, nobody is known
     async with deps.db.tx() as tx:
         await definitions.alone(tx, deps.clock)
         await outbox.go_on_after(tx, handed)
-        era = await definitions.go_on_after(tx, seen, int(mark) if mark.isdigit() else 0)
+        era = await definitions.go_on_after(tx, seen, int(told[0]) if told else 0)
     log.error("database_went_back", seen=seen, era=era)
 
 
@@ -82,4 +91,4 @@ async def run(deps: Deps, redis: Any, stop: asyncio.Event) -> None:
         await project(deps, redis)
         return False
 
-    await repeat(work, stop, name="project", idle_s=IDLE_S, health=deps.health)
+    await repeat(work, stop, name=PART, idle_s=IDLE_S, health=deps.health, most_s=FOLLOW_S)

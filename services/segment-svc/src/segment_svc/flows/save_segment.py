@@ -47,7 +47,8 @@ class Change:
 async def save_segment(deps: Deps, change: Change) -> Stored:
     """Save a definition.
 
-    Raises Problem 403 not-your-website, 404 not-found, 409 segment-exists or segment-in-use, 412 stale-version, 422 rule-invalid.
+    Raises Problem 403 not-your-website, 404 not-found, 409 segment-exists, segment-in-use or quota-full, 412 stale-version, 422
+    too-large or rule-invalid.
     """
     zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
@@ -61,6 +62,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         old = stored.get(change.key)
         _expect(old, change)
         theirs(change.actor, touched(change.body, old.body if old else None))
+        await definitions.QUOTA.check(tx, change.body, old and old.body, definitions.OTHERS, change.key)
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
         if active:

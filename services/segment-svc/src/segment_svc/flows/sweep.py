@@ -55,4 +55,4 @@ async def run(deps: Deps, stop: asyncio.Event) -> None:
     async def work() -> bool:
         return await sweep(deps) == BATCH
 
-    await repeat(work, stop, name="sweep", idle_s=IDLE_S, health=deps.health)
+    await repeat(work, stop, name="postgres sweep", idle_s=IDLE_S, health=deps.health)

@@ -88,6 +88,8 @@ STATEMENTS = (
         body jsonb NOT NULL,
         actor text NOT NULL,
         saved_at bigint NOT NULL,
+        websites text[] NOT NULL,
+        bytes int NOT NULL,
         PRIMARY KEY (segment_id, version)
     )""",
     # One row: the bits that segments have not had in this epoch. When there are too few, a new one begins with those that are
