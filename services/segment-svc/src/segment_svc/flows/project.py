@@ -16,7 +16,7 @@ from chassis.publishing import SEGMENT_VERSION, told
 from chassis.service import repeat
 from chassis.telemetry import get_logger
 
-from segment_svc import definitions, store
+from segment_svc import definitions, identities, store
 from segment_svc.deps import Deps
 from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
@@ -41,7 +41,7 @@ async def project(deps: Deps, redis: Any) -> int:
     while True:
         async with deps.db.tx() as tx:
             found = await store.documents(tx, after, PAGE)
-            names = await store.identities(tx, [key for key, _, _ in found])
+            names = await identities.names_of(tx, [key for key, _, _ in found])
         entries = [(f"aud:{name}", dated(era, v), body) for key, v, body in found for name in names[key]]
         await writer.put_many(entries)
         if not found:
