@@ -133,6 +133,9 @@ STATEMENTS = (
         created_at bigint NOT NULL,
         finished_at bigint
     )""",
+    # What documents in Redis may be of: see segment_svc.handover.
+    "CREATE TABLE handed (token bytea PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
+    "CREATE INDEX handed_at ON handed (at)",
     *OUTBOX_DDL,
 )
 
