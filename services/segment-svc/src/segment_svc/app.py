@@ -25,7 +25,7 @@ from segment_svc import api, wire
 from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
-from segment_svc.flows import backfill, project, sweep
+from segment_svc.flows import backfill, project, set_back, sweep
 from segment_svc.handover import Handover
 from segment_svc.settings import Settings
 from segment_svc.store import Recent
@@ -56,7 +56,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
         deps = Deps(
             db=db,
             clock=clock,
-            rulebook=RuleBook(settings),
+            rulebook=RuleBook(settings, clock, health),
             relay=Relay(db, _handlers(db, redis, producer), health),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
@@ -93,6 +93,7 @@ async def build(settings: Settings, *, role: str = "all") -> AsyncIterator[Servi
         if role != "api":
             loops += [
                 Loop("sweep", lambda stop: sweep.run(deps, stop)),
+                Loop("set back", lambda stop: set_back.run(deps, stop)),
                 Loop("backfill", lambda stop: backfill.run(deps, stop)),
                 Loop("project", lambda stop: project.run(deps, built.redis, stop)),
             ]

@@ -78,7 +78,7 @@ async def go_on(deps: Deps, redis: Any) -> None:
             return
     before = await handover.doubt(redis, "the database went back")
     async with deps.db.tx() as tx:
-        await definitions.alone(tx, deps.clock)
+        await tx.execute(definitions.ALONE)
         if await _has(tx, seen, token):  # another process was faster
             return
         await handover.adopt(tx, token)
