@@ -17,7 +17,7 @@ from chassis.bus import Record
 from chassis.clock import ManualClock
 from chassis.problems import Problem
 from contracts.codec import Codec
-from segment_svc import definitions, store, wire
+from segment_svc import definitions, identities, wire
 from segment_svc.domain import profile as people
 from segment_svc.domain.checks import check
 from segment_svc.domain.ruleset import RuleSet, atoms_needed
@@ -82,7 +82,7 @@ class Database:
             rows = await tx.fetch(
                 "SELECT m.profile FROM membership m JOIN segment s ON s.id = m.segment_id WHERE s.key = $1", key
             )
-            names = await store.identities(tx, [r["profile"] for r in rows])
+            names = await identities.names_of(tx, [r["profile"] for r in rows])
         return {name for found in names.values() for name in found}
 
     async def enters(self, key: str) -> dict[str, int]:

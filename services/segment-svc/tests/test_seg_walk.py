@@ -11,7 +11,7 @@ import httpx
 import pytest
 from chassis.clock import ManualClock
 from contracts.audience import Audience, decode
-from segment_svc import definitions, store
+from segment_svc import definitions, identities, store
 from segment_svc.flows import backfill, sweep
 
 pytestmark = pytest.mark.servers
@@ -258,6 +258,13 @@ HOT = {
     "LEAVE": (["v:a"], [1]),
     "IDENTITIES": (["v:a"],),
     "UNALIAS": (["v:a"], ["c:a"]),
+    "CROWD": (["c:a"], 1000),
+    "FORGET": (["c:a"], ["v:a"]),
+}
+STATEMENTS = {
+    name: value
+    for name, value in {**vars(store), **vars(identities)}.items()
+    if name.isupper() and isinstance(value, str)
 }
 # A name that changes hands is looked for under whomever had it: the one look that asks every shard.
 BY = {"UNALIAS": "identity"}
@@ -279,7 +286,7 @@ class TestSharding:
     async def test_every_look_of_a_hot_statement_is_by_its_key(self, service: Any, statement: str) -> None:
         async with service.deps.db.tx() as tx:
             await tx.execute("SET LOCAL enable_seqscan = off")
-            plan = await tx.fetchval(f"EXPLAIN (FORMAT JSON) {getattr(store, statement)}", *HOT[statement])
+            plan = await tx.fetchval(f"EXPLAIN (FORMAT JSON) {STATEMENTS[statement]}", *HOT[statement])
             looks = scans(plan[0]["Plan"])
             assert looks or statement == "ENTER"
             for index, condition in looks:
@@ -297,9 +304,7 @@ class TestSharding:
 
     def test_every_statement_of_the_store_is_looked_at_or_is_none_of_a_batch(self) -> None:
         inserts, of_the_clock, of_a_merchant = {"INSERT", "ALIAS"}, {"DUE", "POSTPONE"}, {"EMPTY"}
-        found = {name for name, value in vars(store).items() if name.isupper() and isinstance(value, str)}
-        found -= {"COLUMNS", "FACTS"}
-        assert found == HOT.keys() | inserts | of_the_clock | of_a_merchant
+        assert STATEMENTS.keys() - {"COLUMNS", "FACTS"} == HOT.keys() | inserts | of_the_clock | of_a_merchant
 
     async def test_a_stranger_gets_401_and_no_hint(self, service: Any) -> None:
         transport = httpx.ASGITransport(service.app)

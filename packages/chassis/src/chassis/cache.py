@@ -83,6 +83,15 @@ async def run_of(redis: Any) -> str:
         return UNKNOWN_RUN
 
 
+async def may_evict(redis: Any) -> bool:
+    """Whether the server drops, for room, keys that no one gave an end."""
+    try:
+        memory = await redis.info("memory")
+        return bool(memory["maxmemory"]) and str(memory["maxmemory_policy"]).startswith("allkeys-")
+    except (ResponseError, KeyError):
+        return False  # where it may not be asked
+
+
 def versioned(version: int, payload: bytes) -> bytes:
     """What VersionedWriter stores."""
     return struct.pack(">Q", version) + payload

@@ -15,6 +15,10 @@ class Clock(Protocol):
         """Epoch milliseconds."""
         ...
 
+    def ahead_of(self, other_ms: int) -> int:
+        """By how many milliseconds it is ahead of another clock, of which this was read a moment ago; negative when behind."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -23,9 +27,13 @@ class SystemClock:
         """Epoch milliseconds."""
         return time.time_ns() // 1_000_000
 
+    def ahead_of(self, other_ms: int) -> int:
+        """By how many milliseconds it is ahead."""
+        return self.now_ms() - other_ms
+
 
 class ManualClock:
-    """A clock that moves only when told to."""
+    """A clock that moves only when told to, and is right whatever others say."""
 
     def __init__(self, now_ms: int) -> None:
         self._now = now_ms
@@ -33,6 +41,10 @@ class ManualClock:
     def now_ms(self) -> int:
         """Epoch milliseconds."""
         return self._now
+
+    def ahead_of(self, other_ms: int) -> int:
+        """None is ahead or behind."""
+        return 0
 
     def set(self, now_ms: int) -> None:
         """Move to an instant."""

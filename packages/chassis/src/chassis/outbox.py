@@ -54,19 +54,7 @@ def readable(payloads: Sequence[bytes], read: Callable[[bytes], Sequence[T]]) ->
 
 
 Handler = Callable[[Sequence[bytes]], Awaitable[Sequence[Refusal]]]
-Handed = Callable[[str, int], Awaitable[None]]
 log = get_logger("outbox")
-
-
-async def newest(tx: Tx) -> int:
-    """No row that was ever handed on has a higher number."""
-    found: int = await tx.fetchval("SELECT last_value FROM outbox_id_seq")
-    return found
-
-
-async def go_on_after(tx: Tx, number: int) -> None:
-    """Rows of a database that went back have higher numbers than those it lost."""
-    await tx.execute("SELECT setval('outbox_id_seq', greatest(last_value, $1)) FROM outbox_id_seq", number)
 
 
 async def add(tx: Tx, channel: str, *payloads: bytes) -> None:
@@ -81,11 +69,8 @@ class Relay:
     pass; it is asked again, ever more slowly.
     """
 
-    def __init__(
-        self, db: Database, handlers: Mapping[str, Handler], health: Health, handed: Handed | None = None
-    ) -> None:
-        """`handed` is told of each lot, before it is deleted: its channel, and the number of its last row, which only rises."""
-        self._db, self._handlers, self._health, self._handed = db, handlers, health, handed
+    def __init__(self, db: Database, handlers: Mapping[str, Handler], health: Health) -> None:
+        self._db, self._handlers, self._health = db, handlers, health
         self._wakes = {channel: asyncio.Event() for channel in handlers}
         self._ages: dict[str, float] = {}
         self._lots = dict.fromkeys(handlers, MOST)
@@ -147,8 +132,6 @@ class Relay:
             except TimeoutError:  # a slow receiver gets less at a time, or it would never be done with any of it
                 self._lots[channel] = max(1, len(rows) // 2)
                 raise
-            if self._handed is not None:
-                await self._handed(channel, rows[-1]["id"])
             self._lots[channel] = min(MOST, self._lots[channel] * 2)
             if refused:
                 await _put_aside(tx, channel, refused)

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from msgspec.json import encode
 
-from segment_svc import definitions, positions, reads, store
+from segment_svc import definitions, identities, positions, reads, store
 from segment_svc.answers import (
     AskedSegments,
     Backfills,
@@ -224,7 +224,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
         row = await _look(tx, identity)
         if row is None:
             raise Problem("not-found", 404, "No such profile")
-        names = await store.identities(tx, [row.key])
+        names = await identities.names_of(tx, [row.key])
         standing, hidden = await reads.standing(tx, row.key), await definitions.hidden(tx, reader)
     return {
         "profile": row.key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 from chassis.auth import ServiceTokens
 from chassis.bus import KafkaProducer
-from chassis.cache import VersionedWriter, open_redis, raise_to
+from chassis.cache import open_redis
 from chassis.clock import Clock, SystemClock
 from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
-from chassis.outbox import Handed, Handler, Refusal, Relay, readable
+from chassis.outbox import Handler, Relay
 from chassis.publishing import SEGMENT_VERSION, handlers
 from chassis.service import Loop, Service
 from contracts.codec import Codec
@@ -25,7 +25,8 @@ from segment_svc import api, wire
 from segment_svc.consumer import consumer
 from segment_svc.definitions import RuleBook
 from segment_svc.deps import Deps
-from segment_svc.flows import backfill, project, sweep
+from segment_svc.flows import backfill, project, set_back, sweep
+from segment_svc.handover import Handover
 from segment_svc.settings import Settings
 from segment_svc.store import Recent
 from segment_svc.upstreams import PROMO, Users
@@ -55,8 +56,8 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
         deps = Deps(
             db=db,
             clock=clock,
-            rulebook=RuleBook(settings),
-            relay=Relay(db, _handlers(redis, producer), health, _handed(redis)),
+            rulebook=RuleBook(settings, clock, health),
+            relay=Relay(db, _handlers(db, redis, producer), health),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
             recent=Recent(),
@@ -78,26 +79,9 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             await db.close()
 
 
-def _handlers(redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
+def _handlers(db: Database, redis: Any, producer: KafkaProducer | None) -> dict[str, Handler]:
     """Where each channel of the outbox goes; documents first, so that facts find them written."""
-    writer = VersionedWriter(redis)
-
-    async def audience(payloads: Sequence[bytes]) -> list[Refusal]:
-        documents, refused = readable(payloads, wire.documents_of)
-        await writer.put_many(documents)
-        return refused
-
-    return {wire.AUDIENCE: audience, **handlers(redis, producer, version_key=SEGMENT_VERSION)}
-
-
-def _handed(redis: Any) -> Handed:
-    """Redis knows how far it has documents, so that a database that went back is noticed."""
-
-    async def handed(channel: str, number: int) -> None:
-        if channel == wire.AUDIENCE:
-            await raise_to(redis, project.HANDED, number)
-
-    return handed
+    return {wire.AUDIENCE: Handover(db, redis), **handlers(redis, producer, version_key=SEGMENT_VERSION)}
 
 
 @asynccontextmanager
@@ -109,6 +93,7 @@ async def build(settings: Settings, *, role: str = "all") -> AsyncIterator[Servi
         if role != "api":
             loops += [
                 Loop("sweep", lambda stop: sweep.run(deps, stop)),
+                Loop("set back", lambda stop: set_back.run(deps, stop)),
                 Loop("backfill", lambda stop: backfill.run(deps, stop)),
                 Loop("project", lambda stop: project.run(deps, built.redis, stop)),
             ]

@@ -19,7 +19,9 @@ from chassis.auth import Actor
 from chassis.clock import SKEW_MS, Clock
 from chassis.db import Tx
 from chassis.documents import FACTS, RELEASE
+from chassis.health import Health
 from chassis.pages import LIMIT, cut
+from chassis.problems import Problem
 from chassis.quota import Quota, size, text_of
 from chassis.websites import seen, touched
 
@@ -34,7 +36,8 @@ HEAD = "SELECT version FROM release_head"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
-SHARE, ALONE = (f"SELECT pg_advisory_xact_lock{how}({zlib.crc32(b'segment.release')})" for how in ("_shared", ""))
+LOCK = "SELECT pg_advisory_xact_lock{how}({number}), (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
+SHARE, ALONE = (LOCK.format(how=how, number=zlib.crc32(b"segment.release")) for how in ("_shared", ""))
 PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, v.body::text FROM plan p
     JOIN segment s ON s.id = p.segment_id
     JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
@@ -163,13 +166,24 @@ def as_definition(segment_id: int, key: str, version: int, body: dict[str, Any])
 class RuleBook:
     """Compiles a release once and hands it out until a newer one is the head."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock, health: Health) -> None:
         self._settings, self.zone = settings, ZoneInfo(settings.time_zone)
+        self._clock, self._health = clock, health
         self._rules: Rules | None = None
 
     async def current(self, tx: Tx) -> Rules:
-        """The rules this transaction must work by; they do not change until it ends. Raises RuleRaised, see compile_rules."""
-        await tx.execute(SHARE)
+        """The rules this transaction must work by; they do not change until it ends.
+
+        Raises RuleRaised, see compile_rules, and ClockOff.
+        """
+        try:
+            await _lock(tx, self._clock, SHARE)
+        except ClockOff:
+            self._health.trouble(
+                "clock", f"differs from the database's by over {SKEW_MS // 1000} s: nothing is applied"
+            )
+            raise
+        self._health.fine("clock")
         return await self.latest(tx)
 
     async def latest(self, tx: Tx) -> Rules:
@@ -204,12 +218,29 @@ async def read_plans(tx: Tx) -> list[dict[str, Any]]:
     return [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
 
 
+class ClockOff(Problem):
+    """What is done by a clock that is wrong could not be taken back: nothing is until it is right again."""
+
+    def __init__(self, ahead_ms: int) -> None:
+        title = (
+            f"The clock of this process is {abs(ahead_ms)} ms {'ahead of' if ahead_ms > 0 else 'behind'} the database's"
+        )
+        super().__init__("clock-off", 503, title, headers={"retry-after": "5"})
+
+
+async def _lock(tx: Tx, clock: Clock, statement: str) -> None:
+    """Take a lock on the definitions, which every change of people or of definitions begins with. Raises ClockOff."""
+    ahead_ms = clock.ahead_of((await tx.fetchrow(statement))["now"])
+    if abs(ahead_ms) > SKEW_MS:
+        raise ClockOff(ahead_ms)
+
+
 async def alone(tx: Tx, clock: Clock) -> int:
     """Wait for the batches in work and keep new ones from starting, before reading rules that are about to change.
 
-    Answers now (epoch ms), which is not before any release began, by whosever clock.
+    Answers now (epoch ms), which is not before any release began, by whosever clock. Raises ClockOff.
     """
-    await tx.execute(ALONE)
+    await _lock(tx, clock, ALONE)
     return not_before(clock, await tx.fetchval(SINCE))
 
 

@@ -1,4 +1,4 @@
-"""Every statement over people: profiles, identities, memberships, transitions, activity and positions.
+"""Every statement over people: profiles, memberships, transitions and activity; their names are in identities.py.
 
 Each hot statement filters by, or is keyed by, `profile`, so that a distributed PostgreSQL can shard on it; but UNALIAS, once
 a login, asks who else has a name.
@@ -55,7 +55,6 @@ EMPTY = """WITH page AS (
     ), gone AS (
         DELETE FROM membership m USING page WHERE m.segment_id = $1 AND m.profile = page.profile RETURNING m.profile, page.at
     ) SELECT profile, at FROM gone ORDER BY profile"""
-IDENTITIES = "SELECT profile, identity FROM identity WHERE profile = ANY($1::text[])"
 # Rows a live batch works on are left to it: it catches up with what is due itself.
 DUE = """SELECT profile FROM profile WHERE next_flip_at IS NOT NULL AND greatest(next_flip_at, not_before) <= $1
     ORDER BY greatest(next_flip_at, not_before) LIMIT $2 FOR UPDATE SKIP LOCKED"""
@@ -64,11 +63,8 @@ POSTPONE = """UPDATE profile SET next_flip_at = least(next_flip_at, greatest($2,
     WHERE profile = ANY($1::text[])"""
 READ = """SELECT profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state FROM profile
     WHERE profile = ANY($1::text[])"""
-UNALIAS = """DELETE FROM identity AS i USING unnest($1::text[], $2::text[]) AS u (profile, identity)
-    WHERE i.identity = u.identity AND i.profile <> u.profile"""
-ALIAS = """INSERT INTO identity SELECT u.profile, u.identity, $3 FROM unnest($1::text[], $2::text[]) AS u (profile, identity)
-    ON CONFLICT DO NOTHING"""
 MOVED, LATER_MS = 2000, 3600 * 1000
+NAME_BYTES = 120  # of a name in memory
 log = get_logger("store")
 
 
@@ -128,9 +124,9 @@ class Recent:
 
 
 def _cost(row: Row) -> int:
-    """Bytes a row takes in memory, about: its state a few times over, and two numbers for every slot of the rules."""
+    """Bytes a row takes in memory, about: its state a few times over, two numbers for every slot of the rules, and its names."""
     slots = len(row.coming.reading.values) if row.coming else 0
-    return 2000 + 4 * row.size + 16 * slots + len(row.document or b"")
+    return 2000 + 4 * row.size + 16 * slots + len(row.document or b"") + NAME_BYTES * len(row.names)
 
 
 class Conflict(Exception):
@@ -237,31 +233,6 @@ async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
             raise Conflict
         for row, state in zip(some, states, strict=True):
             row.size, row.new, row.settled_at = len(state), False, now
-
-
-async def alias(tx: Tx, owners: Mapping[str, str], *, since: int) -> None:
-    """Say that identities (key) now belong to profiles (value), and to no other ones any more."""
-    identities = sorted(owners)
-    profiles = [owners[name] for name in identities]
-    await tx.execute(UNALIAS, profiles, identities)
-    await tx.execute(ALIAS, profiles, identities, since)
-
-
-async def identities(tx: Tx, profiles: Sequence[str]) -> dict[str, list[str]]:
-    """Every identity of each profile, its own key first: a reader may ask under any of them."""
-    found = {key: [key] for key in profiles}
-    for profile, identity in await tx.fetch(IDENTITIES, profiles):
-        found[profile].append(identity)
-    return found
-
-
-async def name(tx: Tx, rows: Sequence[Row]) -> None:
-    """Look up the names of rows that have none yet."""
-    nameless = [r for r in rows if not r.names]
-    if nameless:
-        found = await identities(tx, [r.key for r in nameless])
-        for row in nameless:
-            row.names = found[row.key]
 
 
 async def record(tx: Tx, moves: Sequence[Transition]) -> None:

@@ -174,9 +174,18 @@ def _letter(dead: Dead) -> Record:
 
 
 def audience(documents: Sequence[tuple[Sequence[str], int, bytes | None]], *, era: int) -> list[bytes]:
-    """Outbox payloads: (identities, version, document) of people whose document changed."""
-    lots = (documents[start : start + MOST_DOCUMENTS] for start in range(0, len(documents), MOST_DOCUMENTS))
-    return [_pack([(list(names), dated(era, version), body or b"") for names, version, body in lot]) for lot in lots]
+    """Outbox payloads: (identities, version, document) of people whose document changed, MOST_DOCUMENTS keys in each at most."""
+    lots: list[list[tuple[list[str], int, bytes]]] = []
+    room = 0
+    for names, version, body in documents:
+        for start in range(0, len(names), MOST_DOCUMENTS):
+            part = list(names[start : start + MOST_DOCUMENTS])
+            if len(part) > room:
+                lots.append([])
+                room = MOST_DOCUMENTS
+            lots[-1].append((part, dated(era, version), body or b""))
+            room -= len(part)
+    return [_pack(lot) for lot in lots]
 
 
 def documents_of(payload: bytes) -> list[tuple[str, int, bytes]]:

@@ -20,7 +20,7 @@ from chassis.db import Tx
 from chassis.documents import FACTS
 from chassis.telemetry import get_logger
 
-from segment_svc import positions, store, wire
+from segment_svc import identities, positions, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain import bounds
@@ -249,12 +249,18 @@ async def settle(
                 fresh.append(row)
         await tx.behind(store.save(tx, chunk, now=now))
     if touched and touched.aliases:  # after the people: whoever would name the same ones waits for those
-        await store.alias(tx, touched.aliases, since=now)
+        await identities.alias(tx, touched.aliases, since=now)
+        strangers = await identities.let_go(tx, touched.rows, {*touched.aliases.values()})
+        touched.merged.update(row.key for row in strangers)
+        for row in strangers:
+            moves += _evaluate(row, rules, now, touched)
+        await store.save(tx, strangers, now=now)
+        fresh += strangers
     if moves:
         await tx.behind(store.record(tx, moves))
         await store.announce(tx, moves, rules.keys, now=now)
     if fresh:
-        await store.name(tx, fresh)
+        await identities.name(tx, fresh)
         shown_anew = [(r.names, r.version, r.document) for r in fresh]
         await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown_anew, era=rules.era))
 

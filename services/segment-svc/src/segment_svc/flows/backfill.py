@@ -18,7 +18,7 @@ from chassis import outbox
 from chassis.db import Tx
 from chassis.service import repeat
 
-from segment_svc import definitions, store, wire
+from segment_svc import definitions, identities, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain.transition import Transition
@@ -153,7 +153,7 @@ async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
         keys, versions = [r["profile"] for r in found], [r["version"] + 1 for r in found]
         documents = [_carried_document(r["document"], sources, rules.epoch) for r in found]
         await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
-        names = await store.identities(tx, keys)
+        names = await identities.names_of(tx, keys)
         shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
         await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown, era=rules.era))
         after = keys[-1]

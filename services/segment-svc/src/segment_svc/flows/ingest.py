@@ -17,6 +17,7 @@ from chassis.telemetry import get_logger
 from msgspec.json import encode
 
 from segment_svc import wire
+from segment_svc.definitions import ClockOff
 from segment_svc.deps import Deps
 from segment_svc.domain.profile import NewerState
 from segment_svc.flows.apply_events import Receipt, apply_events, rehearse
@@ -39,7 +40,7 @@ class Ingest:
         try:
             receipt = await apply_events(self._deps, incoming, slices if self._logged else (), dead=dead)
         except Exception as error:
-            if isinstance(error, Fenced | Conflict | NewerState) or passes(error):
+            if isinstance(error, Fenced | Conflict | NewerState | ClockOff) or passes(error):
                 raise
             if not records:
                 raise

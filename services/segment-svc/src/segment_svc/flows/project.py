@@ -3,48 +3,50 @@
 MARK stands in Redis as long as all documents do: it names the era of the database and the run of the server. A server that was
 started again, or took over, may have lost some or have old ones; a database that went back wrote ones that it knows nothing of.
 Whoever finds another mark claims it for a while, and renews the claim with every page: a crash lets another worker take over.
+A server that may drop documents for room never gets the mark.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
-from chassis import outbox
-from chassis.cache import VersionedWriter, number_at, raise_to, run_of
+from chassis.cache import VersionedWriter, may_evict, raise_to, run_of
+from chassis.db import Tx
 from chassis.publishing import SEGMENT_VERSION
 from chassis.service import FOLLOW_S, repeat
 from chassis.telemetry import get_logger
 from redis.exceptions import RedisError
 
-from segment_svc import definitions, store
+from segment_svc import definitions, handover, identities, store
 from segment_svc.deps import Deps
 from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
-CLAIM, HANDED = "claimed", "aud:handed"
+CLAIM, POLICY = "claimed", "redis policy"
 CLAIMED = """local found = redis.pcall('GET', KEYS[1])
 if found == ARGV[1] or found == ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1"""
-ERA = re.compile(rb"[0-9]{1,4}(?= |$)")  # that a mark names
 PAGE, CLAIM_S, IDLE_S, PART = 1000, 30, 1.0, "redis project"
 log = get_logger("project")
 
 
 async def project(deps: Deps, redis: Any) -> int:
     """Rewrite everything if it is not whole and nobody else does; answers how many people were written."""
-    async with deps.db.tx() as tx:
-        era = await definitions.era(tx)
-    whole = f"{era} {await run_of(redis)}"
+    evicts = "maxmemory-policy lets documents be evicted: it must be noeviction" if await may_evict(redis) else None
+    deps.health.set(POLICY, evicts)
+    if evicts:
+        await handover.doubt(redis, evicts)
+        return 0
+    era, whole = await _whole(deps, redis)
     if not await redis.eval(CLAIMED, 1, MARK, whole, CLAIM, CLAIM_S):
         return 0
     writer, after, total = VersionedWriter(redis), "", 0
     while True:
         async with deps.db.tx() as tx:
             found = await store.documents(tx, after, PAGE)
-            names = await store.identities(tx, [key for key, _, _ in found])
+            names = await identities.names_of(tx, [key for key, _, _ in found])
         entries = [(f"aud:{name}", dated(era, v), body) for key, v, body in found for name in names[key]]
         await writer.put_many(entries)
         if not found:
@@ -54,10 +56,17 @@ async def project(deps: Deps, redis: Any) -> int:
         deps.health.beat(PART)
         if not await redis.set(MARK, CLAIM, xx=True, ex=CLAIM_S):
             return total
-    if whole == f"{era} {await run_of(redis)}":  # else what was written before may be lost again
+    if (era, whole) == await _whole(deps, redis):  # else what was written before may be lost again
         await redis.set(MARK, whole, xx=True)
     log.info("documents_rewritten", profiles=total)
     return total
+
+
+async def _whole(deps: Deps, redis: Any) -> tuple[int, str]:
+    """The era, and the mark for when all documents of it are there."""
+    async with deps.db.tx() as tx:
+        era = await definitions.era(tx)
+    return era, f"{era} {await run_of(redis)}"
 
 
 async def go_on(deps: Deps, redis: Any) -> None:
@@ -67,20 +76,24 @@ async def go_on(deps: Deps, redis: Any) -> None:
     async with deps.db.tx() as tx:
         version = await definitions.head(tx)
     try:
-        seen, handed = await raise_to(redis, SEGMENT_VERSION, version), await number_at(redis, HANDED) or 0
+        seen, token = await raise_to(redis, SEGMENT_VERSION, version), await handover.token_of(redis)
     except RedisError:  # nobody says; it is asked again
         return
     async with deps.db.tx() as tx:
-        if await definitions.head(tx) >= seen and await outbox.newest(tx) >= handed:
+        if await _has(tx, seen, token):
             return
-    (mark,) = await redis.mget([MARK])  # nothing of what is no text
-    told = ERA.match(mark or b"")
-    await redis.set(MARK, told[0] if told else b"")  # of no run: until all are written anew, nobody is known
+    before = await handover.doubt(redis, "the database went back")
     async with deps.db.tx() as tx:
-        await definitions.alone(tx, deps.clock)
-        await outbox.go_on_after(tx, handed)
-        era = await definitions.go_on_after(tx, seen, int(told[0]) if told else 0)
+        await tx.execute(definitions.ALONE)
+        if await _has(tx, seen, token):  # another process was faster
+            return
+        await handover.adopt(tx, token)
+        era = await definitions.go_on_after(tx, seen, before)
     log.error("database_went_back", seen=seen, era=era)
+
+
+async def _has(tx: Tx, seen: int, token: bytes) -> bool:
+    return await definitions.head(tx) >= seen and await handover.known(tx, token)
 
 
 async def run(deps: Deps, redis: Any, stop: asyncio.Event) -> None:

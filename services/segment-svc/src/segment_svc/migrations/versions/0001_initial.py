@@ -135,6 +135,12 @@ STATEMENTS = (
         created_at bigint NOT NULL,
         finished_at bigint
     )""",
+    # One row: how far time had come (epoch ms) when workers last looked.
+    "CREATE TABLE reached (one boolean PRIMARY KEY DEFAULT true CHECK (one), at bigint NOT NULL)",
+    "INSERT INTO reached (at) VALUES (0)",
+    # What documents in Redis may be of: see segment_svc.handover.
+    "CREATE TABLE handed (token bytea PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
+    "CREATE INDEX handed_at ON handed (at)",
     *OUTBOX_DDL,
 )
 
