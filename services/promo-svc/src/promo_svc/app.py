@@ -19,7 +19,7 @@ from promo_svc.snapshot import build as build_snapshot
 SCHEMA = "promo"
 NAME = "promo-svc"
 THREADS, WAITING = 4, 8  # for large carts: each may take DEAR_CART_S, and who waits has a connection that others need
-SAVE_THREADS, SAVE_WAITING = 2, 4
+SAVE_THREADS, SAVE_WAITING = 2, 8
 
 
 @asynccontextmanager
