@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
+from chassis.beside import Beside
 from chassis.bus import KafkaProducer
 from chassis.cache import VersionedWriter, open_redis
 from chassis.clock import Clock, SystemClock
@@ -31,6 +32,7 @@ from segment_svc.store import Recent
 from segment_svc.upstreams import PROMO, Users
 
 SCHEMA = "segment"
+TRY_THREADS, TRY_WAITING = 2, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,18 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     services = {"content-svc": settings.content_url, PROMO: settings.promo_url}
     health = Health()
+    compiling, trying = Beside(1, 1), Beside(TRY_THREADS, TRY_WAITING)
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(
             db=db,
             clock=clock,
-            rulebook=RuleBook(settings),
+            rulebook=RuleBook(settings, compiling),
             relay=Relay(db, _handlers(redis, producer), health, _handed(redis)),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
             recent=Recent(),
             health=health,
+            trying=trying,
         )
         app = service_app(
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
@@ -72,6 +76,8 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
         try:
             yield Adapters(deps, app, redis)
         finally:
+            compiling.close()
+            trying.close()
             if producer is not None:
                 await producer.stop()
             await redis.aclose()
