@@ -129,16 +129,18 @@ def _letters(alphabet: str, length: int, salt: int) -> str:
 def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
     """Run a rule on the carts that are the most work, and each of its conditions on lines by itself, for one that does not
     hold here hides others. `own_time`: seconds of CPU spent so far. Raises Dear."""
+    alone = RuleSet.compile(0, [rule])
     for count in HEAVY_LINES:
         for contents in zip(*(heavy([rule], count, salt=salt) for salt in range(2)), strict=True):
             # The second one only if the first one took long.
-            if all(spent(rule, content, own_time) > DEAR_S for content in contents):
+            if all(spent(alone, content, own_time) > DEAR_S for content in contents):
                 raise Dear
 
 
-def spent(rule: Rule, content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
-    """What a rule takes for a cart of these lines, or its conditions on lines do, whichever is more."""
-    asked, alone, began = _within(rule, content), RuleSet.compile(0, [rule]), own_time()
+def spent(alone: RuleSet, content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
+    """What the one rule of a set takes for a cart of these lines, or its conditions on lines do, whichever is more."""
+    (rule,) = alone.rules
+    asked, began = _within(rule, content), own_time()
     evaluate(alone, asked, lambda *_: None)
     whole, began = own_time() - began, own_time()
     for leaf in _leaves(rule):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 from promo_svc.domain.cart import DEAR_CART_S, LAST_INSTANT, DearCart, Line
+from promo_svc.domain.evaluate import RuleSet
 from promo_svc.domain.probe import HEAVY_LINES, heavy, spent
 from promo_svc.domain.rule import Rule
 
@@ -18,9 +19,10 @@ def weigh_together(rule: Rule, others: Iterable[Rule], own_time: Callable[[], fl
     """Run a rule and those that a cart can meet it with, one by one. `own_time`: seconds of CPU spent so far.
     Raises DearCart when those of one website take too long in sum."""
     rules = [rule, *(other for other in others if other.id != rule.id and _meet(rule, other, now_ms))]
+    compiled = [(each, RuleSet.compile(0, [each])) for each in rules]
 
     def took(content: tuple[Line, ...]) -> float:
-        return dearest(rule, [(each, spent(each, content, own_time)) for each in rules], now_ms)
+        return dearest(rule, [(each, spent(alone, content, own_time)) for each, alone in compiled], now_ms)
 
     few, many = HEAVY_LINES
     tried = list(map(took, heavy(rules, few, alone=1)))
