@@ -104,7 +104,7 @@ async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     if len(body) <= LARGE and len(asked.lines) <= MANY:
         found = rules.evaluate(asked)
     else:  # takes many rules long: others have their turn meanwhile
-        async with deps.turns.of(asked.website):
+        async with deps.carts.of(asked.website):
             found = await asyncio.to_thread(rules.evaluate, asked)
     return Response(_encode(found), media_type="application/json")
 

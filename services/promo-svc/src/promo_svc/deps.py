@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from chassis.clock import Clock
-from chassis.db import Database
+from chassis.db import Database, Tx
 from chassis.outbox import Relay
 from chassis.snapshot import Snapshot
+from chassis.turns import Turns
 
 from promo_svc.snapshot import Published
-from promo_svc.turns import Turns
+from promo_svc.till import Till
+
+Now = Callable[[Tx], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of this service."""
+    """The adapters of this service. `now` asks the database what time it is (epoch ms), for replicas must agree on it; `till` is
+    for redemptions; in `carts` the large carts of a website take turns."""
 
     db: Database
-    clock: Clock
+    now: Now
     relay: Relay
     snapshot: Snapshot[Published]
     segment_version: Callable[[], Awaitable[int | None]]
-    turns: Turns
+    till: Till
+    carts: Turns
