@@ -14,7 +14,7 @@ from typing import Any
 
 from chassis import outbox
 from chassis.auth import Actor
-from chassis.db import Tx
+from chassis.db import Tx, now_ms
 from chassis.problems import Problem
 from chassis.websites import theirs, touched, visible
 
@@ -116,9 +116,7 @@ async def history(tx: Tx, kind: str, key: str, *, reader: Actor) -> list[dict[st
     return shown
 
 
-async def apply(
-    tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
-) -> Document | None:
+async def apply(tx: Tx, edit: Edit, *, fact: Callable[[int, Sequence[str], int], Sequence[bytes]]) -> Document | None:
     """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists, 404 not-found (what the actor may not see,
     too), 412 stale-version.
 
@@ -126,6 +124,7 @@ async def apply(
     the key goes on from there: who has the old one open cannot save over the new one.
     """
     version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
+    now = await now_ms(tx)
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     _expect(edit, found)
     body = json.dumps(edit.body if edit.body is not None else json.loads(found["body"]))

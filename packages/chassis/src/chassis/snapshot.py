@@ -16,8 +16,11 @@ from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
 from chassis.service import repeat
+from chassis.turns import Turns
 
 POLL_S = 0.25
+# Who has the head locked, and who is next: the others wait without a connection, which readers need.
+PUBLISHERS, PUBLISHERS_WAITING, PUBLISHERS_S = 2, 50, 10.0
 KEPT, KEPT_S = 8, 60.0  # versions that are kept, and for how long, whichever is more
 T = TypeVar("T")
 
@@ -45,6 +48,7 @@ class Snapshot(Generic[T]):
         self._value: T | None = None
         self._past: deque[Past[T]] = deque()
         self._read: dict[int, tuple[str, Document]] = {}
+        self.publishers = Turns(PUBLISHERS, waiting=PUBLISHERS_WAITING, patience_s=PUBLISHERS_S)
 
     @property
     def value(self) -> T:
@@ -105,9 +109,9 @@ class Snapshot(Generic[T]):
 @asynccontextmanager
 async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
     """A transaction beside which nobody publishes. Then this process serves what was published, and readers are told that
-    there is something new: from here on they see it, whatever becomes of this process.
+    there is something new: from here on they see it, whatever becomes of this process. Raises Problem 503 busy.
     """
-    async with db.tx() as tx:
+    async with snapshot.publishers.of(RELEASE), db.tx() as tx:
         await documents.alone(tx)
         await snapshot.go_on(tx)
         yield tx

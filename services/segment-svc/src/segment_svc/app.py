@@ -32,7 +32,8 @@ from segment_svc.store import Recent
 from segment_svc.upstreams import PROMO, Users
 
 SCHEMA = "segment"
-TRY_THREADS, TRY_WAITING = 2, 8
+COMPILE_S = 60.0
+TRY_THREADS, TRY_WAITING, TRY_S = 2, 8, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     services = {"content-svc": settings.content_url, PROMO: settings.promo_url}
     health = Health()
-    compiling, trying = Beside(1, 1), Beside(TRY_THREADS, TRY_WAITING)
+    compiling = Beside(1, waiting=1, patience_s=COMPILE_S)
+    trying = Beside(TRY_THREADS, waiting=TRY_WAITING, patience_s=TRY_S)
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(
             db=db,

@@ -50,7 +50,7 @@ async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     changed = {*old, *(places(edit.body) if edit.kind == BLOCK else [edit.key])}
     tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in changed)})
     edit = replace(edit, tags=tags, soft=await _is_edit(tx, edit))
-    return await documents.apply(tx, edit, fact=wire.targeting_fact, now=deps.clock.now_ms())
+    return await documents.apply(tx, edit, fact=wire.targeting_fact)
 
 
 async def _unused(tx: Tx, edit: Edit, blocks: Sequence[Document]) -> None:
