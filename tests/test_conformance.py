@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from conditions import Vocabulary
-from segment_svc.domain import checks, ruleset
-from segment_svc.domain.ruleset import UTC
+from segment_svc.domain import checks, part, ruleset
+from segment_svc.domain.part import UTC
 from segment_svc.domain.vocabulary import vocabulary
 
 from tests.conformance import segments
@@ -63,7 +63,7 @@ class TestCases:
             return Vocabulary([t for t in vocabulary(*args).types.values() if t.key != key])
 
         whole = play(*CASES).totals["passed"]
-        for module in (ruleset, checks):
+        for module in (part, checks):
             monkeypatch.setattr(module, "vocabulary", without)
         assert play(*CASES).totals["passed"] < whole
 

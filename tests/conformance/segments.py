@@ -19,8 +19,9 @@ from chassis.problems import Problem
 from contracts.codec import Codec
 from segment_svc import definitions, identities, wire
 from segment_svc.domain import profile as people
-from segment_svc.domain.checks import check
-from segment_svc.domain.ruleset import RuleSet, atoms_needed
+from segment_svc.domain.checks import among, check
+from segment_svc.domain.part import atoms_needed
+from segment_svc.domain.ruleset import RuleSet
 from segment_svc.flows import backfill, sweep
 from segment_svc.flows.apply_events import apply_events
 from segment_svc.flows.save_segment import Change, delete_segment, save_segment
@@ -115,10 +116,14 @@ class Pure:
 
     async def define(self, key: str, body: dict[str, Any]) -> None:
         before, self._bodies = self._bodies, {**self._bodies, key: body}
-        faults = check(self._definitions(), key, self._zone) if body["status"] == "active" else []
+        faults = self._faults(key) if body["status"] == "active" else []
         if faults:
             self._bodies = before
             raise _refusal([fault.detail for fault in faults])
+
+    def _faults(self, key: str) -> list[Any]:
+        made = self._definitions()
+        return check(next(d for d in made if d.key == key), self._zone) or among(made, key)
 
     async def delete(self, key: str) -> None:
         del self._bodies[key]

@@ -26,7 +26,7 @@ async def until(came: list[str], count: int) -> None:
 
 class TestBeside:
     async def test_one_owner_has_one_thread_and_another_one_does_not_wait(self, gate: threading.Event) -> None:
-        beside, came = Beside(2, 5), []
+        beside, came = Beside(2, waiting=5, patience_s=60), []
 
         def work(name: str) -> str:
             came.append(name)
@@ -43,7 +43,7 @@ class TestBeside:
         beside.close()
 
     async def test_too_many_of_one_owner_are_told_so(self, gate: threading.Event) -> None:
-        beside = Beside(1, 1)
+        beside = Beside(1, waiting=1, patience_s=60)
         many = [asyncio.create_task(beside.run("a", gate.wait, 30)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
@@ -55,7 +55,7 @@ class TestBeside:
         beside.close()
 
     async def test_who_goes_away_does_not_free_the_thread_that_works_for_him(self, gate: threading.Event) -> None:
-        beside, came = Beside(2, 5), []
+        beside, came = Beside(2, waiting=5, patience_s=60), []
 
         def work(name: str) -> None:
             came.append(name)
@@ -74,7 +74,7 @@ class TestBeside:
         beside.close()
 
     async def test_what_waits_at_the_end_is_given_up(self, gate: threading.Event) -> None:
-        beside, came = Beside(1, 5), []
+        beside, came = Beside(1, waiting=5, patience_s=60), []
 
         def work(name: str) -> None:
             came.append(name)

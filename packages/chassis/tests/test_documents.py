@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 from chassis import documents, outbox
 from chassis.auth import Actor
@@ -15,7 +16,7 @@ from chassis.health import Health
 from chassis.outbox import OUTBOX_DDL, Refusal, Relay
 from chassis.problems import Problem
 from chassis.quota import Quota
-from chassis.snapshot import KEPT_BYTES, Snapshot, publishing
+from chassis.snapshot import KEPT_BYTES, PUBLISHERS, Snapshot, publishing
 
 READER = Actor("ann", "viewer")
 
@@ -46,8 +47,12 @@ class Store:
         """The version saved; 0 when it was deleted."""
         edit = Edit("note", key, None if text is None else {"text": text}, expected, Actor(actor, "marketer"))
         async with publishing(self.db, self.snapshot, self.relay) as tx:
-            saved = await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [], now=1)
+            saved = await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [])
         return saved.version if saved else 0
+
+    async def head(self) -> int:
+        async with self.db.tx() as tx:
+            return await documents.head(tx)
 
 
 @pytest.fixture
@@ -192,7 +197,7 @@ class TestSnapshot:
 
         async with store.db.tx() as tx:  # another process publishes
             edit = Edit("note", "a", {"text": "on"}, None, Actor("ann", "marketer"))
-            await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [], now=1)
+            await documents.apply(tx, edit, quota=ROOM, fact=lambda *_: [])
         monkeypatch.setattr(documents, "read_anew", slow)
         behind = asyncio.ensure_future(store.snapshot.refresh())
         await reached.wait()
@@ -223,3 +228,19 @@ class TestSnapshot:
         assert bodies == seen[version]
         await reader.snapshot.refresh()
         assert reader.snapshot.value[1] == {"a": "three"}
+
+
+class TestOneThatStandsStill:
+    async def test_who_waits_to_publish_keeps_no_connection_from_readers(self, store: Store, database: str) -> None:
+        await store.save("on", None)
+        stands = await asyncpg.connect(database)
+        async with stands.transaction():
+            await stands.execute("SELECT 1 FROM head FOR UPDATE")
+            saves = [asyncio.create_task(store.save("off", None, key=f"k{n}")) for n in range(15)]
+            async with asyncio.timeout(30):
+                while await stands.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < PUBLISHERS:
+                    await asyncio.sleep(0.02)
+            await asyncio.gather(*(store.head() for _ in range(8)))
+            assert not any(task.done() for task in saves)
+        assert set(await asyncio.gather(*saves)) == {1}
+        await stands.close()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import httpx
+import pytest
+from chassis.turns import Turns
 from gateway.adapters.keys import ApiKey
 from gateway.flows import cart
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.people import Who
 from gateway.flows.promotions import Shopper, ask
+from gateway.routes import shop
 from rigged import release
 
 SHOPPER = Shopper(Who(), "main", 1, {})
@@ -111,3 +115,40 @@ async def test_a_cart_that_promo_svc_has_no_time_for_has_plain_prices_and_says_s
     body = {"lines": [{"id": "a", "price": 100, "quantity": 2}]}
     found = await cart.price_cart(deps, ApiKey("k", "", "secret"), body, identity=None, facts={}, page={})
     assert (found["degraded"], found["discount"], found["grand_total"]) == (["promotions"], 0, 200)
+
+
+@pytest.mark.parametrize("what", ["reserve", "confirm", "release"])
+async def test_redemptions_of_a_website_wait_for_each_other_and_not_for_those_of_another(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    asked, go = list[str](), asyncio.Event()
+
+    async def hang(_: Any, *more: Any, actor: Any = None, **__: Any) -> httpx.Response:
+        asked.append(next(iter(actor.websites)) if actor else more[0].website)
+        await go.wait()
+        return httpx.Response(200)
+
+    async def body(_: Any) -> Any:
+        return {}
+
+    for name, stub in (("forward", hang), ("redeem", hang), ("_object_of", body)):
+        monkeypatch.setattr(shop, name, stub)
+    for name in ("identity", "request_of"):
+        monkeypatch.setattr(shop, name, lambda *_: None)
+    deps: Any = SimpleNamespace(
+        redeeming=Turns(2, waiting=9, patience_s=60), reader=SimpleNamespace(facts=lambda _: {})
+    )
+    request: Any = SimpleNamespace(scope={})
+
+    async def send(website: str) -> Any:
+        key = ApiKey("k", "", "secret", website)
+        if what == "reserve":
+            return await shop.post_redemption(request, deps, key, "once")
+        return await getattr(shop, f"post_{what}")(request, UUID(int=1), deps, key)
+
+    sent = [asyncio.create_task(send(website)) for website in ("de", "de", "de", "de", "at")]
+    await asyncio.sleep(0.05)
+    assert asked == ["de", "de", "at"]
+    go.set()
+    assert len(await asyncio.gather(*sent)) == 5
+    assert len(asked) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -10,11 +11,14 @@ import httpx
 import pytest
 from chassis.auth import SERVER, Actor, ServiceTokens
 from chassis.clock import ManualClock
+from chassis.db import Patience, Tx
 from chassis.migrate import upgrade
+from promo_svc import till
 from promo_svc.app import SCHEMA, build
 from promo_svc.settings import Settings
 
 SECRET = "s" * 32
+Replica = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 ACTOR, STOREFRONT = Actor("ann", "admin"), Actor("shop", SERVER)
 
 
@@ -36,17 +40,39 @@ def signed(request: httpx.Request) -> httpx.Request:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """What time the service thinks it is."""
+    """What time it is for the database that the service asks."""
     return ManualClock(1_800_000_000_000)
 
 
 @pytest.fixture
-async def client(database: str, redis_url: str, clock: ManualClock) -> AsyncIterator[httpx.AsyncClient]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long enough for a busy machine."""
+    monkeypatch.setattr(till, "TURN_S", 60.0)
+    monkeypatch.setattr(till, "PATIENCE", Patience(30.0, 20.0, 60.0))
+
+
+@pytest.fixture
+async def replica(database: str, redis_url: str) -> Replica:
+    """Start one, to be asked as long as the context of the call lasts. Takes what `build` does."""
     await upgrade(database, schema=SCHEMA, package="promo_svc")
-    async with build(Settings(database, redis_url, SECRET), clock=clock) as service:
-        transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
-            yield made
+
+    @asynccontextmanager
+    async def start(**more: Any) -> AsyncIterator[httpx.AsyncClient]:
+        async with build(Settings(database, redis_url, SECRET), **more) as service:
+            transport = httpx.ASGITransport(service.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
+                yield made
+
+    return start
+
+
+@pytest.fixture
+async def client(replica: Replica, clock: ManualClock, patience: None) -> AsyncIterator[httpx.AsyncClient]:
+    async def now(_: Tx) -> int:
+        return clock.now_ms()
+
+    async with replica(now=now) as made:
+        yield made
 
 
 @pytest.fixture

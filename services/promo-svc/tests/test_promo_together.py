@@ -16,6 +16,7 @@ from promo_svc import snapshot
 from promo_svc.domain import together
 from promo_svc.domain.cart import DEAR_CART_S, DEAR_S, MOST_LINES, DearCart, Line, Request
 from promo_svc.domain.evaluate import RuleSet
+from promo_svc.domain.probe import weigh
 from promo_svc.domain.rule import Rule, rule_of
 from promo_svc.domain.together import MOST_WORST, dearest, weigh_together
 from promo_svc.flows import save_rule
@@ -159,8 +160,8 @@ class TestWeighed:
     ) -> None:
         seen: list[tuple[int, tuple[Line, ...]]] = []
 
-        def spent(each: Rule, content: tuple[Line, ...], _: Any) -> float:
-            seen.append((each.id, content))
+        def spent(alone: RuleSet, content: tuple[Line, ...], _: Any) -> float:
+            seen.append((alone.rules[0].id, content))
             return DEAR_CART_S / 3.5
 
         monkeypatch.setattr(together, "spent", spent)
@@ -177,6 +178,19 @@ class TestWeighed:
         large = [(number, content) for number, content in seen if len(content) == MOST_LINES]
         assert [number for number, _ in large] == [0, 1, 2, 3] * 2
         assert large[0][1] != large[4][1]
+
+    def test_each_rule_is_compiled_once_however_many_carts_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        compile_of, compiled = RuleSet.compile, list[Rule]()
+
+        def counted(version: int, rules: list[Rule]) -> RuleSet:
+            compiled.extend(rules)
+            return compile_of(version, rules)
+
+        monkeypatch.setattr(RuleSet, "compile", counted)
+        rules = [rule(n) for n in range(3)]
+        weigh_together(rules[0], rules[1:], float, NOW)
+        weigh(rules[0], float)
+        assert compiled == [*rules, rules[0]]
 
     @pytest.mark.servers
     async def test_a_rule_with_which_those_of_its_website_take_long_is_not_saved_and_says_why(

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from promo_svc import app, snapshot
+from promo_svc import snapshot
+from promo_svc.app import CARTS_WAITING
 from promo_svc.domain.cart import MOST_LINES
 
 LARGE = [{"id": str(i), "price": 1} for i in range(MOST_LINES)]
@@ -43,5 +44,5 @@ class TestTurns:
         finally:
             going.set()
         statuses = [answer.status_code for answer in await asyncio.gather(*many)]
-        assert (statuses.count(200), statuses.count(503)) == (1 + app.WAITING, 11 - app.WAITING)
+        assert (statuses.count(200), statuses.count(503)) == (1 + CARTS_WAITING, 11 - CARTS_WAITING)
         assert (await client.post("/v1/evaluate", json=cart("de", LARGE))).status_code == 200

@@ -50,6 +50,7 @@ def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awai
 
     async def begin() -> None:
         monkeypatch.setattr(Attribute, "bind", broken)
+        service.deps.rulebook._rules = None  # what was compiled before the version of the code that breaks is not here
         async with service.deps.db.tx() as tx:
             await definitions.publish(tx, [], now=START)
 

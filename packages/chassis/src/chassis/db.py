@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
 COMMAND_S = 35.0
+NOW_MS = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 # asyncpg says InternalClientError, which is none of its InterfaceErrors, when a connection ends as its next statement begins.
 AWAY = (asyncpg.InternalClientError, OSError, MemoryError, SQLAlchemyError)
 
@@ -89,20 +91,39 @@ class Tx:
         await self._driver.copy_records_to_table(table, records=records, columns=list(columns))
 
 
-def engine_of(url: str, *, schema: str, pool_size: int = 10) -> AsyncEngine:
-    """An engine whose sessions see `schema` and give up on a statement after 30 s and on a lock after 10 s."""
+async def now_ms(tx: Tx) -> int:
+    """What time it is (epoch ms) by the server's clock: the one that all replicas have."""
+    now: int = await tx.fetchval(NOW_MS)
+    return now
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds one waits for a connection and for a lock, and the server for who says nothing amid a transaction: so long
+    somebody who stands still can keep others from what he has locked."""
+
+    connection_s: float = 5.0
+    lock_s: float = 10.0
+    silence_s: float = 60.0
+
+
+PATIENCE = Patience()
+
+
+def engine_of(url: str, *, schema: str, pool_size: int = 10, patience: Patience = PATIENCE) -> AsyncEngine:
+    """An engine whose sessions see `schema` and give up on a statement after 30 s."""
     for scheme in ("postgresql://", "postgres://"):
         if url.startswith(scheme):
             url = "postgresql+asyncpg://" + url.removeprefix(scheme)
     settings = {
-        "search_path": schema, "statement_timeout": "30000", "lock_timeout": "10000",
-        "idle_in_transaction_session_timeout": "60000",
+        "search_path": schema, "statement_timeout": "30000", "lock_timeout": f"{patience.lock_s * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{patience.silence_s * 1000:.0f}",
     }  # fmt: skip
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=5,
+        pool_timeout=patience.connection_s,
         isolation_level="AUTOCOMMIT",  # Database.tx opens the transaction itself, on the driver
         connect_args={"server_settings": settings, "timeout": 5, "command_timeout": COMMAND_S},
     )
@@ -115,9 +136,9 @@ class Database:
         self._engine = engine
 
     @classmethod
-    async def open(cls, url: str, *, schema: str, pool_size: int = 10) -> Database:
+    async def open(cls, url: str, *, schema: str, pool_size: int = 10, patience: Patience = PATIENCE) -> Database:
         """Make the pool; connections are made when they are needed. `url` is postgresql://..."""
-        return cls(engine_of(url, schema=schema, pool_size=pool_size))
+        return cls(engine_of(url, schema=schema, pool_size=pool_size, patience=patience))
 
     @asynccontextmanager
     async def tx(self) -> AsyncIterator[Tx]:

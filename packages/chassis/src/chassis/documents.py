@@ -14,7 +14,7 @@ from typing import Any
 
 from chassis import outbox
 from chassis.auth import Actor
-from chassis.db import Tx
+from chassis.db import Tx, now_ms
 from chassis.pages import LIMIT, cut
 from chassis.problems import Problem
 from chassis.quota import Quota, text_of
@@ -150,7 +150,7 @@ async def history(
 
 
 async def apply(
-    tx: Tx, edit: Edit, *, quota: Quota, fact: Callable[[int, Sequence[str], int], Sequence[bytes]], now: int
+    tx: Tx, edit: Edit, *, quota: Quota, fact: Callable[[int, Sequence[str], int], Sequence[bytes]]
 ) -> Document | None:
     """Make the edit and publish it. Raises Problem 403 not-your-website, 409 exists or quota-full, 404 not-found (what the actor
     may not see, too), 412 stale-version, 422 too-large.
@@ -159,6 +159,7 @@ async def apply(
     the key goes on from there: who has the old one open cannot save over the new one.
     """
     version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
+    now = await now_ms(tx)
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     _expect(edit, found)
     old = None if found is None else json.loads(found["body"])

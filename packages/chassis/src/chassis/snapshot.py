@@ -17,8 +17,11 @@ from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
 from chassis.service import FOLLOW_S, repeat
+from chassis.turns import Turns
 
 POLL_S = 0.25
+# Who has the head locked, and who is next: the others wait without a connection, which readers need.
+PUBLISHERS, PUBLISHERS_WAITING, PUBLISHERS_S = 2, 50, 10.0
 KEPT, KEPT_S = 8, 60.0  # versions that are kept, and for how long, whichever is more
 KEPT_BYTES = 4 << 20  # of memory that nothing but such versions has; what is more is left behind earlier
 OWN_SHARE = 64  # a version of things that are all there anyway takes a part of their bytes: what it refers to them by
@@ -62,6 +65,7 @@ class Snapshot(Generic[T]):
         self._value: T | None = None
         self._past: deque[Past[T]] = deque()
         self._read: dict[int, tuple[str, Document]] = {}
+        self.publishers = Turns(PUBLISHERS, waiting=PUBLISHERS_WAITING, patience_s=PUBLISHERS_S)
 
     @property
     def value(self) -> T:
@@ -138,8 +142,9 @@ class Snapshot(Generic[T]):
 async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
     """A transaction beside which nobody publishes, and before which the snapshot is the newest. Then this process serves what
     was published, and readers are told that there is something new: from here on they see it, whatever becomes of this process.
+    Raises Problem 503 busy.
     """
-    async with db.tx() as tx:
+    async with snapshot.publishers.of(RELEASE), db.tx() as tx:
         await documents.alone(tx)
         await snapshot.go_on(tx)
         await snapshot.catch_up(tx)

@@ -2,7 +2,7 @@
 
 What was seen is kept as a Reading, so that after a change of some facts, or at a later instant, only the slots concerned
 are looked at again. Of a number a slot keeps between which cuts it lies, which is all an answer depends on: as long as
-two readings are alike, so are their answers. The bitset of answers is decided by one generated function over the slots,
+two readings are alike, so are their answers. The bitset of answers is decided by generated functions over the slots,
 whose source is put together from the checked trees only: names this module makes up, whole numbers, `and`, `or`, `not`.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from conditions.tree import Group, Leaf, Node, leaves, to_json
 
 NEVER = 2**63
 Look = Callable[[Any, int], tuple[Any, int]]
-Decide = Callable[[Sequence[Any], Any, int], int]
+Decide = Callable[..., int]  # of (values, facts, now), and the bits decided so far, by default none
+MOST_LEAVES = 500  # of one function, or a few more
 
 
 @dataclass(slots=True)
@@ -93,14 +94,20 @@ class Program:
 
 
 class _Slots:
-    """What the leaves of a set need to know, each once: measures with the cuts of all their comparisons, and answers."""
+    """What the leaves of a set need to know, each once: measures with the cuts of all their comparisons, and answers.
+
+    `chained`, `used`: the leaves and slots that the expressions made so far have in them. `names`: of the leaves, by their ids.
+    """
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.needs: dict[str, Measure | Leaf] = {}
         self.chained: list[Leaf] = []
+        self.used: dict[int, None] = {}
+        self.names: dict[int, str] = {}
         places: dict[str, set[Cut]] = {}
         for leaf in (leaf for node in nodes for leaf in leaves(node) if not leaf.type.chained):
             name, params = _identity(leaf), leaf.params
+            self.names[id(leaf)] = name
             if isinstance(params, Compared):
                 self.needs.setdefault(name, params.measure)
                 places.setdefault(name, set()).update(params.cuts())
@@ -117,7 +124,8 @@ class _Slots:
         if node.type.chained:
             self.chained.append(node)
             return f"t{len(self.chained) - 1}(facts, now)"
-        name = _identity(node)
+        name = self.names[id(node)]
+        self.used[self.numbers[name]] = None
         slot = f"v{self.numbers[name]}"
         return _comparison(slot, node.params, self.cuts[name]) if name in self.cuts else slot
 
@@ -171,17 +179,51 @@ def _answered(leaf: Leaf) -> Look:
 
 
 def compile_set(rules: Sequence[tuple[int, Node]]) -> Program:
-    """The program of rules (bit, tree). Chained leaves read the bits decided before them as `facts.bits`."""
+    """The program of rules (bit, tree). Chained leaves read the bits decided before them as `facts.bits`.
+
+    Of many rules it is several functions, one after the other: Python compiles each in one go, and no other thread works
+    meanwhile.
+    """
     slots = _Slots(node for _, node in rules)
-    lines = ["def decide(values, facts, now):", "    bits = 0"]
-    if slots.needs:
-        lines.append(f"    {''.join(f'v{number}, ' for number in slots.numbers.values())}= values")
+    functions = [_function(slots, some) for some in _some(rules)]
+    return Program(slots.looks(), functions[0] if len(functions) == 1 else _one_by_one(functions))
+
+
+def _some(rules: Sequence[tuple[int, Node]]) -> Iterator[Sequence[tuple[int, Node]]]:
+    """The rules in lots of about as many leaves as one function is to have; at least one lot."""
+    begin = count = 0
+    for end, (_, node) in enumerate(rules):
+        count += sum(1 for _ in leaves(node))
+        if count >= MOST_LEAVES and end + 1 < len(rules):
+            yield rules[begin : end + 1]
+            begin, count = end + 1, 0
+    yield rules[begin:]
+
+
+def _one_by_one(functions: Sequence[Decide]) -> Decide:
+    def decide(values: Sequence[Any], facts: Any, now: int, bits: int = 0) -> int:
+        for function in functions:
+            bits = function(values, facts, now, bits)
+        return bits
+
+    return decide
+
+
+def _function(slots: _Slots, rules: Sequence[tuple[int, Node]]) -> Decide:
+    slots.chained, slots.used = [], {}
+    lines = []
     for bit, node in rules:
         before = len(slots.chained)
         expression = slots.expression(node)
         if len(slots.chained) > before:
             lines.append("    facts.bits = bits")
         lines.append(f"    if {expression}: bits |= {1 << bit}")
+    head = ["def decide(values, facts, now, bits=0):"]
+    if slots.used:
+        whole = list(slots.used) == list(slots.numbers.values())
+        given = "values" if whole else "".join(f"values[{number}], " for number in slots.used)
+        head.append(f"    {''.join(f'v{number}, ' for number in slots.used)}= {given}")
     scope: dict[str, Any] = {f"t{n}": leaf.answer for n, leaf in enumerate(slots.chained)}
-    exec(compile("\n".join([*lines, "    return bits"]), "<conditions>", "exec"), scope)  # noqa: S102 - see above
-    return Program(slots.looks(), scope["decide"])
+    exec(compile("\n".join([*head, *lines, "    return bits"]), "<conditions>", "exec"), scope)  # noqa: S102 - see above
+    decide: Decide = scope["decide"]
+    return decide

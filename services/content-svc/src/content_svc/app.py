@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from chassis.clock import Clock, SystemClock
 from chassis.http import Limits, require_service
 from chassis.publishing import publisher
 from chassis.service import Service
@@ -20,12 +19,10 @@ NAME = "content-svc"
 
 
 @asynccontextmanager
-async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Service]:
+async def build(settings: Settings) -> AsyncIterator[Service]:
     """The API, the relay of its facts, and the snapshot that follows the published version."""
     async with publisher(settings, NAME, schema=SCHEMA, version_key="ver:content", build=build_snapshot) as opened:
-        opened.app.state.deps = Deps(
-            opened.db, clock or SystemClock(), opened.relay, opened.snapshot, opened.segment_version
-        )
+        opened.app.state.deps = Deps(opened.db, opened.relay, opened.snapshot, opened.segment_version)
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])
         yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, opened.loops)

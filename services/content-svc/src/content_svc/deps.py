@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from chassis.clock import Clock
 from chassis.db import Database
 from chassis.outbox import Relay
 from chassis.snapshot import Snapshot
@@ -18,7 +17,6 @@ class Deps:
     """The adapters of this service."""
 
     db: Database
-    clock: Clock
     relay: Relay
     snapshot: Snapshot[Published]
     segment_version: Callable[[], Awaitable[int | None]]

@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis.bus import KafkaProducer
 from chassis.clock import Clock
+from chassis.turns import Turns
 from contracts.codec import Codec
 
 from gateway.adapters.keys import Keys
@@ -26,7 +27,8 @@ from gateway.settings import Settings
 @dataclass(frozen=True, slots=True)
 class Deps:
     """The adapters of the gateway. `merchants` are the connections for what comes from them and from support; `places` bound how
-    many of these what takes long may have. `producer` is None where no Kafka is configured."""
+    many of these what takes long may have; in `redeeming` the redemptions of a website take turns. `producer` is None where no
+    Kafka is configured."""
 
     settings: Settings
     clock: Clock
@@ -44,3 +46,5 @@ class Deps:
     killer: Killer
     purger: Purger
     places: Places = field(default_factory=Places)
+    # Few of the connections: when promo-svc waits for a coupon that others keep, carts and merchants have the rest.
+    redeeming: Turns = field(default_factory=lambda: Turns(4, waiting=250, patience_s=2.0))

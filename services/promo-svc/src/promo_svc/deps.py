@@ -6,22 +6,26 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from chassis.beside import Beside
-from chassis.clock import Clock
-from chassis.db import Database
+from chassis.db import Database, Tx
 from chassis.outbox import Relay
 from chassis.snapshot import Snapshot
 
 from promo_svc.snapshot import Published
+from promo_svc.till import Till
+
+Now = Callable[[Tx], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of this service; what takes long is done beside the loop: large `carts`, and trying what is saved."""
+    """The adapters of this service. `now` asks the database what time it is (epoch ms), for replicas must agree on it; `till` is
+    for redemptions; `carts` evaluates large carts, `saves` tries what is saved."""
 
     db: Database
-    clock: Clock
+    now: Now
     relay: Relay
     snapshot: Snapshot[Published]
     segment_version: Callable[[], Awaitable[int | None]]
+    till: Till
     carts: Beside
     saves: Beside

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from chassis.auth import ServiceTokens
+from chassis.beside import Beside
 from chassis.bus import KafkaProducer
 from chassis.cache import open_redis
 from chassis.clock import Clock, SystemClock
@@ -32,6 +33,8 @@ from segment_svc.store import Recent
 from segment_svc.upstreams import PROMO, Users
 
 SCHEMA = "segment"
+COMPILE_S = 60.0
+TRY_THREADS, TRY_WAITING, TRY_S = 2, 8, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +55,19 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     services = {"content-svc": settings.content_url, PROMO: settings.promo_url}
     health = Health()
+    compiling = Beside(1, waiting=1, patience_s=COMPILE_S)
+    trying = Beside(TRY_THREADS, waiting=TRY_WAITING, patience_s=TRY_S)
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(
             db=db,
             clock=clock,
-            rulebook=RuleBook(settings, clock, health),
+            rulebook=RuleBook(settings, compiling, clock, health),
             relay=Relay(db, _handlers(db, redis, producer), health),
             codec=Codec(),
             users=Users(client, tokens, {name: url for name, url in services.items() if url}),
             recent=Recent(),
             health=health,
+            trying=trying,
         )
         app = service_app(
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
@@ -73,6 +79,8 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
         try:
             yield Adapters(deps, app, redis)
         finally:
+            compiling.close()
+            trying.close()
             if producer is not None:
                 await producer.stop()
             await redis.aclose()

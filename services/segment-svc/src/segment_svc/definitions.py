@@ -6,18 +6,21 @@ once a change has committed, every later batch works by it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 from chassis import outbox
 from chassis.auth import Actor
+from chassis.beside import Beside
 from chassis.clock import SKEW_MS, Clock
-from chassis.db import Tx
+from chassis.db import Database, Tx
 from chassis.documents import FACTS, RELEASE
 from chassis.health import Health
 from chassis.pages import LIMIT, cut
@@ -34,13 +37,17 @@ from segment_svc.telemetry import QUARANTINED
 
 HEAD = "SELECT version FROM release_head"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
+READY_S = 0.5  # so long a reader waits for what is being compiled
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
 LOCK = "SELECT pg_advisory_xact_lock{how}({number}), (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
 SHARE, ALONE = (LOCK.format(how=how, number=zlib.crc32(b"segment.release")) for how in ("_shared", ""))
-PLANS = """SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, v.body::text FROM plan p
+DIGEST = "encode(sha256(convert_to(v.body::text, 'UTF8')), 'hex')"
+PLANS = f"""SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, {DIGEST} AS digest FROM plan p
     JOIN segment s ON s.id = p.segment_id
-    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""
+    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""  # noqa: S608 - constants
+BODIES = f"""SELECT {DIGEST} AS digest, v.body::text FROM plan p JOIN segment_version v USING (segment_id, version)
+    WHERE NOT {DIGEST} = ANY($1::text[])"""  # noqa: S608 - constants
 SHADOW_MARK = "@shadow"
 UNREADABLE, CIRCLE = "cannot be read by this version of the service", "refers to itself through others"
 
@@ -94,16 +101,26 @@ class Rules:
         return not_before(clock, self.since, *(row.settled_at for row in rows))
 
 
-def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Settings, since: int = 0) -> Rules:
-    """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key.
+class Release(NamedTuple):
+    """One release as stored: all its plans, when and in which era it began."""
 
-    Raises RuleRaised for those that cannot be compiled. Quarantined ones have been left out.
+    version: int
+    plans: Sequence[dict[str, Any]]
+    since: int
+    era: int
+
+
+def compile_rules(release: Release, settings: Settings, before: Rules | None) -> Rules:
+    """Compile live and shadow plans into one set; shadow ones refer to each other, and are told apart by their key. What is as it
+    was `before` is not read again.
+
+    Raises RuleRaised for those that cannot be compiled. Quarantined ones are left out.
     """
-    zone = ZoneInfo(settings.time_zone)
+    zone, plans = ZoneInfo(settings.time_zone), [plan for plan in release.plans if plan["cause"] is None]
     versions = {name: plan["version"] for name, plan, _ in named(plans)}
     try:
         found = {name: _definition(plan, name, condition) for name, plan, condition in named(plans)}
-        ruleset = RuleSet.compile(list(found.values()), zone)
+        ruleset = RuleSet.compile(list(found.values()), zone, before.ruleset if before else None)
     except Circle as circle:
         raise RuleRaised(dict.fromkeys(circle.keys, CIRCLE), versions) from None
     except Exception:  # saved by whatever version of this code, or by hand
@@ -114,7 +131,7 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
     live = tuple(d for name, d in found.items() if not name.endswith(SHADOW_MARK))
     by_atom = {d.atoms[0]: Live(d.id, d.version) for d in live if ruleset.is_durable(d.key)}
     return Rules(
-        version=version,
+        version=release.version,
         ruleset=ruleset,
         live=live,
         by_atom=by_atom,
@@ -122,8 +139,9 @@ def compile_rules(version: int, plans: Sequence[dict[str, Any]], settings: Setti
         live_mask=sum(1 << atom for atom in by_atom),
         horizon_ms=settings.horizon_ms,
         lead_ms=settings.lead_ms,
-        since=since,
+        since=release.since,
         epoch=max((d.epoch for d in found.values()), default=0),
+        era=release.era,
     )
 
 
@@ -164,12 +182,14 @@ def as_definition(segment_id: int, key: str, version: int, body: dict[str, Any])
 
 
 class RuleBook:
-    """Compiles a release once and hands it out until a newer one is the head."""
+    """Compiles a release once, beside the loop, and hands it out until a newer one is the head."""
 
-    def __init__(self, settings: Settings, clock: Clock, health: Health) -> None:
-        self._settings, self.zone = settings, ZoneInfo(settings.time_zone)
+    def __init__(self, settings: Settings, beside: Beside, clock: Clock, health: Health) -> None:
+        self._settings, self._beside, self.zone = settings, beside, ZoneInfo(settings.time_zone)
         self._clock, self._health = clock, health
         self._rules: Rules | None = None
+        self._bodies: dict[str, Any] = {}
+        self._one = asyncio.Lock()
 
     async def current(self, tx: Tx) -> Rules:
         """The rules this transaction must work by; they do not change until it ends.
@@ -184,21 +204,41 @@ class RuleBook:
             )
             raise
         self._health.fine("clock")
-        return await self.latest(tx)
+        found = await self._read(tx)
+        return found if isinstance(found, Rules) else await self._compiled(found)
 
-    async def latest(self, tx: Tx) -> Rules:
-        """The rules of the newest release, for who only reads. Raises RuleRaised."""
-        version = await head(tx)
-        if self._rules is None or self._rules.version != version:
-            plans = await read_plans(tx)
-            QUARANTINED.clear()
-            for plan in plans:
-                if plan["live"] and plan["cause"]:
-                    QUARANTINED.labels(segment=plan["key"]).set(1)
-            since = await tx.fetchval(SINCE)
-            found = compile_rules(version, [p for p in plans if p["cause"] is None], self._settings, since)
-            self._rules = replace(found, era=await era(tx))
+    async def latest(self, db: Database) -> Rules:
+        """The rules of the newest release, for who only reads; those before, while compiling takes long. Raises RuleRaised."""
+        async with db.tx() as tx:
+            await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the plans of that version
+            found = await self._read(tx)
+        if isinstance(found, Rules):
+            return found
+        compiling = asyncio.ensure_future(self._compiled(found))
+        await asyncio.wait([compiling], timeout=None if self._rules is None else READY_S)
+        if compiling.done() or self._rules is None:
+            return await compiling
+        compiling.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asks next is told
         return self._rules
+
+    async def _read(self, tx: Tx) -> Rules | Release:
+        """The head: compiled when it is what we have."""
+        version = await head(tx)
+        if self._rules is not None and self._rules.version == version:
+            return self._rules
+        plans = await read_plans(tx, self._bodies)
+        return Release(version, plans, await tx.fetchval(SINCE), await era(tx))
+
+    async def _compiled(self, release: Release) -> Rules:
+        async with self._one:
+            if self._rules is None or self._rules.version != release.version:
+                QUARANTINED.clear()
+                for plan in release.plans:
+                    if plan["live"] and plan["cause"]:
+                        QUARANTINED.labels(segment=plan["key"]).set(1)
+                self._rules = await self._beside.run("", compile_rules, release, self._settings, self._rules)
+                self._bodies = {plan["digest"]: plan["body"] for plan in release.plans}
+            return self._rules
 
 
 async def head(tx: Tx) -> int:
@@ -213,9 +253,10 @@ async def era(tx: Tx) -> int:
     return found
 
 
-async def read_plans(tx: Tx) -> list[dict[str, Any]]:
-    """What is computed: live and shadow plans with their definitions, and why nobody is in them, if so (`cause`)."""
-    return [{**r, "body": json.loads(r["body"])} for r in await tx.fetch(PLANS)]
+async def read_plans(tx: Tx, known: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:
+    """Live and shadow plans with their definitions (the `known` ones by digest), and why nobody is in them, if so (`cause`)."""
+    bodies = {**known, **{r["digest"]: json.loads(r["body"]) for r in await tx.fetch(BODIES, list(known))}}
+    return [{**r, "body": bodies[r["digest"]]} for r in await tx.fetch(PLANS)]
 
 
 class ClockOff(Problem):

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chassis.beside import Beside
 from chassis.clock import Clock
 from chassis.db import Database
 from chassis.health import Health
@@ -22,7 +23,8 @@ MOST_PREVIEWS = 2  # at a time: each looks at many people
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """The adapters of this service; `users` asks the other services where a segment is in use, `recent` is the worker's."""
+    """The adapters of this service; `users` asks the other services where a segment is in use, `recent` is the worker's.
+    Conditions of merchants are run beside the loop (`trying`)."""
 
     db: Database
     clock: Clock
@@ -32,4 +34,5 @@ class Deps:
     users: Users
     recent: Recent
     health: Health
+    trying: Beside
     previews: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PREVIEWS))

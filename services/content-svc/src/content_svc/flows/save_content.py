@@ -52,7 +52,7 @@ async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
     changed = {*places(old), *places(edit.body)} if edit.kind == BLOCK else {edit.key}
     tags = sorted({f"{edit.kind}:{edit.key}", *(f"slot:{place}" for place in changed)})
     edit = replace(edit, tags=tags, soft=_is_edit(edit, old))
-    return await documents.apply(tx, edit, quota=QUOTAS[edit.kind], fact=wire.targeting_fact, now=deps.clock.now_ms())
+    return await documents.apply(tx, edit, quota=QUOTAS[edit.kind], fact=wire.targeting_fact)
 
 
 async def _unused(tx: Tx, edit: Edit) -> None:

@@ -188,19 +188,22 @@ async def post_redemption(
     """
     who, facts = identity(request, deps), deps.reader.facts(request_of(request.scope))
     body = await _object_of(request)
-    return await redeem(deps, key, body, idempotency_key=idempotency_key, identity=who, facts=facts)
+    async with deps.redeeming.of(key.website):
+        return await redeem(deps, key, body, idempotency_key=idempotency_key, identity=who, facts=facts)
 
 
 @router.post("/v1/redemptions/{redemption}/confirm", **says(Redeemed))
 async def post_confirm(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
     """The order was placed."""
-    return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/confirm", actor=key.actor)
+    async with deps.redeeming.of(key.website):
+        return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/confirm", actor=key.actor)
 
 
 @router.post("/v1/redemptions/{redemption}/release", **says(Redeemed))
 async def post_release(request: Request, redemption: UUID, deps: DepsDep, key: Server) -> Response:
     """The order was not placed."""
-    return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/release", actor=key.actor)
+    async with deps.redeeming.of(key.website):
+        return await forward(deps, request, PROMO, f"/v1/redemptions/{redemption}/release", actor=key.actor)
 
 
 @router.get("/v1/explain", **says(Explained))

@@ -148,17 +148,19 @@ def _letters(alphabet: str, length: int, salt: int) -> str:
 def weigh(rule: Rule, own_time: Callable[[], float]) -> None:
     """Run a rule on the carts that are the most work, and each of its conditions on lines by itself, for one that does not
     hold here hides others. `own_time`: seconds of CPU spent so far. Raises Dear."""
+    alone = RuleSet.compile(0, [rule])
     for count in HEAVY_LINES:
         for contents in zip(*(heavy([rule], count, salt=salt) for salt in range(2)), strict=True):
             # The second one only if the first one took long.
-            if all(spent(rule, content, own_time) > DEAR_S for content in contents):
+            if all(spent(alone, content, own_time) > DEAR_S for content in contents):
                 raise Dear
 
 
-def spent(rule: Rule, content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
-    """What a rule takes for a cart of these lines, or its conditions on lines do, whichever is more. After
+def spent(alone: RuleSet, content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
+    """What the one rule of a set takes for a cart of these lines, or its conditions on lines do, whichever is more. After
     DEAR_S it is run no further."""
-    whole, began = _took([rule], _within(rule, content), own_time), own_time()
+    (rule,) = alone.rules
+    whole, began = _took(alone, _within(rule, content), own_time), own_time()
     for leaf in _leaves(rule):
         if isinstance(leaf.type, LineField):
             for line in content:
@@ -169,12 +171,13 @@ def spent(rule: Rule, content: tuple[Line, ...], own_time: Callable[[], float]) 
 
 def bare(content: tuple[Line, ...], own_time: Callable[[], float]) -> float:
     """What such a cart takes without any rule, whatever else the machine does meanwhile."""
-    return min(_took([], Request("main", NOW, content), own_time) for _ in range(3))
+    nothing = RuleSet.compile(0, [])
+    return min(_took(nothing, Request("main", NOW, content), own_time) for _ in range(3))
 
 
-def _took(rules: Sequence[Rule], asked: Request, own_time: Callable[[], float]) -> float:
-    compiled, began = RuleSet.compile(0, rules), own_time()
-    evaluate(compiled, asked, lambda *_: None, Budget(own_time))
+def _took(rules: RuleSet, asked: Request, own_time: Callable[[], float]) -> float:
+    began = own_time()
+    evaluate(rules, asked, lambda *_: None, Budget(own_time))
     return own_time() - began
 
 

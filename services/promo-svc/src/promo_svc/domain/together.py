@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from promo_svc.domain.cart import DEAR_CART_S, LAST_INSTANT, DearCart, Line
+from promo_svc.domain.evaluate import RuleSet
 from promo_svc.domain.probe import HEAVY_LINES, bare, heavy, spent
 from promo_svc.domain.rule import Rule
 
@@ -34,12 +35,13 @@ def weigh_together(rule: Rule, others: Iterable[Rule], own_time: Callable[[], fl
     """Run a rule and those that a cart can meet it with, one by one. `own_time`: seconds of CPU spent so far, and may raise.
     Raises Full when those of one website take too long in sum."""
     rules = [rule, *(other for other in others if other.key != rule.key and meet(rule, other, now_ms))]
+    compiled = [(each, RuleSet.compile(0, [each])) for each in rules]
 
     def took(content: tuple[Line, ...]) -> Load:
-        alone = bare(content, own_time)  # is there once, however many rules look at it
-        costs = [(each, max(0.0, spent(each, content, own_time) - alone)) for each in rules]
+        empty = bare(content, own_time)  # is there once, however many rules look at it
+        costs = [(each, max(0.0, spent(alone, content, own_time) - empty)) for each, alone in compiled]
         load = dearest(rule, costs, now_ms, own_time)
-        return load._replace(seconds=load.seconds + alone)
+        return load._replace(seconds=load.seconds + empty)
 
     few, many = HEAVY_LINES
     tried = list(map(took, heavy(rules, few, alone=1)))

@@ -1,7 +1,8 @@
 """Called by the API around an order: reserve a coupon, then confirm or release it. Idempotent by key.
 
 The row of the rule in coupon_use is locked before its redemptions are looked at, always in this order; a key is claimed by
-inserting it. So a limit holds, and nobody waits in a circle, whatever comes at once.
+inserting it. So a limit holds, and nobody waits in a circle, whatever comes at once. What time it is, is asked once that row is
+locked, of the database: who is later in the queue is later in time, at whichever replica.
 """
 
 from __future__ import annotations
@@ -48,11 +49,10 @@ def _refused() -> Problem:
 
 
 async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
-    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 412, 422 idempotency-key-reused."""
-    now = deps.clock.now_ms()
+    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 412, 422 idempotency-key-reused, 503 busy."""
     rule = published(deps.snapshot, wish.asked.version).coupon(wish.asked)
     request = json.dumps([coupon_code(wish.coupon) or wish.coupon, wish.customer])
-    async with deps.db.tx() as tx:
+    async with deps.till.tx(None if rule is None else rule.id, wish.asked.website) as tx:
         found = await tx.fetchrow(BY_KEY, wish.asked.website, wish.idempotency_key)
         if found is not None:
             return _answer(found, request)
@@ -60,6 +60,7 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
             raise _refused()
         await tx.execute("INSERT INTO coupon_use (rule_id) VALUES ($1) ON CONFLICT DO NOTHING", rule.id)
         await tx.execute(LOCK, rule.id)
+        now = await deps.now(tx)
         made = await tx.fetchrow(
             CLAIM,
             uuid.uuid4(),
@@ -95,13 +96,14 @@ def _answer(record: Any, request: str) -> dict[str, Any]:
 
 async def finish(deps: Deps, redemption: uuid.UUID, *, shop: Actor, confirm: bool) -> dict[str, Any]:
     """Confirm or release a reservation; doing it again answers the same. Raises Problem 404, for one of another website too, 409
-    redemption-over."""
+    redemption-over, 503 busy."""
     wanted = "confirmed" if confirm else "released"
-    async with deps.db.tx() as tx:
+    async with deps.till.db.tx() as tx:  # which waits for nobody
         known = await tx.fetchrow("SELECT rule_id, website FROM redemption WHERE id = $1", redemption)
-        if known is None or not shop.serves([known["website"]]):
-            raise Problem("not-found", 404, "No such redemption")
-        rule = known["rule_id"]
+    if known is None or not shop.serves([known["website"]]):
+        raise Problem("not-found", 404, "No such redemption")
+    rule = known["rule_id"]
+    async with deps.till.tx(rule, known["website"]) as tx:
         await tx.execute(LOCK, rule)
         found = await tx.fetchrow("SELECT * FROM redemption WHERE id = $1", redemption)
         if found["status"] == "reserved":

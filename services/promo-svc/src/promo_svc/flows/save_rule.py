@@ -50,12 +50,14 @@ async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int
     edit = Edit(KIND, key, body, expected, actor, needs=await deps.segment_version())
     for _ in range(MOST_ROUNDS):
         await deps.snapshot.refresh()
-        now, beside = deps.clock.now_ms(), deps.snapshot.value.rules.rules
+        beside = deps.snapshot.value.rules.rules
+        async with deps.db.tx() as tx:
+            now = await deps.now(tx)
         # Before anything is locked: whoever may save for the same websites has one thread, and others need not wait for it.
         rule = await deps.saves.run(" ".join(sorted(actor.websites)), run, key, body, beside, now)
         with contextlib.suppress(_Joined):
             async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
-                saved = await _apply(deps, tx, edit)
+                saved = await _apply(tx, edit)
                 assert saved is not None
                 if is_live(saved):
                     own_code(saved, deps.snapshot.documents, actor)
@@ -82,21 +84,21 @@ def _meets(rule: Rule, other: Document, now_ms: int) -> bool:
 async def delete_rule(deps: Deps, key: str, *, expected: int | None, actor: Actor) -> None:
     """Delete a rule. Raises Problem 404, 412."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
-        await _apply(deps, tx, Edit(KIND, key, None, expected, actor))
+        await _apply(tx, Edit(KIND, key, None, expected, actor))
 
 
 async def disable_rule(deps: Deps, key: str, *, actor: Actor) -> Document:
     """Switch a rule off at once, whatever version it is at, readable or not, and whoever saves. Raises Problem 404."""
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         found = await documents.read(tx, KIND, key, reader=actor)
-        saved = await _apply(deps, tx, Edit(KIND, key, {**found.body, "status": "disabled"}, found.version, actor))
+        saved = await _apply(tx, Edit(KIND, key, {**found.body, "status": "disabled"}, found.version, actor))
     assert saved is not None
     return saved
 
 
-async def _apply(deps: Deps, tx: Tx, edit: Edit) -> Document | None:
+async def _apply(tx: Tx, edit: Edit) -> Document | None:
     edit = replace(edit, tags=(f"rule:{edit.key}", "promo"))
-    return await documents.apply(tx, edit, quota=QUOTA, fact=wire.targeting_fact, now=deps.clock.now_ms())
+    return await documents.apply(tx, edit, quota=QUOTA, fact=wire.targeting_fact)
 
 
 def verify(body: dict[str, Any]) -> None:

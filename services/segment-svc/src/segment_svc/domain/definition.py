@@ -94,6 +94,18 @@ def depends_on_itself(by_key: Mapping[str, Definition], start: str) -> bool:
     return False
 
 
+def needed(definitions: Iterable[Definition], key: str) -> list[Definition]:
+    """The definition of a key, and those that it refers to, directly or through others."""
+    by_key = {d.key: d for d in definitions}
+    todo, found = [key], {}
+    while todo:
+        name = todo.pop()
+        if name in by_key and name not in found:
+            found[name] = by_key[name]
+            todo += references(by_key[name].condition)
+    return list(found.values())
+
+
 class Circle(Exception):
     """Definitions that refer to each other in a circle; `keys` are those in it, or behind it."""
 
@@ -105,8 +117,9 @@ class Circle(Exception):
 def ordered(definitions: Sequence[Definition]) -> list[Definition]:
     """Referred-to segments first. Raises Circle."""
     waiting, done = {d.key: d for d in definitions}, []
+    needs = {d.key: references(d.condition) for d in definitions}
     while waiting:
-        ready = [d for d in waiting.values() if not references(d.condition) & set(waiting)]
+        ready = [d for d in waiting.values() if needs[d.key].isdisjoint(waiting)]
         if not ready:
             raise Circle(waiting)
         for definition in ready:

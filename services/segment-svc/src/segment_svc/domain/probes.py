@@ -24,8 +24,9 @@ from segment_svc.domain.bounds import LIMIT, MOST_CUSTOM
 from segment_svc.domain.definition import Definition
 from segment_svc.domain.event_fields import CUSTOM, EVENTS
 from segment_svc.domain.leaves.where import written
+from segment_svc.domain.part import UTC, atoms_needed
 from segment_svc.domain.profile import Profile
-from segment_svc.domain.ruleset import UTC, RuleRaised, RuleSet, atoms_needed
+from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.domain.vocabulary import GUARDS
 
 NOW, HOUR_MS = 1_795_000_000_000, 3_600_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,15 +9,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from conditions import (
-    Group,
     Leaf,
     Node,
     Program,
     Reading,
     compile_set,
     explain,
-    parse,
-    split,
     to_json,
 )  # fmt: skip
 from conditions.context import Atom
@@ -26,12 +22,10 @@ from conditions.context import Atom
 from segment_svc.domain import profile as people
 from segment_svc.domain.definition import Definition, ordered
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.leaves.person import Picked
+from segment_svc.domain.part import UTC, Part
 from segment_svc.domain.profile import Profile
-from segment_svc.domain.vocabulary import GUARDS, vocabulary
 
 MOST_EVALUATIONS, MOST_HINTS = 32, 5
-UTC = ZoneInfo("UTC")
 
 
 @dataclass(slots=True)
@@ -66,7 +60,8 @@ class RuleRaised(Exception):
 
 @dataclass(slots=True)
 class RuleSet:
-    """Compiled definitions. `residuals`: per request-dependent segment, its tree over atoms and context."""
+    """Compiled definitions. `residuals`: per request-dependent segment, its tree over atoms and context. `parts`: by id and
+    version of their definitions."""
 
     zone: ZoneInfo
     trees: dict[str, Node]
@@ -76,29 +71,34 @@ class RuleSet:
     atoms: list[tuple[int, Node]] = field(default_factory=list)
     owners: dict[int, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    parts: dict[tuple[int, int], Part] = field(default_factory=dict)
     blank: dict[str, Timeline] = field(default_factory=dict)
 
     @classmethod
-    def compile(cls, definitions: Sequence[Definition], zone: ZoneInfo = UTC) -> RuleSet:
-        """Compile checked definitions; each needs as many atoms as atoms_needed says."""
+    def compile(cls, definitions: Sequence[Definition], zone: ZoneInfo = UTC, before: RuleSet | None = None) -> RuleSet:
+        """Compile checked definitions; each needs as many atoms as atoms_needed says. What is as it was `before` is not read
+        again: that is most of the work."""
+        known = before.parts if before is not None and before.zone == zone else {}
+        parts: dict[tuple[int, int], Part] = {}
         bits: dict[str, int] = {}
-        trees, residuals, atoms = {}, {}, []
+        trees, residuals = {}, {}
+        atoms: list[tuple[int, Node]] = []
         for definition in ordered(definitions):
-            tree = trees[definition.key] = _tree(definition, zone, bits)
-            own = iter(definition.atoms)
-
-            def keep(durable: Node, own: Iterator[int] = own) -> Node:
-                atoms.append((next(own), durable))
-                return Leaf(Atom(), atoms[-1][0])
-
-            rest = split(tree, keep)
-            if isinstance(rest, Leaf) and isinstance(rest.type, Atom):
-                bits[definition.key] = rest.params
+            key, name = definition.key, (definition.id, definition.version)
+            part = known.get(name)
+            if part is None or not part.still(definition, bits):
+                part = Part.read(definition, zone, bits)
+            parts[name], trees[key] = part, part.tree
+            atoms += part.atoms
+            if isinstance(part.rest, Leaf) and isinstance(part.rest.type, Atom):
+                bits[key] = part.rest.params
             else:
-                residuals[definition.key] = to_json(rest)
+                residuals[key] = to_json(part.rest)
         owners = {atom: d.key for d in definitions for atom in d.atoms}
         versions = {d.key: d.version for d in definitions}
-        return cls(zone, trees, bits, residuals, compile_set(atoms), atoms, owners, versions)
+        same = before is not None and before.atoms == atoms
+        decide, blank = (before.decide, before.blank) if before is not None and same else (compile_set(atoms), {})
+        return cls(zone, trees, bits, residuals, decide, atoms, owners, versions, parts, blank)
 
     def is_durable(self, key: str) -> bool:
         """Whether membership can be listed: nothing of it depends on the request."""
@@ -106,7 +106,7 @@ class RuleSet:
 
     def empty_bits(self, kind: str) -> int:
         """The bits of a visitor, or of a customer, never seen before."""
-        return self.decide(Facts(people.empty(kind)), 0)[0]
+        return self._blank(self.decide, kind).bits
 
     def timeline(
         self, profile: Profile, now: int, *, horizon_ms: int, most: int = 8, key: str = "", known: Timeline | None = None,
@@ -195,26 +195,3 @@ class RuleSet:
 
 def _earliest(*instants: int | None) -> int | None:
     return min((at for at in instants if at is not None), default=None)
-
-
-def _tree(definition: Definition, zone: ZoneInfo, bits: Mapping[str, int]) -> Node:
-    """The condition with its guards: whom it applies to, and the hand-picked people."""
-    node = parse(definition.condition, vocabulary(definition.websites, zone, bits))
-    if definition.applies_to != "both":
-        kind = "visitor" if definition.applies_to == "visitors" else "customer"
-        node = Group(True, True, (Leaf(GUARDS["kind"], kind), node))
-    for include in (True, False):  # whoever is picked both ways is out
-        picked = Picked(tuple((key, until) for key, listed, until in definition.overrides if listed == include))
-        if picked.pairs:
-            leaf = Leaf(GUARDS["listed"], picked)
-            node = (
-                Group(False, True, (leaf, node)) if include else Group(True, True, (Group(True, False, (leaf,)), node))
-            )
-    return node
-
-
-def atoms_needed(definition: Definition, zone: ZoneInfo) -> int:
-    """How many bits a definition takes: one for each durable sub-tree."""
-    found = itertools.count()
-    split(_tree(definition, zone, {}), lambda _: Leaf(Atom(), next(found)))
-    return next(found)

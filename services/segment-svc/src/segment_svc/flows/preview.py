@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from time import thread_time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from chassis.auth import Actor
@@ -19,11 +21,12 @@ from segment_svc import definitions, reads
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
-from segment_svc.domain.checks import check
-from segment_svc.domain.probes import run_probes
-from segment_svc.domain.ruleset import RuleRaised, RuleSet, atoms_needed
+from segment_svc.domain.checks import among
+from segment_svc.domain.definition import Definition, needed
+from segment_svc.domain.part import atoms_needed
+from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.flows.quarantine import guarded
-from segment_svc.flows.save_segment import refuse
+from segment_svc.flows.save_segment import owner, refuse, try_alone
 
 SAMPLE, WORK_S, WAIT_S = 2000, 1.0, 5.0
 DRAFT = "@draft"  # as no segment can be called
@@ -32,11 +35,7 @@ DRAFT = "@draft"  # as no segment can be called
 async def latest_rules(deps: Deps) -> Rules:
     """The rules of the newest release, read without keeping anybody waiting."""
 
-    async def read() -> Rules:
-        async with deps.db.tx() as tx:
-            return await deps.rulebook.latest(tx)
-
-    return await guarded(deps, read)
+    return await guarded(deps, lambda: deps.rulebook.latest(deps.db))
 
 
 async def preview_of(deps: Deps, draft: dict[str, Any], *, reader: Actor) -> dict[str, Any]:
@@ -53,23 +52,22 @@ async def preview_of(deps: Deps, draft: dict[str, Any], *, reader: Actor) -> dic
 
 
 async def _counted(deps: Deps, body: dict[str, Any], reader: Actor) -> dict[str, Any]:
-    rules = await latest_rules(deps)
+    rules, zone = await latest_rules(deps), deps.rulebook.zone
     draft = definitions.as_definition(0, DRAFT, 0, {**body, "overrides": []})
     seen = [d for d in rules.live if visible(reader, {"websites": list(d.websites)})]
-    faults = check([*seen, draft], DRAFT, deps.rulebook.zone)
-    refuse(faults)
-    if atoms_needed(draft, deps.rulebook.zone) != 1:
+    turn = partial(deps.trying.run, owner(reader))
+    # Beside the loop: a draft takes its time to be read, and one person may take long, for it has not been weighed before.
+    await turn(try_alone, draft, zone)
+    refuse(among([*seen, draft], DRAFT))
+    if await turn(atoms_needed, draft, zone) != 1:
         title = "A condition on the request cannot be counted in advance"
         raise Problem("needs-request", 422, title, pointers=["/condition"])
-    # Beside the loop: one person may take long, and a draft has not been weighed before.
-    fault = await asyncio.to_thread(run_probes, draft, deps.rulebook.zone, own_time=thread_time)
-    refuse([fault] if fault else [])
-    unused = max((a for d in rules.live for a in d.atoms), default=-1) + 1
-    ruleset = RuleSet.compile([*rules.live, msgspec.structs.replace(draft, atoms=(unused,))], deps.rulebook.zone)
+    bit = max((a for d in rules.live for a in d.atoms), default=-1) + 1
+    counted = needed([*rules.live, msgspec.structs.replace(draft, atoms=(bit,))], DRAFT)
     async with deps.db.tx() as tx:
         drawn, total = await reads.sample(tx, SAMPLE)
     try:
-        matched, looked_at = await asyncio.to_thread(_matched, ruleset, drawn, unused, now=deps.clock.now_ms())
+        matched, looked_at = await turn(_matched, counted, zone, drawn, bit, deps.clock.now_ms())
     except RuleRaised:
         refuse([Fault("", "cannot-run", "it cannot be decided for everybody")])
     return _estimate(matched, looked_at, total)
@@ -89,9 +87,11 @@ def _estimate(matched: int, looked_at: int, total: int) -> dict[str, Any]:
     }
 
 
-def _matched(ruleset: RuleSet, drawn: Sequence[tuple[str, bytes]], bit: int, *, now: int) -> tuple[int, int]:
+def _matched(
+    counted: Sequence[Definition], zone: ZoneInfo, drawn: Sequence[tuple[str, bytes]], bit: int, now: int
+) -> tuple[int, int]:
     """(how many have the bit, of how many looked at) within WORK_S of work. Whose state cannot be read is left out."""
-    matched, looked_at, began = 0, 0, thread_time()
+    ruleset, matched, looked_at, began = RuleSet.compile(counted, zone), 0, 0, thread_time()
     for key, state in drawn:
         with contextlib.suppress(ValueError, people.NewerState):
             person = people.decode(state)

@@ -6,8 +6,7 @@ that is switched off stops at once. Segments that refer to a changed one are com
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import thread_time
 from typing import Any
@@ -22,16 +21,15 @@ from conditions import Fault
 from conditions.context import SAID_BY_ANYBODY
 
 from segment_svc import definitions, store
-from segment_svc.definitions import Stored
+from segment_svc.definitions import UNREADABLE, Stored
 from segment_svc.deps import Deps
-from segment_svc.domain.checks import check
+from segment_svc.domain.checks import among, check
 from segment_svc.domain.definition import Definition, request_fields, retyped
+from segment_svc.domain.part import atoms_needed
 from segment_svc.domain.probes import run_probes
-from segment_svc.domain.ruleset import atoms_needed
 from segment_svc.upstreams import PROMO
 
 MOST_ATOMS, MOST_OWN_ATOMS = 4096, 64
-OF_OTHERS = ("unknown-segment", "needs-request", "cycle")  # faults that only the whole set can tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +46,14 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     """Save a definition.
 
     Raises Problem 403 not-your-website, 404 not-found, 409 segment-exists, segment-in-use or quota-full, 412 stale-version, 422
-    too-large or rule-invalid.
+    too-large or rule-invalid, 503 busy.
     """
-    zone = deps.rulebook.zone
     active = change.body["status"] != "inactive"  # what nobody refers to can be switched off whatever it is
     used_by = await _elsewhere(deps, change)
+    needs = 0
     if active:  # before anything is locked, and beside the loop: it takes its time
-        await asyncio.to_thread(_try, _draft(Stored(0, change.key, 1, None, change.body)), zone)
+        alone = _draft(Stored(0, change.key, 1, None, change.body))
+        needs = await deps.trying.run(owner(change.actor), try_alone, alone, deps.rulebook.zone)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{change.key}"], now=now)
@@ -65,12 +64,11 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         await definitions.QUOTA.check(tx, change.body, old and old.body, definitions.OTHERS, change.key)
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
+        others = [s for s in stored.values() if s.key != change.key]
         if active:
-            others = [s for s in stored.values() if s.key != change.key]
-            _check(
-                [s for s in others if visible(change.actor, s.body)], draft, zone
-            )  # a name says nothing of what is hidden
-            _check(others, draft, zone)
+            # A name says nothing of what is hidden.
+            _check([s for s in others if visible(change.actor, s.body)], draft)
+            _check(others, draft)
         users = definitions.dependents(list(stored.values()), change.key)
         if change.body["status"] == "active" and not request_fields(change.body["condition"]):
             stays = touched(change.body)
@@ -93,7 +91,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             await _retire(tx, saved, now=now)
         affected = [saved] if change.body["status"] == "active" else []
         affected += users
-        await _start_backfill(deps, tx, affected, list(stored.values()))
+        await _start_backfill(deps, tx, affected, list(stored.values()), {(segment_id, version): needs})
         result = await definitions.read(tx, change.key)
     await _tell(deps, release)
     assert result is not None
@@ -141,21 +139,30 @@ def _unused(users: Sequence[str]) -> None:
         raise Problem("segment-in-use", 409, "The segment is in use", errors=errors)
 
 
-def _try(draft: Definition, zone: ZoneInfo) -> None:
-    """What can be said of a definition alone, by running it too. Raises Problem 422 rule-invalid."""
-    refuse([fault for fault in check([draft], draft.key, zone) if fault.code not in OF_OTHERS])
-    if atoms_needed(draft, zone) > MOST_OWN_ATOMS:
+def owner(actor: Actor) -> str:
+    """Who takes turns where something is tried: all who may save for the same websites."""
+    return " ".join(sorted(actor.websites))
+
+
+def try_alone(draft: Definition, zone: ZoneInfo) -> int:
+    """What can be said of a definition alone, by running it too: how many bits it takes. Raises Problem 422 rule-invalid."""
+    refuse(check(draft, zone))
+    needs = atoms_needed(draft, zone)
+    if needs > MOST_OWN_ATOMS:
         refuse(
             [Fault("", "too-large", f"at most {MOST_OWN_ATOMS} parts of it may stand beside what a request decides")]
         )
     fault = run_probes(draft, zone, own_time=thread_time)
     refuse([fault] if fault else [])
+    return needs
 
 
-def _check(others: list[Stored], draft: Stored, zone: ZoneInfo) -> None:
-    """The whole set must compile with the change in it, where unknown references and cycles show."""
-    active = [_draft(s) for s in others if s.body.get("status") == "active" and _complete(s)]
-    refuse(check([*active, _draft(draft)], draft.key, zone))
+def _check(others: list[Stored], draft: Stored) -> None:
+    """What the definition refers to is there, and can be read: what cannot is quarantined for that."""
+    active = [
+        _draft(s) for s in others if s.body.get("status") == "active" and s.quarantined != UNREADABLE and _complete(s)
+    ]
+    refuse(among([*active, _draft(draft)], draft.key))
 
 
 def _complete(stored: Stored) -> bool:
@@ -184,8 +191,13 @@ async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
     await tx.execute("DELETE FROM plan WHERE segment_id = $1", stored.id)
 
 
-async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything: list[Stored]) -> None:
-    """Plan new bits for the affected segments; a job that still runs is replaced by one that does its work too."""
+async def _start_backfill(
+    deps: Deps, tx: Tx, affected: list[Stored], everything: list[Stored], known: Mapping[tuple[int, int], int]
+) -> None:
+    """Plan new bits for the affected segments; a job that still runs is replaced by one that does its work too. `known`: how many
+    bits an id and version take; what was planned before takes as many as then.
+    """
+    planned = {(r["segment_id"], r["version"]): len(r["atoms"]) for r in await tx.fetch("SELECT * FROM plan")}
     running = await tx.fetch("UPDATE backfill SET status = 'replaced' WHERE status = 'running' RETURNING segments")
     pending = {segment for row in running for segment in row["segments"]}
     chosen = {s.id: s for s in everything if s.id in pending and s.body["status"] == "active"}
@@ -195,7 +207,10 @@ async def _start_backfill(deps: Deps, tx: Tx, affected: list[Stored], everything
     )
     if not chosen:
         return
-    wanted = {s.id: atoms_needed(_draft(s), deps.rulebook.zone) for s in chosen.values()}
+    counts = {**planned, **known}
+    wanted = {
+        s.id: counts.get((s.id, s.version)) or atoms_needed(_draft(s), deps.rulebook.zone) for s in chosen.values()
+    }
     epoch, free = await _take_atoms(tx, sum(wanted.values()))
     for stored in chosen.values():
         atoms = [next(free) for _ in range(wanted[stored.id])]
