@@ -1,4 +1,4 @@
-"""The list of what is killed: whatever becomes of it in Redis, the copies are the list, a kill can be made while there is room."""
+"""The list of what is killed: whatever becomes of it in Redis, the copies are the list, and it takes what it has room for."""
 
 from __future__ import annotations
 
