@@ -228,6 +228,14 @@ async def test_a_server_that_was_started_again_is_not_what_was_marked(rig: Rig) 
     assert (await rig.pipe.get(b"a"))[1] is None
 
 
+async def test_where_nobody_writes_no_mark_counts(rig: Rig) -> None:
+    run = await run_of(rig.redis)
+    await rig.redis.mset({"whole": f"yes {run}", "a": 1})
+    for theirs, mark in ((None, b"yes"), (run, b"yes"), ("another", None), (None, None), (run, b"yes")):
+        rig.pipe.belong(theirs)
+        assert await rig.pipe.get(b"a") == (b"1", mark)
+
+
 async def test_whatever_is_made_of_what_is_watched_it_goes_on(rig: Rig) -> None:
     seen, fails = rig.seen, 3
 

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from chassis.clock import SystemClock
 from chassis.health import Health
 from gateway.flows import watch
 from gateway.flows.knowledge import Knowledge
@@ -29,4 +30,4 @@ def knowledge() -> Knowledge:
 @pytest.fixture
 def watcher(shop: Shop, knowledge: Knowledge) -> Watcher:
     upstreams: Any = shop
-    return Watcher(knowledge, upstreams, shop.changed, Health())
+    return Watcher(knowledge, upstreams, shop.changed, lambda _: None, SystemClock(), Health())

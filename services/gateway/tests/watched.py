@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,17 @@ class Shop:
         self.needs: int | None = 0
         self.asked, self.told = 0, list[tuple[int, int]]()
         self.heads = dict[str, int]()  # what they say of their heads, if not the version
+        self.redis: str | None = None
         self.segments, self.lost = list[dict[str, Any]](), ""
 
     async def json(self, service: str, method: str, path: str) -> dict[str, Any]:
         version = self.versions[service]
         if path == "/v1/head":
-            return {"version": self.heads.get(service, version)}
+            return {
+                "version": self.heads.get(service, version),
+                "redis": self.redis,
+                "at_ms": time.time_ns() // 1_000_000,
+            }
         self.asked += 1
         changes = [
             {"version": version, "tags": [f"{service}:{version}"], "needs": self.needs if service == CONTENT else 0}

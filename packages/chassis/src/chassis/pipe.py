@@ -82,6 +82,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._queue: dict[bytes, list[Tell[V]]] = {}
         self._open = self._tracked = False
         self._run, self._failures = UNKNOWN, 0  # in a row
+        self._theirs: bytes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lost, self._news = asyncio.Event(), asyncio.Event()
 
@@ -99,6 +100,13 @@ class Pipe(asyncio.Protocol, Generic[V]):
             self._drop()
             if not stop.is_set():
                 await asyncio.sleep(pause_s(self._failures, base_s=0.02, most_s=1.0))
+
+    def belong(self, run: str | None) -> None:
+        """Which run of the server it is that others write to, as they say; None when they do not. A mark counts on no other."""
+        theirs = run.encode() if run else self._theirs
+        if theirs != self._theirs:
+            self._theirs = theirs
+            self._memory.clear()
 
     async def _connect(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -220,7 +228,8 @@ class Pipe(asyncio.Protocol, Generic[V]):
             return
         *values, stands = reply
         text, _, run = (stands or b"").rpartition(b" ")
-        mark = text if text and (run == self._run or UNKNOWN in (run, self._run)) else None
+        ours = self._theirs in (None, UNKNOWN, self._run) or self._run == UNKNOWN
+        mark = text if text and ours and (run == self._run or UNKNOWN in (run, self._run)) else None
         for (key, waiting), value in zip(queue.items(), values, strict=True):
             try:
                 made = self._read(value, mark)

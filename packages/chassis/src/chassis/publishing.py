@@ -20,6 +20,7 @@ from chassis.documents import FACTS, RELEASE, Document
 from chassis.health import Health
 from chassis.http import service_app
 from chassis.outbox import Handler, Refusal, Relay, readable
+from chassis.reached import Reached
 from chassis.service import FOLLOW_S, Loop, repeat
 from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
@@ -55,12 +56,14 @@ class Publisher(Generic[T]):
     app: FastAPI
     redis: Any
     version_key: str
+    reached: Reached
 
     @property
     def loops(self) -> list[Loop]:
-        """What runs beside HTTP: the relay of its facts, the snapshot that follows its head, and a look at that head."""
+        """What runs beside HTTP: the relay of its facts, the snapshot that follows its head, looks at that head and for Redis."""
         return [
             Loop("relay", self.relay.run), Loop("snapshot", self.snapshot.run), Loop("went back", self.keep_ahead),
+            Loop("reached", self.reached.run),
         ]  # fmt: skip
 
     async def keep_ahead(self, stop: asyncio.Event) -> None:
@@ -120,7 +123,8 @@ async def publisher(
     tokens = ServiceTokens(settings.service_secret, name)
     try:
         relay = Relay(db, handlers(redis, producer, version_key=version_key), health)
-        opened = Publisher(db, relay, snapshot, health, tokens, app, redis, version_key)
+        opened = Publisher(db, relay, snapshot, health, tokens, app, redis, version_key, Reached(redis, health))
+        await opened.reached.look()
         await opened.go_on()
         await snapshot.refresh()
         yield opened

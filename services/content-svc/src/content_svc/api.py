@@ -12,6 +12,7 @@ from chassis.documents import Edit, expected_version
 from chassis.http import STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import faults
+from chassis.reached import head
 from chassis.websites import loses, named
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -203,10 +204,10 @@ async def get_targeting(deps: DepsDep) -> dict[str, Any]:
 
 
 @router.get("/head")
-async def get_head(deps: DepsDep) -> dict[str, int]:
-    """The version of everything published, as the database says now, whatever this process serves."""
+async def get_head(deps: DepsDep) -> dict[str, Any]:
+    """The version of everything published, as the database says now, whatever this process serves; see head."""
     async with deps.db.tx() as tx:
-        return {"version": await documents.head(tx)}
+        return await head(tx, await documents.head(tx), deps.reached)
 
 
 @router.get("/usage")

@@ -22,7 +22,7 @@ NAME = "content-svc"
 async def build(settings: Settings) -> AsyncIterator[Service]:
     """The API, the relay of its facts, and the snapshot that follows the published version."""
     async with publisher(settings, NAME, schema=SCHEMA, version_key="ver:content", build=build_snapshot) as opened:
-        opened.app.state.deps = Deps(opened.db, opened.relay, opened.snapshot, opened.segment_version)
+        opened.app.state.deps = Deps(opened.db, opened.relay, opened.snapshot, opened.segment_version, opened.reached)
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])
         yield Service(NAME, Limits(opened.app, service=NAME), settings.host, settings.port, opened.loops)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from chassis.db import Database
 from chassis.outbox import Relay
+from chassis.reached import Reached
 from chassis.snapshot import Snapshot
 
 from content_svc.snapshot import Published
@@ -20,3 +21,4 @@ class Deps:
     relay: Relay
     snapshot: Snapshot[Published]
     segment_version: Callable[[], Awaitable[int | None]]
+    reached: Reached

@@ -69,10 +69,11 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     )
     limiter = Limiter(redis, clock, most, health)
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
-    watcher = Watcher(knowledge, news, purger.changed, health)
     pipe = Pipe(
-        settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=watcher.seen
-    )
+        settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED,
+        seen=lambda versions, asked_s: watcher.seen(versions, asked_s),
+    )  # fmt: skip
+    watcher = Watcher(knowledge, news, purger.changed, pipe.belong, clock, health)
     killer = Killer(knowledge, redis, merchants, purger, clock, health, caches=settings.cache_urls)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None

@@ -34,7 +34,15 @@ async def build(settings: Settings, *, now: Now = now_ms) -> AsyncIterator[Servi
         carts = Beside(CARTS_THREADS, waiting=CARTS_WAITING, patience_s=CARTS_S)
         saves = Beside(SAVES_THREADS, waiting=SAVES_WAITING, patience_s=SAVES_S)
         opened.app.state.deps = Deps(
-            opened.db, now, opened.relay, opened.snapshot, opened.segment_version, till, carts, saves
+            opened.db,
+            now,
+            opened.relay,
+            opened.snapshot,
+            opened.segment_version,
+            till,
+            carts,
+            saves,
+            opened.reached,
         )
         for routes in (api.router, api.merchants):
             opened.app.include_router(routes, dependencies=[require_service(opened.tokens, NAME)])

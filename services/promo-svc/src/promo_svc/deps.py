@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chassis.beside import Beside
 from chassis.db import Database, Tx
 from chassis.outbox import Relay
+from chassis.reached import Reached
 from chassis.snapshot import Snapshot
 
 from promo_svc.snapshot import Published
@@ -29,3 +30,4 @@ class Deps:
     till: Till
     carts: Beside
     saves: Beside
+    reached: Reached

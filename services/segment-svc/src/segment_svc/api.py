@@ -14,6 +14,7 @@ from chassis.documents import expected_version
 from chassis.http import READABLE, STORABLE, VIEWER, IfMatch, Marketer, Viewer
 from chassis.pages import LIMIT, After, AfterVersion, Limit
 from chassis.problems import Problem
+from chassis.reached import head
 from chassis.telemetry import get_logger
 from chassis.websites import theirs, visible
 from conditions.context import FIELDS
@@ -270,10 +271,10 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
 
 
 @router.get("/head")
-async def get_head(deps: DepsDep) -> dict[str, int]:
-    """The version of the newest release, as the database says now, whatever this process serves."""
+async def get_head(deps: DepsDep) -> dict[str, Any]:
+    """The version of the newest release, as the database says now, whatever this process serves; see head."""
     async with deps.db.tx() as tx:
-        return {"version": await definitions.head(tx)}
+        return await head(tx, await definitions.head(tx), deps.reached)
 
 
 @merchants.get("/positions", **says(Positions))

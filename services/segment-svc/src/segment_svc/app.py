@@ -18,6 +18,7 @@ from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Relay
 from chassis.publishing import SEGMENT_VERSION, handlers
+from chassis.reached import Reached
 from chassis.service import Loop, Service
 from contracts.codec import Codec
 from fastapi import FastAPI
@@ -68,11 +69,13 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             recent=Recent(),
             health=health,
             trying=trying,
+            reached=Reached(redis, health),
         )
         app = service_app(
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING
         )
         app.state.deps = deps
+        await deps.reached.look()
         await project.go_on(deps, redis)
         for routes in (api.router, api.merchants):
             app.include_router(routes, dependencies=[require_service(tokens, "segment-svc")])
@@ -97,7 +100,8 @@ async def build(settings: Settings, *, role: str = "all") -> AsyncIterator[Servi
     """Role `api` answers HTTP, `worker` consumes, sweeps and backfills, `all` does both in one process."""
     async with adapters(settings, clock=SystemClock()) as built:
         deps = built.deps
-        loops = [Loop("relay", deps.relay.run)]  # first in, last out: the facts of the last batch must still leave
+        # First in, last out: the facts of the last batch must still leave.
+        loops = [Loop("relay", deps.relay.run), Loop("reached", deps.reached.run)]
         if role != "api":
             loops += [
                 Loop("sweep", lambda stop: sweep.run(deps, stop)),

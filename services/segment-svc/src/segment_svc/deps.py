@@ -11,6 +11,7 @@ from chassis.clock import Clock
 from chassis.db import Database
 from chassis.health import Health
 from chassis.outbox import Relay
+from chassis.reached import Reached
 from contracts.codec import Codec
 
 if TYPE_CHECKING:
@@ -35,4 +36,5 @@ class Deps:
     recent: Recent
     health: Health
     trying: Beside
+    reached: Reached
     previews: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PREVIEWS))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 from chassis.auth import Actor
-from chassis.cache import number
+from chassis.cache import number, run_of
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.problems import Problem
@@ -138,6 +138,7 @@ class Killer:
         """Take in what is killed, and acknowledge it. As long as that is known of us, what is answered may be shared."""
         began_s = asyncio.get_running_loop().time()
         reached_s, self._reached_s = self._reached_s, math.inf
+        run = await run_of(self._redis)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.eval(FORGET, 5, COUNT, LIST, LAST, KILLS, GATEWAYS)
             odd, found, listed = await pipe.mget(LIST, COUNT, LAST).hkeys(KILLS).execute()
@@ -155,7 +156,7 @@ class Killer:
                 .zadd(GATEWAYS, {self._id: self._clock.now_ms()})
                 .execute()
             )
-        self._knowledge.leased(began_s + LEASE_S)
+        self._knowledge.leased(run, began_s, began_s + LEASE_S)
         self._reached_s = min(reached_s, began_s)
         return False
 

@@ -9,12 +9,24 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
+from chassis.clock import SKEW_MS
 from chassis.telemetry import get_logger
 
+from gateway.domain.agreement import Agreement
 from gateway.domain.kills import Kills
-from gateway.domain.release import KINDS, NO_CONTENT, NO_PROMO, NO_SEGMENTS, Release, release_of
+from gateway.domain.release import (
+    KINDS,
+    NO_CONTENT,
+    NO_PROMO,
+    NO_SEGMENTS,
+    OF_CONTENT,
+    OF_PROMO,
+    Release,
+    release_of,
+)
 
 SURE_S = 0.5  # how long what a service said of its head counts
+ALONE_S = 5.0  # for how long we may differ from the services: less than a kill waits for who is silent
 DOUBT_S = 1.75  # after which nothing is shown of what nobody has spoken of since: we were stopped, or are cut off
 log = get_logger("watch")
 
@@ -33,6 +45,9 @@ class Knowledge:
         self._spoken: list[deque[tuple[int, float]]] = [deque() for _ in KINDS]
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
+        self.agreement = Agreement(SKEW_MS)
+        self.trouble: str | None = None  # in what we differ from the services
+        self._agreed_s = math.inf
         self._leased_until_s = math.inf
         self._sure_until_s = 0.0
         self._told_s = [0.0] * len(KINDS)  # when Redis was looked at that says something of a kind
@@ -55,8 +70,9 @@ class Knowledge:
             self.kills = kills
             self._adopt(self.release.anew())
 
-    def leased(self, until_s: float) -> None:
-        """Until when a kill waits for us to have taken it."""
+    def leased(self, run: str, began_s: float, until_s: float) -> None:
+        """The kills were read, from which run of Redis; until when a kill waits for us to have taken it."""
+        self.agreement.read(run, began_s)
         self._leased_until_s = until_s
         if not self.kills_known:
             self.kills_known = True
@@ -88,9 +104,10 @@ class Knowledge:
         return self.release
 
     def doubted(self) -> set[int]:
-        """The kinds of which nobody has spoken for too long."""
+        """The kinds of which nobody has spoken for too long, and those of what may be killed or over while we are alone."""
         now_s = asyncio.get_running_loop().time()
-        return {kind for kind, good_s in enumerate(self._good_s) if now_s > good_s}
+        alone = {OF_CONTENT, OF_PROMO} if now_s > self._agreed_s + ALONE_S else set()
+        return alone.union(kind for kind, good_s in enumerate(self._good_s) if now_s > good_s)
 
     def meet(self, kind: int, asked_s: float) -> None:
         """A service has said all it has."""
@@ -161,4 +178,8 @@ class Knowledge:
         if self.loaded:
             spoken = [max(told_s, at) for told_s, (_, at) in zip(self._told_s, self.heads, strict=True)]
             self._good_s = [max(*s) + DOUBT_S if s[0] else math.inf for s in zip(spoken, self._met_s, strict=True)]
-            self._good_until_s = min(self._good_s)
+            now_s = asyncio.get_running_loop().time()
+            self.trouble = self.agreement.trouble(now_s)
+            if self.trouble is None or self._agreed_s == math.inf:
+                self._agreed_s = now_s
+            self._good_until_s = min(*self._good_s, self._agreed_s + ALONE_S)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from chassis.cache import number
+from chassis.clock import Clock
 from chassis.health import Health
 from chassis.pace import pause_s
 from chassis.service import repeat
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+from gateway.domain.agreement import Word, off_ms
 from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
 from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
@@ -30,6 +32,7 @@ HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
 HELD_S, LATE_S = 0.5, 1.25
 Said = tuple[Mapping[str, Any], ...]
 Changed = Callable[[int, Mapping[str, Any]], None]
+Belongs = Callable[[str | None], None]
 _hits = DECISIONS.labels(source="memory")
 
 
@@ -37,8 +40,18 @@ class Watcher:
     """`seen` is told the versions by the pipe, `heads` asks for them, `run` follows them; `changed` is told, by kind, what a
     service says of itself when that is new."""
 
-    def __init__(self, knowledge: Knowledge, upstreams: Upstreams, changed: Changed, health: Health) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        upstreams: Upstreams,
+        changed: Changed,
+        belongs: Belongs,
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        """`belongs` is told which run of Redis has the documents, as segment-svc says; None: it does not say."""
         self._knowledge, self._upstreams, self._changed, self._health = knowledge, upstreams, changed, health
+        self._belongs, self._clock = belongs, clock
         self._said: Said = ()  # of the release
         self._met = [0] * len(KINDS)  # up to which version a kind had the segments that it needs
         self._held_s = 0.0  # since when something waits for segments
@@ -54,9 +67,13 @@ class Watcher:
 
     async def _head(self, kind: int, service: str, stop: asyncio.Event) -> None:
         async def ask() -> bool:
-            asked_s = asyncio.get_running_loop().time()
+            asked_s, before_ms = asyncio.get_running_loop().time(), self._clock.now_ms()
             async with asyncio.timeout(PATIENCE_S):
                 said = await self._upstreams.json(service, "GET", "/v1/head")
+            off = off_ms(before_ms, said["at_ms"], self._clock.now_ms())
+            self._knowledge.agreement.heard(kind, Word(said["redis"], off, asked_s))
+            if kind == OF_SEGMENTS:
+                self._belongs(said["redis"])
             self._knowledge.hear(kind, said["version"], asked_s)
             return False
 
@@ -72,6 +89,7 @@ class Watcher:
         it has taken too long.
         """
         known = self._knowledge
+        self._health.set("agreement", known.trouble)
         _hits.inc(known.hits)
         known.hits = 0
         known.outdated.clear()
@@ -81,7 +99,9 @@ class Watcher:
             return False
         missing = await self._load(wanted)
         stale = ", ".join(KINDS[kind] for kind in sorted(known.release.stale))
-        self._health.set("watch release", f"nothing newer can be had of: {stale}" if stale else None)
+        self._health.set(
+            "watch release", f"nothing newer can be had of: {stale}" if stale and not known.trouble else None
+        )
         if missing and known.release.stale:
             raise missing[0]
         self._behind = self._behind + 1 if any(map(known.is_behind, wanted)) else 0

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from chassis.clock import SKEW_MS
 from chassis.service import repeat
 from chassis.telemetry import get_logger
 
 from segment_svc import store
-from segment_svc.definitions import SKEW_MS
 from segment_svc.deps import Deps
 from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import patient

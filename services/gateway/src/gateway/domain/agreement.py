@@ -1,0 +1,57 @@
+"""Whether a gateway and the services are of one world: at one Redis, and at one time.
+
+A gateway that stayed at an old Redis after a failover, or is cut off from it alone, misses what is killed; one whose clock is
+off shows what has ended. It cannot see that by itself: the services say, with their heads, which run of Redis they reach, and
+what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+LATELY_S = 1.75  # how long what a service said counts
+KILLS_S = 3.0  # and what was read of kills
+ANY_RUN = "?"  # of a Redis that does not tell
+
+
+class Word(NamedTuple):
+    """Of a service, asked at an instant: its run of Redis, None while it reaches none, and by how much its clock is off."""
+
+    run: str | None
+    off_ms: int
+    asked_s: float
+
+
+class Agreement:
+    """What was said last of all this; times are seconds of the loop."""
+
+    def __init__(self, skew_ms: int) -> None:
+        """`skew_ms`: by how much the clocks of two machines may differ."""
+        self._skew_ms = skew_ms
+        self._said: dict[int, Word] = {}
+        self._kills, self._kills_s = ANY_RUN, -math.inf
+
+    def heard(self, kind: int, said: Word) -> None:
+        """A service has said so."""
+        self._said[kind] = said
+
+    def read(self, run: str, began_s: float) -> None:
+        """The kills were read, from which run of Redis."""
+        self._kills, self._kills_s = run, began_s
+
+    def trouble(self, now_s: float) -> str | None:
+        """In what we differ from the services, if in anything."""
+        lately = [said for said in self._said.values() if now_s - said.asked_s < LATELY_S]
+        runs = {said.run for said in lately} - {None, ANY_RUN}
+        if runs and not (now_s - self._kills_s < KILLS_S and (self._kills == ANY_RUN or runs == {self._kills})):
+            return "the services reach Redis, and this gateway does not, or another one"
+        off = [said.off_ms for said in lately if abs(said.off_ms) > self._skew_ms]
+        if len(off) > 1 and len({ms > 0 for ms in off}) == 1:
+            return "the clock of this machine differs from those of the services"
+        return None
+
+
+def off_ms(before_ms: int, said_ms: int, after_ms: int) -> int:
+    """By how much another clock differs at least, which was asked between two instants of ours."""
+    return said_ms - min(max(said_ms, before_ms), after_ms)
