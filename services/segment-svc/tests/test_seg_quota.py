@@ -9,7 +9,7 @@ import httpx
 import pytest
 from chassis.auth import Actor, ServiceTokens
 from chassis.quota import size
-from segment_svc import definitions
+from segment_svc import catalog, definitions
 from segment_svc.flows import backfill
 
 pytestmark = pytest.mark.servers
@@ -41,7 +41,7 @@ def _why(answer: httpx.Response) -> Any:
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = {"owner": "", "status": "draft", "applies_to": "both", "overrides": [], **body(0, "a")}
     small = replace(
-        definitions.QUOTA, one=size(stored) + 1000, website=2 * size(stored) + 1500, all=3 * size(stored) + 2300
+        catalog.QUOTA, one=size(stored) + 1000, website=2 * size(stored) + 1500, all=3 * size(stored) + 2300
     )
     monkeypatch.setattr(definitions, "QUOTA", small)
 

@@ -70,8 +70,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     limiter = Limiter(redis, clock, most, health)
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     pipe = Pipe(
-        settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED,
-        seen=lambda versions, asked_s: watcher.seen(versions, asked_s),
+        settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=lambda *s: watcher.seen(*s)
     )  # fmt: skip
     watcher = Watcher(knowledge, news, purger.changed, pipe.belong, clock, health)
     killer = Killer(knowledge, redis, merchants, purger, clock, health, caches=settings.cache_urls)

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from msgspec.json import encode
 
-from segment_svc import definitions, identities, positions, reads, store
+from segment_svc import catalog, definitions, identities, positions, reads, store
 from segment_svc.answers import (
     AskedSegments,
     Backfills,
@@ -34,7 +34,7 @@ from segment_svc.answers import (
     StoredSegment,
     Why,
 )
-from segment_svc.definitions import Stored
+from segment_svc.catalog import Stored
 from segment_svc.deps import Deps
 from segment_svc.domain import profile as people
 from segment_svc.domain.definition import request_fields
@@ -87,7 +87,7 @@ def _newer() -> Problem:
 
 async def _stored(deps: Deps, key: str, reader: Actor) -> Stored:
     async with deps.db.tx() as tx:
-        stored = await definitions.read(tx, key)
+        stored = await catalog.read(tx, key)
     if stored is None or not visible(reader, stored.body):
         raise Problem("not-found", 404, "No such segment")
     return stored
@@ -97,7 +97,7 @@ async def _stored(deps: Deps, key: str, reader: Actor) -> Stored:
 async def list_segments(deps: DepsDep, reader: Viewer, after: After = "", limit: Limit = LIMIT) -> JSONResponse:
     """A page of the segments that the reader may see, with their newest definitions."""
     async with deps.db.tx() as tx:
-        found, more = await definitions.page(tx, reader=reader, after=after, limit=limit)
+        found, more = await catalog.page(tx, reader=reader, after=after, limit=limit)
     return JSONResponse({"segments": [_view(s) for s in found], "next": more})
 
 
@@ -164,7 +164,7 @@ async def list_segment_versions(
     """A page of who saved what, newest first, of the versions that the reader may see."""
     stored = await _stored(deps, key, reader)
     async with deps.db.tx() as tx:
-        return JSONResponse(await definitions.versions(tx, stored.id, reader=reader, after=after, limit=limit))
+        return JSONResponse(await catalog.versions(tx, stored.id, reader=reader, after=after, limit=limit))
 
 
 @merchants.get("/segments/{key}/members", **says(Members))
@@ -226,7 +226,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
         if row is None:
             raise Problem("not-found", 404, "No such profile")
         names = await identities.names_of(tx, [row.key])
-        standing, hidden = await reads.standing(tx, row.key), await definitions.hidden(tx, reader)
+        standing, hidden = await reads.standing(tx, row.key), await catalog.hidden(tx, reader)
     return {
         "profile": row.key,
         "identities": names[row.key],
@@ -242,7 +242,7 @@ async def get_profile(identity: str, deps: DepsDep, reader: Viewer) -> dict[str,
 async def list_backfills(deps: DepsDep, reader: Viewer) -> dict[str, Any]:
     """Progress of the latest backfills, with the segments that the reader may see."""
     async with deps.db.tx() as tx:
-        found, hidden = await reads.backfills(tx), await definitions.hidden(tx, reader)
+        found, hidden = await reads.backfills(tx), await catalog.hidden(tx, reader)
     return {"backfills": [{**b, "segments": [key for key in b["segments"] if key not in hidden]} for b in found]}
 
 

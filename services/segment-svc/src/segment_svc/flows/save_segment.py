@@ -20,8 +20,9 @@ from chassis.websites import loses, named, theirs, touched, visible
 from conditions import Fault
 from conditions.context import SAID_BY_ANYBODY
 
-from segment_svc import definitions, store
-from segment_svc.definitions import UNREADABLE, Stored
+from segment_svc import catalog, definitions, store
+from segment_svc.catalog import Stored
+from segment_svc.definitions import UNREADABLE
 from segment_svc.deps import Deps
 from segment_svc.domain.checks import among, check
 from segment_svc.domain.definition import Definition, request_fields, retyped
@@ -57,11 +58,11 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{change.key}"], now=now)
-        stored = {s.key: s for s in await definitions.read_all(tx)}
+        stored = {s.key: s for s in await catalog.read_all(tx)}
         old = stored.get(change.key)
         _expect(old, change)
         theirs(change.actor, touched(change.body, old.body if old else None))
-        await definitions.QUOTA.check(tx, change.body, old and old.body, definitions.OTHERS, change.key)
+        await catalog.QUOTA.check(tx, change.body, old and old.body, catalog.OTHERS, change.key)
         version = 1 if old is None else old.version + 1
         draft = Stored(old.id if old else 0, change.key, version, None, change.body)
         others = [s for s in stored.values() if s.key != change.key]
@@ -69,14 +70,14 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             # A name says nothing of what is hidden.
             _check([s for s in others if visible(change.actor, s.body)], draft)
             _check(others, draft)
-        users = definitions.dependents(list(stored.values()), change.key)
+        users = catalog.dependents(list(stored.values()), change.key)
         if change.body["status"] == "active" and not request_fields(change.body["condition"]):
             stays = touched(change.body)
             lost = [user for user in users if old and stays and loses(user.body, touched(old.body), stays)]
         else:
             lost = users
         _unused(used_by + _named(lost, change.actor))
-        segment_id = await definitions.insert(
+        segment_id = await catalog.insert(
             tx,
             change.key,
             version,
@@ -92,7 +93,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         affected = [saved] if change.body["status"] == "active" else []
         affected += users
         await _start_backfill(deps, tx, affected, list(stored.values()), {(segment_id, version): needs})
-        result = await definitions.read(tx, change.key)
+        result = await catalog.read(tx, change.key)
     await _tell(deps, release)
     assert result is not None
     return result
@@ -116,7 +117,7 @@ async def _elsewhere(deps: Deps, change: Change) -> list[str]:
     active, old = change.body["status"] == "active", None
     if change.expected is not None:
         async with deps.db.tx() as tx:
-            old = await definitions.read(tx, change.key)
+            old = await catalog.read(tx, change.key)
     served = old is not None and old.body.get("status") == "active"
     if old is not None and (not active or (served and retyped(old.body, change.body))):
         return await deps.users.of(change.key, change.actor)
@@ -238,12 +239,12 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{key}"], now=now)
-        stored = await definitions.read_all(tx)
+        stored = await catalog.read_all(tx)
         old = next((s for s in stored if s.key == key), None)
         _expect(old, Change(key, {}, expected, actor))
         assert old is not None
         theirs(actor, touched(old.body))
-        _unused(used_by + _named(definitions.dependents(stored, key), actor))
+        _unused(used_by + _named(catalog.dependents(stored, key), actor))
         await _retire(tx, old, now=now)
         await tx.execute("DELETE FROM segment WHERE id = $1", old.id)
     await _tell(deps, release)
