@@ -73,6 +73,7 @@ class Knowledge:
     def leased(self, run: str, began_s: float, until_s: float) -> None:
         """The kills were read, from which run of Redis; until when a kill waits for us to have taken it."""
         self.agreement.read(run, began_s)
+        self._agree()
         self._leased_until_s = until_s
         if not self.kills_known:
             self.kills_known = True
@@ -133,10 +134,17 @@ class Knowledge:
         """A service says so itself."""
         self.current()
         self.heads[kind] = (version, asked_s)
+        self._agree()
         self._speak(kind, version)
         if self.is_behind(kind):
             self.outdated.set()
         self._judge()
+
+    def _agree(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self.trouble = self.agreement.trouble(now_s)
+        if self.trouble is None or self._agreed_s == math.inf:
+            self._agreed_s = now_s
 
     def _speak(self, kind: int, version: int) -> None:
         spoken = self._spoken[kind]
@@ -178,8 +186,4 @@ class Knowledge:
         if self.loaded:
             spoken = [max(told_s, at) for told_s, (_, at) in zip(self._told_s, self.heads, strict=True)]
             self._good_s = [max(*s) + DOUBT_S if s[0] else math.inf for s in zip(spoken, self._met_s, strict=True)]
-            now_s = asyncio.get_running_loop().time()
-            self.trouble = self.agreement.trouble(now_s)
-            if self.trouble is None or self._agreed_s == math.inf:
-                self._agreed_s = now_s
             self._good_until_s = min(*self._good_s, self._agreed_s + ALONE_S)
