@@ -157,7 +157,7 @@ def _saved(rules: list[Mapping[str, Any]]) -> list[Document]:
         body = NewCartRule.model_validate(_rule(raw, number))
         document = Document(number, KIND, body.key, 1, body.model_dump(mode="json", exclude={"key"}))
         verify(document.body)
-        run_on_probes(document, _published(saved), AT_MS)
+        run_on_probes(body.key, document.body, _published(saved), AT_MS)
         saved.append(document)
     return saved
 
