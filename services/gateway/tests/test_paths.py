@@ -10,6 +10,7 @@ import pytest
 from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
 from fastapi import Request
+from gateway.adapters.places import Places
 from gateway.adapters.upstreams import SEGMENT, Upstreams
 from gateway.flows.forward import forward
 
@@ -21,7 +22,7 @@ async def passed_on(path: str) -> int:
     merchants = Upstreams({SEGMENT: "http://segments"}, ServiceTokens("s" * 32, "gateway"))
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json={}))
     merchants._clients[SEGMENT] = httpx.AsyncClient(base_url="http://segments", transport=transport)
-    deps: Any = SimpleNamespace(merchants=merchants)
+    deps: Any = SimpleNamespace(merchants=merchants, places=Places())
     scope = {"type": "http", "method": "GET", "headers": [], "path": path, "query_string": b""}
 
     async def nothing() -> Any:
