@@ -271,7 +271,7 @@ class TestAhead:
         await make(client, service, "week", WEEK)
         await log.give(event(1))
         before = await shown(service, "v:ann")
-        assert (before.flips, before.covered_until) == ([], START + 7 * DAY)
+        assert (before.flips, before.covered_until) == ((), START + 7 * DAY)
         clock.set(START + 7 * DAY - HOUR - 1)
         assert await sweep.sweep(service.deps) == 0
         clock.advance(1)
@@ -313,7 +313,7 @@ class TestAhead:
         due = START + HOUR // 2
         await log.give(event(1, at=due), event(2, at=due + 7))
         found = await shown(service, "v:ann")
-        assert (found.flips, found.covered_until) == ([], due)
+        assert (found.flips, found.covered_until) == ((), due)
         clock.set(due - 1)
         assert await sweep.sweep(service.deps) == 0
         clock.set(due + 3 * HOUR)  # nobody looked in time
