@@ -18,7 +18,7 @@ from contracts.fields import MOST_LIST
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_svc.domain import bounds, facts, probes, ruleset
+from segment_svc.domain import bounds, facts, part, probes
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import unpack
 from segment_svc.domain.definition import Definition, references, renamed
@@ -186,7 +186,7 @@ class TestTotal:
             def seen(self, params: Any, facts: Facts, now: int) -> Any:
                 return float("nan") if where == "seen" else 1
 
-        monkeypatch.setattr(ruleset, "vocabulary", lambda *_: Vocabulary([Raising()]))
+        monkeypatch.setattr(part, "vocabulary", lambda *_: Vocabulary([Raising()]))
         fault = run_probes(definition({"raising": 1}))
         assert fault is not None
         assert (fault.pointer, fault.code) == ("", "cannot-run")
