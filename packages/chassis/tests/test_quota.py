@@ -36,7 +36,7 @@ class Notes:
         body = None if text is None else {"text": written, "websites": list(websites), **more}
         try:
             async with self.db.tx() as tx:
-                await documents.apply(tx, Edit("note", key, body, seen, ANN), quota=QUOTA, fact=lambda *_: [], now=1)
+                await documents.apply(tx, Edit("note", key, body, seen, ANN), quota=QUOTA, fact=lambda *_: [])
         except Problem as refused:
             return refused.status, refused.slug, [e["pointer"] for e in refused.errors]
         await self.kept.refresh()

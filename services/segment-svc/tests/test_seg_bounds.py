@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis.clock import ManualClock
-from segment_svc import definitions, reads
+from segment_svc import reads
 from segment_svc.domain import probes
 from segment_svc.flows import backfill, preview
 
@@ -146,7 +146,7 @@ class TestBounds:
         async def locked(*_: Any, **__: Any) -> Any:
             raise asyncpg.LockNotAvailableError("held")
 
-        monkeypatch.setattr(definitions, "page", locked)
+        monkeypatch.setattr(catalog, "page", locked)
         answer = await client.get("/v1/segments")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.json()["type"] == "urn:footfall:problem:busy"

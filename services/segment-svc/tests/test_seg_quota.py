@@ -9,7 +9,7 @@ import httpx
 import pytest
 from chassis.auth import Actor, ServiceTokens
 from chassis.quota import size
-from segment_svc import catalog, definitions
+from segment_svc import catalog
 from segment_svc.flows import backfill
 
 pytestmark = pytest.mark.servers
@@ -43,7 +43,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(
         catalog.QUOTA, one=size(stored) + 1000, website=2 * size(stored) + 1500, all=3 * size(stored) + 2300
     )
-    monkeypatch.setattr(definitions, "QUOTA", small)
+    monkeypatch.setattr(catalog, "QUOTA", small)
 
 
 @pytest.mark.usefixtures("room")
