@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 from chassis.clock import ManualClock
-from segment_svc import reads
+from segment_svc import catalog, reads
 from segment_svc.domain import probes
 from segment_svc.flows import backfill, preview
 
