@@ -54,8 +54,11 @@ class Killing:
         assert answer.status_code in (200, 201), answer.text
 
     def sees(self, door: str) -> tuple[list[str], list[str]]:
-        """(blocks, messages) for a stranger."""
-        said = httpx.get(f"{door}/v1/decisions?slots={SLOTS}", headers=self.key, timeout=10).json()
+        """(blocks, messages) for a stranger; the status, where an edge takes a gateway that was stopped to be gone still."""
+        answer = httpx.get(f"{door}/v1/decisions?slots={SLOTS}", headers=self.key, timeout=10)
+        if answer.status_code != 200:
+            return [str(answer.status_code)], []
+        said = answer.json()
         return [b["key"] for b in said["slots"][SLOTS]["blocks"]], [m["label"] for m in said["messages"]]
 
     def kept(self) -> None:
