@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 SEGMENTS, BLOCKS, SLOTS = 200, 200, 4
@@ -10,6 +11,8 @@ CONTENT = {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props"
 
 
 def _known(path: str) -> Any:
+    if path == "/v1/head":
+        return {"version": 1, "redis": None, "at_ms": time.time_ns() // 1_000_000}
     if path == "/v1/definitions":
         refs = (
             {"id": i, "key": f"s{i}", "websites": [], "applies_to": "both", "atom": i, "epoch": 0, "since": 0}
