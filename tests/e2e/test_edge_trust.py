@@ -84,8 +84,7 @@ def test_a_segment_that_gets_a_website_is_noticed_there(shop: Shop) -> None:
     assert saved.status_code == 200
     shop.serves("fan")
     time.sleep(2)
-    answer = httpx.get(f"{shop.stack.url}/v1/context", headers={**other, **header(fan)})
-    fan |= dict(line.split(";")[0].split("=", 1) for line in answer.headers.get_list("set-cookie"))
+    fan = shop.context(fan, **other)
     assert shop.sees("sides", **other, **header(fan)) == "fans-only"
     assert shop.sees("sides", **other) == "strangers-only"
 
@@ -100,7 +99,7 @@ def test_a_context_of_one_website_is_no_word_about_another(shop: Shop) -> None:
     until(lambda: shop.sees("there", **other) == "for-the-rest")
     for _ in range(3):
         assert shop.sees("there", **other, **header(guest)) == "for-guests"
-    theirs = guest | shop.context(guest, **other)
+    theirs = shop.context(guest, **other)
     until(lambda: shop.hits("slots=there", **other, **header(theirs)))
     assert shop.shown("there", **other, **header(theirs)) == "for-guests"
 

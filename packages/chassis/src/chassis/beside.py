@@ -8,9 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from chassis.auth import Actor
 from chassis.turns import Turns
 
 T = TypeVar("T")
+
+
+def owner(actor: Actor) -> str:
+    """Who takes turns where something is tried that is to be saved: all who may save for the same websites."""
+    return " ".join(sorted(actor.websites))
 
 
 class Beside:

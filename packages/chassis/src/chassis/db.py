@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
 COMMAND_S = 35.0
-NOW_MS = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+CLOCK_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"  # what time it is, in epoch ms
+NOW_MS = f"SELECT {CLOCK_MS}"
 # asyncpg says InternalClientError, which is none of its InterfaceErrors, when a connection ends as its next statement begins.
 AWAY = (asyncpg.InternalClientError, OSError, MemoryError, SQLAlchemyError)
 

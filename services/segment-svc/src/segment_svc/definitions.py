@@ -19,7 +19,7 @@ import msgspec
 from chassis import outbox
 from chassis.beside import Beside
 from chassis.clock import SKEW_MS, Clock
-from chassis.db import Database, Tx
+from chassis.db import CLOCK_MS, Database, Tx
 from chassis.documents import FACTS, RELEASE
 from chassis.health import Health
 from chassis.problems import Problem
@@ -36,7 +36,7 @@ SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1),
 READY_S = 0.5  # so long a reader waits for what is being compiled
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
 # is not passed by the batches that come after it, as it would be on a row.
-LOCK = "SELECT pg_advisory_xact_lock{how}({number}), (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now"
+LOCK = f"SELECT pg_advisory_xact_lock{{how}}({{number}}), {CLOCK_MS} AS now"
 SHARE, ALONE = (LOCK.format(how=how, number=zlib.crc32(b"segment.release")) for how in ("_shared", ""))
 DIGEST = "encode(sha256(convert_to(v.body::text, 'UTF8')), 'hex')"
 PLANS = f"""SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, {DIGEST} AS digest FROM plan p

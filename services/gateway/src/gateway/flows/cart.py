@@ -67,7 +67,7 @@ async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> t
     asked = {name: body[name] for name in cart.FIELDS if name in body}
     said = await promotions.ask(deps, shopper, "/v1/evaluate", asked)
     if said is None:
-        return None, ["audience"] if _known(deps, shopper).degraded else []
+        return None, ["audience"] if shopper.known(deps.decider.knowledge.release.definitions).degraded else []
     degraded = [] if said.sure else ["audience"]
     try:
         found: dict[str, Any] = _decode(said.answer.content)
@@ -79,10 +79,6 @@ async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> t
     if status in (400, 422):
         raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
     return {**found, "membership_version": said.membership_version} if status == 200 else None, degraded
-
-
-def _known(deps: Deps, shopper: Shopper) -> Known:
-    return shopper.who.known(deps.decider.knowledge.release.definitions, shopper.now_ms)
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -12,8 +12,9 @@ import httpx
 from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain import kills, membership
+from gateway.domain.membership import Known
 from gateway.domain.release import OF_PROMO, Release
-from gateway.domain.targeting import epoch_of
+from gateway.domain.targeting import Definitions, epoch_of
 from gateway.flows.decide import late_bits
 from gateway.flows.people import Who
 
@@ -29,6 +30,10 @@ class Shopper:
     now_ms: int
     facts: Mapping[str, str]
     locale: str = "*"
+
+    def known(self, definitions: Definitions) -> Known:
+        """What is known of them by these definitions."""
+        return self.who.known(definitions, self.now_ms)
 
 
 class Said(NamedTuple):
@@ -63,7 +68,7 @@ async def ask(deps: Deps, shopper: Shopper, path: str, body: Mapping[str, Any], 
 def _asked(deps: Deps, release: Release, shopper: Shopper) -> tuple[dict[str, Any], bool]:
     """Whom promo-svc is asked for, and whether their document says all of the segments that rules name."""
     named, definitions = release.promo["segments"], release.definitions
-    who = shopper.who.known(definitions, shopper.now_ms)
+    who = shopper.known(definitions)
     refs = definitions.of(shopper.website, named)
     seen = who.asking(shopper.facts, {})
     late = late_bits(deps.decider, release, [r for r in refs if r.atom is None], seen, shopper.locale, shopper.now_ms)

@@ -13,6 +13,7 @@ from typing import Any
 
 from chassis import documents
 from chassis.auth import Actor
+from chassis.beside import owner
 from chassis.db import Tx
 from chassis.documents import Document, Edit
 from chassis.problems import Problem
@@ -54,7 +55,7 @@ async def save_rule(deps: Deps, key: str, body: dict[str, Any], *, expected: int
         async with deps.db.tx() as tx:
             now = await deps.now(tx)
         # Before anything is locked: whoever may save for the same websites has one thread, and others need not wait for it.
-        rule = await deps.saves.run(" ".join(sorted(actor.websites)), run, key, body, beside, now)
+        rule = await deps.saves.run(owner(actor), run, key, body, beside, now)
         with contextlib.suppress(_Joined):
             async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
                 saved = await _apply(tx, edit)

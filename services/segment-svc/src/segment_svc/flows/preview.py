@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from chassis.auth import Actor
+from chassis.beside import owner
 from chassis.problems import Problem
 from chassis.websites import visible
 from conditions import Fault
@@ -26,7 +27,7 @@ from segment_svc.domain.definition import Definition, needed
 from segment_svc.domain.part import atoms_needed
 from segment_svc.domain.ruleset import RuleRaised, RuleSet
 from segment_svc.flows.quarantine import guarded
-from segment_svc.flows.save_segment import owner, refuse, try_alone
+from segment_svc.flows.save_segment import refuse, try_alone
 
 SAMPLE, WORK_S, WAIT_S = 2000, 1.0, 5.0
 DRAFT = "@draft"  # as no segment can be called

@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from chassis.auth import Actor
+from chassis.beside import owner
 from chassis.db import Tx
 from chassis.documents import RELEASE
 from chassis.problems import Problem
@@ -138,11 +139,6 @@ def _unused(users: Sequence[str]) -> None:
     if users:
         errors = [{"pointer": "", "detail": user} for user in users]
         raise Problem("segment-in-use", 409, "The segment is in use", errors=errors)
-
-
-def owner(actor: Actor) -> str:
-    """Who takes turns where something is tried: all who may save for the same websites."""
-    return " ".join(sorted(actor.websites))
 
 
 def try_alone(draft: Definition, zone: ZoneInfo) -> int:
