@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from gateway.domain.agreement import KILLS_S, LATELY_S, Agreement, Word, off_ms
+from gateway.domain.agreement import Agreement, Word, off_ms
 from hypothesis import given
 from hypothesis import strategies as st
 
-NOW_S, SKEW_MS = 100.0, 2000
+NOW_S, SKEW_MS, SAID_S, KILLS_S = 100.0, 2000, 1.75, 3.0
 
 
 def agreement(kills: str, *runs: str | None, off: tuple[int, ...] = (0, 0, 0), ago_s: float = 0.0) -> Agreement:
     """Kills were read a moment ago, from a run; each service reached one, and its clock was off."""
-    found = Agreement(SKEW_MS)
-    found.read(kills, NOW_S - 0.1)
+    found = Agreement(skew_ms=SKEW_MS, said_s=SAID_S, any_run="?")
+    found.read(kills, NOW_S - 0.1 + KILLS_S)
     for kind, run in enumerate(runs):
         found.heard(kind, Word(run, off[kind], NOW_S - ago_s))
     return found
@@ -45,8 +45,8 @@ def test_who_reaches_no_redis_is_in_trouble_when_the_services_do_and_not_when_no
 
 
 def test_what_a_service_said_long_ago_does_not_count() -> None:
-    assert agreement("a", "b", "b", "b", ago_s=LATELY_S).trouble(NOW_S) is None
-    assert agreement("a", "b", "b", "b", ago_s=LATELY_S - 0.1).trouble(NOW_S) is not None
+    assert agreement("a", "b", "b", "b", ago_s=SAID_S).trouble(NOW_S) is None
+    assert agreement("a", "b", "b", "b", ago_s=SAID_S - 0.1).trouble(NOW_S) is not None
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-LATELY_S = 1.75  # how long what a service said counts
-KILLS_S = 3.0  # and what was read of kills
-ANY_RUN = "?"  # of a Redis that does not tell
-
 
 class Word(NamedTuple):
     """Of a service, asked at an instant: its run of Redis, None while it reaches none, and by how much its clock is off."""
@@ -26,25 +22,27 @@ class Word(NamedTuple):
 class Agreement:
     """What was said last of all this; times are seconds of the loop."""
 
-    def __init__(self, skew_ms: int) -> None:
-        """`skew_ms`: by how much the clocks of two machines may differ."""
-        self._skew_ms = skew_ms
+    def __init__(self, *, skew_ms: int, said_s: float, any_run: str) -> None:
+        """`skew_ms`: by how much the clocks of two machines may differ; `said_s`: how long what a service said counts;
+        `any_run`: of a Redis that does not tell.
+        """
+        self._skew_ms, self._said_s, self._any_run = skew_ms, said_s, any_run
         self._said: dict[int, Word] = {}
-        self._kills, self._kills_s = ANY_RUN, -math.inf
+        self._kills, self._kills_until_s = any_run, -math.inf
 
     def heard(self, kind: int, said: Word) -> None:
         """A service has said so."""
         self._said[kind] = said
 
-    def read(self, run: str, began_s: float) -> None:
-        """The kills were read, from which run of Redis."""
-        self._kills, self._kills_s = run, began_s
+    def read(self, run: str, until_s: float) -> None:
+        """The kills were read, from which run of Redis; until when that counts."""
+        self._kills, self._kills_until_s = run, until_s
 
     def trouble(self, now_s: float) -> str | None:
         """In what we differ from the services, if in anything."""
-        lately = [said for said in self._said.values() if now_s - said.asked_s < LATELY_S]
-        runs = {said.run for said in lately} - {None, ANY_RUN}
-        if runs and not (now_s - self._kills_s < KILLS_S and (self._kills == ANY_RUN or runs == {self._kills})):
+        lately = [said for said in self._said.values() if now_s - said.asked_s < self._said_s]
+        runs = {said.run for said in lately} - {None, self._any_run}
+        if runs and not (now_s < self._kills_until_s and (self._kills == self._any_run or runs == {self._kills})):
             return "the services reach Redis, and this gateway does not, or another one"
         off = [said.off_ms for said in lately if abs(said.off_ms) > self._skew_ms]
         if len(off) > 1 and len({ms > 0 for ms in off}) == 1:

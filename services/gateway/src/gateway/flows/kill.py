@@ -156,7 +156,7 @@ class Killer:
                 .zadd(GATEWAYS, {self._id: self._clock.now_ms()})
                 .execute()
             )
-        self._knowledge.leased(run, began_s, began_s + LEASE_S)
+        self._knowledge.leased(run, began_s + LEASE_S)
         self._reached_s = min(reached_s, began_s)
         return False
 

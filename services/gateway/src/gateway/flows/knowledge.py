@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
+from chassis.cache import UNKNOWN_RUN
 from chassis.clock import SKEW_MS
 from chassis.telemetry import get_logger
 
@@ -45,7 +46,7 @@ class Knowledge:
         self._spoken: list[deque[tuple[int, float]]] = [deque() for _ in KINDS]
         self.kills: Kills = frozenset()
         self.kills_known = True  # whether the list has been read at all
-        self.agreement = Agreement(SKEW_MS)
+        self.agreement = Agreement(skew_ms=SKEW_MS, said_s=DOUBT_S, any_run=UNKNOWN_RUN)
         self.trouble: str | None = None  # in what we differ from the services
         self._agreed_s = math.inf
         self._leased_until_s = math.inf
@@ -70,9 +71,9 @@ class Knowledge:
             self.kills = kills
             self._adopt(self.release.anew())
 
-    def leased(self, run: str, began_s: float, until_s: float) -> None:
+    def leased(self, run: str, until_s: float) -> None:
         """The kills were read, from which run of Redis; until when a kill waits for us to have taken it."""
-        self.agreement.read(run, began_s)
+        self.agreement.read(run, until_s)
         self._agree()
         self._leased_until_s = until_s
         if not self.kills_known:
