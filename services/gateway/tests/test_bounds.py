@@ -183,7 +183,9 @@ class Upstreams:
     def __init__(self, status: int) -> None:
         self.status, self.asked = status, list[list[str]]()
 
-    async def json(self, service: str, method: str, path: str, *, json: Mapping[str, Any]) -> Any:
+    async def json(
+        self, service: str, method: str, path: str, shape: Any, *, json: Mapping[str, Any], most_s: float
+    ) -> Any:
         asks = [ask["name"] for ask in json["asks"]]
         self.asked.append(asks)
         await asyncio.sleep(0)
@@ -218,7 +220,7 @@ class TestCoalescer:
     @pytest.mark.parametrize("status", [400, 413, 422])
     async def test_a_refused_question_is_refused_alone(self, status: int) -> None:
         upstreams: Any = Upstreams(status)
-        coalescer = Coalescer(upstreams, "s", "/many")
+        coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)
         names = ["first", "second", *(f"n{n}" for n in range(10)), "bad", "last"]
         found = await asyncio.gather(*(coalescer.ask({"name": n}) for n in names), return_exceptions=True)
         assert isinstance(found.pop(names.index("bad")), httpx.HTTPError)
@@ -228,7 +230,7 @@ class TestCoalescer:
 
     async def test_a_service_that_fails_is_not_asked_again(self) -> None:
         upstreams: Any = Upstreams(503)
-        coalescer = Coalescer(upstreams, "s", "/many")
+        coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)
         names = ["first", "second", "bad"]
         found = await asyncio.gather(*(coalescer.ask({"name": n}) for n in names), return_exceptions=True)
         assert all(isinstance(f, httpx.HTTPError) for f in found)

@@ -166,3 +166,36 @@ async def test_a_request_is_counted_once_whichever_way_it_goes(
             await exchange(house.ports[lane], [sent + CLOSE])
         said.append(sum(who in ("127.0.0.1", "address") for who in counted))
     assert said == [0 if sent.startswith(b"DELETE") else 3] * 2
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_large_requests_of_an_address_come_to_so_much_together(
+    house: House, monkeypatch: pytest.MonkeyPatch, lane: str
+) -> None:
+    monkeypatch.setattr(connection, "MOST_OF_HOUSE", 700_000)
+    head, body = get(b"/echo", b"content-length: 300000", method=b"POST"), b"x" * 300_000
+    sent = []
+    for _ in range(2):
+        _, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
+        writer.write(head + body[:-1])
+        await writer.drain()
+        sent.append(writer)
+    await asyncio.sleep(0.1)
+    refused = b""
+    with contextlib.suppress(ConnectionResetError):  # of who is still sending when the last word is said
+        refused = await exchange(house.ports[lane], [head + body + CLOSE])
+    assert b"200 OK" not in refused
+    small = get(b"/echo", b"content-length: 60000", method=b"POST") + body[:60_000]
+    assert b"HTTP/1.1 200 OK" in await exchange(house.ports[lane], [small + CLOSE]), "small ones are nobody's trouble"
+    for writer in sent:
+        writer.close()  # what was broken off takes no room any more
+        await writer.wait_closed()
+    stay = []
+    for _ in range(4):  # nor does what was answered
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
+        writer.write(head + body)
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"300000"))[:15] == b"HTTP/1.1 200 OK"
+        stay.append(writer)
+    for writer in stay:
+        writer.close()

@@ -24,7 +24,9 @@ class Segments:
     def __init__(self, *, away: bool = False) -> None:
         self.away, self.asked = away, list[tuple[str, int]]()
 
-    async def json(self, _: str, method: str, path: str, *, json: dict[str, list[str]], actor: Actor) -> Any:
+    async def json(
+        self, _: str, method: str, path: str, shape: Any, *, json: dict[str, list[str]], actor: Actor
+    ) -> Any:
         self.asked.append((f"{method} {path}", len(json["keys"])))
         if self.away:
             raise httpx.ConnectError("away")

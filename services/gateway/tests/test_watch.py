@@ -219,12 +219,12 @@ class TestApart:
         await watcher.look()
         answers = shop.json
 
-        async def away(service: str, method: str, path: str) -> dict[str, Any]:
+        async def away(service: str, method: str, path: str, shape: Any) -> Any:
             if service == SEGMENT and how == "refuses":
                 raise httpx.ConnectError("away")
             if service == SEGMENT:
                 await asyncio.sleep(30)
-            return await answers(service, method, path)
+            return await answers(service, method, path, shape)
 
         monkeypatch.setattr(shop, "json", away)
         shop.versions[CONTENT] = 6

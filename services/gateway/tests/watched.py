@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import msgspec
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.flows.knowledge import Knowledge
 
@@ -25,7 +26,10 @@ class Shop:
         self.redis: str | None = None
         self.segments, self.lost = list[dict[str, Any]](), ""
 
-    async def json(self, service: str, method: str, path: str) -> dict[str, Any]:
+    async def json(self, service: str, method: str, path: str, shape: Any) -> Any:
+        return msgspec.convert(self._says(service, path), shape)
+
+    def _says(self, service: str, path: str) -> dict[str, Any]:
         version = self.versions[service]
         if path == "/v1/head":
             return {

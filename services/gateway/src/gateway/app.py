@@ -29,6 +29,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstr
 from gateway.deps import Deps
 from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
+from gateway.domain.said import ManyMessages, ManySelected
 from gateway.domain.signing import Ring, Rings, secrets_of
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
@@ -142,14 +143,15 @@ def _described() -> dict[str, Any]:
 def _decider(
     settings: Settings, knowledge: Knowledge, pipe: Pipe[Person], upstreams: Upstreams, clock: Clock
 ) -> Decider:
+    budget_s = settings.budget_ms / 1000
     return Decider(
         knowledge,
         pipe,
-        Coalescer(upstreams, CONTENT, "/v1/select-many"),
-        Coalescer(upstreams, PROMO, "/v1/messages-many"),
+        Coalescer(upstreams, CONTENT, "/v1/select-many", ManySelected, most_s=budget_s),
+        Coalescer(upstreams, PROMO, "/v1/messages-many", ManyMessages, most_s=budget_s),
         clock,
         ZoneInfo(settings.time_zone),
-        settings.budget_ms / 1000,
+        budget_s,
         settings.share_s,
         Kept(MOST_LAST_GOOD),
     )

@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+import msgspec
 from chassis.asking import let_go
 from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
@@ -16,6 +17,8 @@ from chassis.problems import Problem
 SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
 # A service closes a connection that is idle for five seconds: one that is reused just then takes its questions along.
 MOST_IDLE_S = 2.0
+ANSWER_S = 5.0  # for a whole answer, however it drips
+T = TypeVar("T")
 
 
 def unavailable() -> Problem:
@@ -34,11 +37,15 @@ class Upstreams:
         }
 
     async def send(
-        self, service: str, method: str, path: str, *, actor: Actor | None = None, **more: Any
+        self, service: str, method: str, path: str, *, actor: Actor | None = None, most_s: float = ANSWER_S, **more: Any
     ) -> httpx.Response:
-        """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer."""
+        """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer, or not all of it in time."""
         headers = {**more.pop("headers", {}), **self._signed(service, actor)}
-        return let_go(await self._clients[service].request(method, path, headers=headers, **more))
+        try:
+            async with asyncio.timeout(most_s):
+                return let_go(await self._clients[service].request(method, path, headers=headers, **more))
+        except TimeoutError:
+            raise httpx.ReadTimeout("not in time") from None
 
     @asynccontextmanager
     async def opened(
@@ -56,16 +63,24 @@ class Upstreams:
     def _signed(self, service: str, actor: Actor | None) -> dict[str, str]:
         return {"authorization": f"Bearer {self._tokens.issue(service, actor)}"}
 
-    async def json(self, service: str, method: str, path: str, **more: Any) -> Any:
-        """The JSON of a good answer; raises httpx.HTTPError for a bad one."""
+    async def json(self, service: str, method: str, path: str, shape: type[T], **more: Any) -> T:
+        """What a good answer says; raises httpx.HTTPError for a bad one, and for one that does not look as it has to."""
         answer = await self.send(service, method, path, **more)
         answer.raise_for_status()
-        return answer.json()
+        return read(answer, shape)
 
     async def aclose(self) -> None:
         """Close every connection."""
         for client in self._clients.values():
             await client.aclose()
+
+
+def read(answer: httpx.Response, shape: type[T]) -> T:
+    """What an answer says. Raises httpx.HTTPError for what does not look so."""
+    try:
+        return msgspec.json.decode(answer.content, type=shape)
+    except ValueError as error:  # msgspec's, or of a text that is no UTF-8
+        raise httpx.DecodingError(str(error)[:200]) from None
 
 
 _Asked = tuple[Mapping[str, Any], asyncio.Future[Any]]
@@ -75,14 +90,16 @@ class Coalescer:
     """Joins questions that arrive together into one request: {"asks": [...]} -> {"answers": [...]}.
 
     A miss per visitor and an HTTP call per miss would drown the gateway after every publish; this way its cost is
-    shared, and at most IN_FLIGHT requests wait for a slow service. When a service refuses what was joined, each is
-    asked alone, once.
+    shared, and at most IN_FLIGHT requests wait for a slow service, as long as anybody waits for them. When a service refuses
+    what was joined, each is asked alone, once.
     """
 
     IN_FLIGHT, MOST = 2, 64
 
-    def __init__(self, upstreams: Upstreams, service: str, path: str) -> None:
+    def __init__(self, upstreams: Upstreams, service: str, path: str, shape: Any, *, most_s: float) -> None:
+        """`shape` has a list of `answers`; `most_s`: how long who asks waits."""
         self._upstreams, self._service, self._path = upstreams, service, path
+        self._shape, self._most_s = shape, most_s
         self._queue: deque[_Asked] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
@@ -107,11 +124,13 @@ class Coalescer:
     async def _answer(self, batch: list[_Asked]) -> None:
         try:
             body = {"asks": [question for question, _ in batch]}
-            found = await self._upstreams.json(self._service, "POST", self._path, json=body)
+            found = await self._upstreams.json(
+                self._service, "POST", self._path, self._shape, json=body, most_s=self._most_s
+            )
             for (_, answer), value in zip(batch, found["answers"], strict=True):
                 if not answer.done():
                     answer.set_result(value)
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever it is, somebody waits
             if len(batch) > 1 and isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
                 await asyncio.gather(*(self._answer([item]) for item in batch))  # one is wrong, not all of them
                 return

@@ -125,5 +125,5 @@ def needs(said: Mapping[str, Any], since: int) -> float:
     """The version of the segment definitions without which what a service says of itself is not to be followed; of what it
     published after `since`. Infinity, whichever is the newest, where nobody could say when it was saved.
     """
-    asked = [change["needs"] for change in said["changes"] if change["version"] > since]
+    asked = [change.get("needs") for change in said["changes"] if change["version"] > since]
     return max((math.inf if version is None else version for version in asked), default=0)

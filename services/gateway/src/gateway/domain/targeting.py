@@ -80,6 +80,8 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     refs, late, unreadable = {}, [], []
     for s in raw["segments"]:
         try:
+            if (s["atom"] is None) is (s["residual"] is None):
+                raise ValueError("it is one of both")
             if s["residual"] is None:
                 found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
                 names, personal = frozenset[str](), True

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+import httpx
 import msgspec
 from chassis.problems import Problem
 from conditions.read import step
 
 from gateway.adapters.keys import ApiKey
+from gateway.adapters.upstreams import read
 from gateway.deps import Deps
 from gateway.domain import cart, kills
 from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
 from gateway.domain.release import Release
+from gateway.domain.said import Faults, Priced
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows import promotions
 from gateway.flows.decide import decided
@@ -68,17 +71,18 @@ async def _evaluated(deps: Deps, shopper: Shopper, body: Mapping[str, Any]) -> t
     said = await promotions.ask(deps, shopper, "/v1/evaluate", asked)
     if said is None:
         return None, ["audience"] if shopper.known(deps.decider.knowledge.release.definitions).degraded else []
-    degraded = [] if said.sure else ["audience"]
-    try:
-        found: dict[str, Any] = _decode(said.answer.content)
-    except msgspec.DecodeError:
-        return None, degraded
-    status = said.answer.status_code
+    degraded, status = [] if said.sure else ["audience"], said.answer.status_code
     if status == 413:
         raise Problem("body-too-large", 413, "The cart is too large")
-    if status in (400, 422):
-        raise Problem("invalid-request", 422, "The cart is not valid", errors=found.get("errors", []))
-    return {**found, "membership_version": said.membership_version} if status == 200 else None, degraded
+    try:
+        if status in (400, 422):
+            errors = read(said.answer, Faults).get("errors", [])
+            raise Problem("invalid-request", 422, "The cart is not valid", errors=errors)
+        if status != 200:
+            return None, degraded
+        return {**read(said.answer, Priced), "membership_version": said.membership_version}, degraded
+    except httpx.HTTPError:
+        return None, degraded
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -75,7 +75,8 @@ async def _hand_over(deps: Deps, events: list[tuple[str, dict[str, Any]]]) -> No
             if refused:
                 raise KafkaError(refused[0][1])
         else:
-            await deps.upstreams.json(SEGMENT, "POST", "/v1/events", json={"events": [e for _, e in events]})
+            answer = await deps.upstreams.send(SEGMENT, "POST", "/v1/events", json={"events": [e for _, e in events]})
+            answer.raise_for_status()
     except (httpx.HTTPError, KafkaError, OSError, TimeoutError) as error:
         raise Problem(
             "collector-unavailable", 503, "Events cannot be taken now", headers={"retry-after": "1"}

@@ -13,9 +13,10 @@ from chassis.problems import Problem
 from conditions.context import FIELDS, PAGE
 
 from gateway.adapters.keys import ApiKey
-from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
+from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, read, unavailable
 from gateway.deps import Deps
 from gateway.domain import kills, membership
+from gateway.domain.said import Messages, Selected
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, are_slots
 from gateway.flows import naming
 from gateway.flows.decide import context_of
@@ -57,17 +58,18 @@ async def explain(
     why, reader = (f"/v1/segments/{r.key}/explain" for r in refs), Actor(key.id, "viewer", (website,))
     try:
         blocks, messages, *reasons = await asyncio.gather(
-            deps.merchants.json(CONTENT, "POST", "/v1/select", json=selected, actor=key.actor),
-            deps.merchants.json(PROMO, "POST", "/v1/messages", json=priced),
+            deps.merchants.json(CONTENT, "POST", "/v1/select", Selected, json=selected, actor=key.actor),
+            deps.merchants.json(PROMO, "POST", "/v1/messages", Messages, json=priced),
             *(
                 deps.merchants.send(SEGMENT, "GET", path, actor=reader, params={**asked, "profile": profile})
                 for path in why
             ),
         )
+        if any(answer.is_server_error for answer in reasons) or "explain" not in blocks:
+            raise unavailable()
+        said = [read(answer, dict[str, Any]) for answer in reasons]
     except httpx.HTTPError:
         raise unavailable() from None
-    if any(answer.is_server_error for answer in reasons):
-        raise unavailable()
     return {
         "profile": profile,
         "consent": who.consent,
@@ -75,7 +77,7 @@ async def explain(
         "segments": standing.inside,
         "unknown": await _named(deps, standing.unknown, key.actor),
         "next_change_at": who.until,
-        "why": {r.key: answer.json() for r, answer in zip(refs, reasons, strict=True)},
+        "why": {r.key: answer for r, answer in zip(refs, said, strict=True)},
         "slots": blocks["explain"],
         "messages": messages["messages"],
     }

@@ -231,7 +231,7 @@ class Killer:
         service, noun = OWNERS[kind]
         path = f"/v1/{noun}/{key}/disable"
         try:
-            answer = await self._merchants.send(service, "POST", path, actor=actor, timeout=ASK_S)
+            answer = await self._merchants.send(service, "POST", path, actor=actor, most_s=ASK_S)
         except httpx.HTTPError:
             return "away"
         return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")

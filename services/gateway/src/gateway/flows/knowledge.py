@@ -154,12 +154,16 @@ class Knowledge:
 
     def behind_since(self, kind: int, version: int) -> float:
         """When somebody first spoke of a version of a kind that is later than this one; infinity while nobody does."""
-        spoken = self._spoken[kind]
         if self.newest(kind) <= version:
-            spoken.clear()
-        while spoken and spoken[0][0] <= version:
-            spoken.popleft()
-        return spoken[0][1] if spoken else math.inf
+            return math.inf
+        return next((at_s for later, at_s in self._spoken[kind] if later > version), math.inf)
+
+    def _forget(self) -> None:
+        """What was spoken of and is here, or is spoken of no more."""
+        for kind, version in enumerate(self.release.versions):
+            spoken = self._spoken[kind]
+            while spoken and (spoken[0][0] <= version or self.newest(kind) <= version):
+                spoken.popleft()
 
     def newest(self, kind: int) -> int:
         """The newest version of a kind that anybody speaks of."""
@@ -182,6 +186,7 @@ class Knowledge:
         return self.kills_known and now_s < min(self._sure_until_s, self._leased_until_s)
 
     def _judge(self) -> None:
+        self._forget()
         sure = self.loaded and not any(map(self.is_behind, range(len(KINDS))))
         self._sure_until_s = min(at for _, at in self.heads) + SURE_S if sure else 0.0
         if self.loaded:

@@ -13,6 +13,7 @@ from conditions.context import SAID_BY_ANYBODY
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, unavailable
 from gateway.deps import Deps
+from gateway.domain.said import Named
 
 MOST = 600  # keys in a question; a block or rule has no more
 PLACES = {CONTENT: "audience", PROMO: "segments"}
@@ -47,7 +48,7 @@ async def seen(deps: Deps, keys: Collection[str], reader: Actor) -> dict[str, fr
     try:
         for start in range(0, len(keys), MOST):
             asked = {"keys": sorted(keys)[start : start + MOST]}
-            said = await deps.merchants.json(SEGMENT, "POST", "/v1/segments/named", json=asked, actor=reader)
+            said = await deps.merchants.json(SEGMENT, "POST", "/v1/segments/named", Named, json=asked, actor=reader)
             found |= {segment["key"]: frozenset(segment["request_fields"]) for segment in said["segments"]}
     except httpx.HTTPError:
         raise unavailable() from None

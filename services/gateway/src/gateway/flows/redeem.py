@@ -13,8 +13,9 @@ from conditions.read import step
 from fastapi import Response
 
 from gateway.adapters.keys import ApiKey
-from gateway.adapters.upstreams import PROMO, unavailable
+from gateway.adapters.upstreams import PROMO, read, unavailable
 from gateway.deps import Deps
+from gateway.domain.said import Redeemed
 from gateway.flows import promotions
 from gateway.flows.forward import answered
 from gateway.flows.people import look_up
@@ -49,7 +50,10 @@ async def redeem(
     said = await promotions.ask(deps, shopper, "/v1/redemptions", body, headers=headers, actor=key.actor)
     if said is None or said.answer.is_server_error:
         raise unavailable()
-    given = said.answer.json() if said.answer.status_code == CREATED else None
+    try:
+        given = read(said.answer, Redeemed) if said.answer.status_code == CREATED else None
+    except httpx.HTTPError:
+        raise unavailable() from None
     if given and f"rule:{given['rule']}" in deps.decider.knowledge.kills - before:
         await _take_back(deps, key, given["id"])
         raise Problem("coupon-not-available", 409, "The coupon cannot be used")

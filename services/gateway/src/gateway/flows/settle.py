@@ -11,6 +11,7 @@ import httpx
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.deps import Deps
 from gateway.domain.release import OF_CONTENT, OF_PROMO, OF_SEGMENTS
+from gateway.domain.said import Head
 
 MOST_S, LOOK_S = 1.0, 0.01
 KINDS = {SEGMENT: OF_SEGMENTS, CONTENT: OF_CONTENT, PROMO: OF_PROMO}
@@ -20,7 +21,7 @@ async def settle(deps: Deps, owner: str) -> None:
     """Wait for it, about MOST_S at most: what an edge that is away has to forget stays owed."""
     known, kind, began_s = deps.decider.knowledge, KINDS[owner], asyncio.get_running_loop().time()
     try:
-        said = await deps.merchants.json(owner, "GET", "/v1/head", timeout=MOST_S)
+        said = await deps.merchants.json(owner, "GET", "/v1/head", Head, most_s=MOST_S)
     except httpx.HTTPError:
         return
     known.hear(kind, said["version"], began_s)

@@ -18,6 +18,7 @@ from chassis.pace import pause_s
 from chassis.service import repeat
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+from gateway.domain import said
 from gateway.domain.agreement import Word, off_ms
 from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
 from gateway.flows.knowledge import Knowledge
@@ -25,7 +26,9 @@ from gateway.telemetry import DECISIONS
 
 VERSIONS = tuple(f"ver:{kind}" for kind in KINDS)
 WATCHED = tuple(key.encode() for key in VERSIONS)
-ASKED = ((SEGMENT, "/v1/definitions"), (CONTENT, "/v1/targeting"), (PROMO, "/v1/targeting"))
+ASKED: tuple[tuple[str, str, Any], ...] = (
+    (SEGMENT, "/v1/definitions", said.Segments), (CONTENT, "/v1/targeting", said.Content), (PROMO, "/v1/targeting", said.Promo),
+)  # fmt: skip
 HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
 # For how long a release is followed that is known to be behind: what cannot be had, or waits for segments; and what is only late.
 # Each, with the time to be told and to answer, is to be less than two seconds; and so is PATIENCE_S.
@@ -63,18 +66,18 @@ class Watcher:
 
     async def heads(self, stop: asyncio.Event) -> None:
         """Ask every service for its head, again and again, until `stop` is set; none waits for another."""
-        await asyncio.gather(*(self._head(kind, service, stop) for kind, (service, _) in enumerate(ASKED)))
+        await asyncio.gather(*(self._head(kind, service, stop) for kind, (service, *_) in enumerate(ASKED)))
 
     async def _head(self, kind: int, service: str, stop: asyncio.Event) -> None:
         async def ask() -> bool:
             asked_s, before_ms = asyncio.get_running_loop().time(), self._clock.now_ms()
             async with asyncio.timeout(PATIENCE_S):
-                said = await self._upstreams.json(service, "GET", "/v1/head")
-            off = off_ms(before_ms, said["at_ms"], self._clock.now_ms())
-            self._knowledge.agreement.heard(kind, Word(said["redis"], off, asked_s))
+                head = await self._upstreams.json(service, "GET", "/v1/head", said.Head)
+            off = off_ms(before_ms, head["at_ms"], self._clock.now_ms())
+            self._knowledge.agreement.heard(kind, Word(head["redis"], off, asked_s))
             if kind == OF_SEGMENTS:
-                self._belongs(said["redis"])
-            self._knowledge.hear(kind, said["version"], asked_s)
+                self._belongs(head["redis"])
+            self._knowledge.hear(kind, head["version"], asked_s)
             return False
 
         await repeat(ask, stop, name=f"watch {service}", idle_s=HEAD_S, health=self._health)
@@ -114,10 +117,19 @@ class Watcher:
         """Ask for these kinds, and swap when one of them is new. Answers what went wrong; one keeps no other from telling."""
         found = await asyncio.gather(*map(self._ask, kinds), return_exceptions=True)
         lost = {kind: error for kind, error in zip(kinds, found, strict=True) if isinstance(error, Exception)}
-        missing = list(lost.values())
         new = {k: x for k, x in zip(kinds, found, strict=True) if isinstance(x, Mapping) and self._is_new(k, x)}
-        if missing and not self._said:
-            return missing
+        if lost and not self._said:
+            return list(lost.values())
+        try:
+            self._follow(new, lost)
+        except Exception as error:  # what reads well, and cannot be followed, is as good as lost
+            if not self._said:
+                raise
+            lost |= dict.fromkeys(new, error)
+            self._follow({}, lost)
+        return list(lost.values())
+
+    def _follow(self, new: Mapping[int, Mapping[str, Any]], lost: Collection[int]) -> None:
         parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
         stale = self._overdue(parts, lost)
         if self._hold(parts, lost=OF_SEGMENTS in lost):
@@ -125,11 +137,10 @@ class Watcher:
         before = self._said
         changed = [kind for kind, part in enumerate(parts) if not before or part is not before[kind]]
         if changed or stale != self._knowledge.release.stale:
-            self._said = tuple(parts)
             self._knowledge.swap(parts[0], parts[1], parts[2], stale=stale)
+            self._said = tuple(parts)
             for kind in changed:
                 self._changed(kind, parts[kind])
-        return missing
 
     def _overdue(self, parts: list[Mapping[str, Any]], lost: Collection[int]) -> set[int]:
         """The kinds of which something newer has been spoken of for too long, or that nobody speaks of: what is not here may have
@@ -160,16 +171,15 @@ class Watcher:
         return False
 
     async def _ask(self, kind: int) -> Mapping[str, Any]:
-        service, path = ASKED[kind]
-        asked_s = asyncio.get_running_loop().time()
+        (service, path, shape), asked_s = ASKED[kind], asyncio.get_running_loop().time()
         async with asyncio.timeout(PATIENCE_S):
-            said: Mapping[str, Any] = await self._upstreams.json(service, "GET", path)
+            found: Mapping[str, Any] = await self._upstreams.json(service, "GET", path, shape)
         self._knowledge.meet(kind, asked_s)
-        return said
+        return found
 
-    def _is_new(self, kind: int, said: Mapping[str, Any]) -> bool:
+    def _is_new(self, kind: int, found: Mapping[str, Any]) -> bool:
         """Whether to take what a service says: not what is older than what is known, but when its database went back."""
         if not self._said:
             return True
-        known, version = int(self._said[kind]["version"]), int(said["version"])
+        known, version = int(self._said[kind]["version"]), int(found["version"])
         return version > known or (version < known and self._knowledge.newest(kind) < known)

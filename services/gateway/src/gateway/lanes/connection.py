@@ -26,6 +26,11 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
+SMALL, MOST_OF_HOUSE, MOST_OF_ALL = (
+    65_536,
+    32 << 20,
+    96 << 20,
+)  # bytes of a request that nobody counts; of all others, as sent
 MOST_WAITING = 100  # requests behind one that is being answered
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
 AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path
@@ -34,16 +39,20 @@ TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 TOO_LONG = Problem("body-too-large", 413, "The request is too large")
 TOO_EAGER = Problem("too-many-requests", 429, "Too many requests at once")
 TOO_SLOW = Problem("request-too-slow", 408, "The request came too slowly")
+BUSY = Problem("busy", 503, "Too much is being sent", headers={"retry-after": "1"})
 CROWD = Problem("too-many-connections", 429, "Too many connections", headers={"retry-after": "5"})
 NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
 
 
 class Connections:
-    """Those that are open, and how many of each address (of IPv6, of each /64)."""
+    """Those that are open, and how many of each address (of IPv6, of each /64); and how many bytes the large requests among what
+    they say come to: from their first to their answer."""
 
     def __init__(self, most_of_an_address: int, health: Health) -> None:
         self.open: set[Connection] = set()
         self.of: Counter[str] = Counter()
+        self.bytes_of: Counter[str] = Counter()
+        self.bytes = 0
         self.most, self._health = most_of_an_address, health
         self._now: Headers = []
         self._heads: dict[int, bytes] = {}
@@ -56,6 +65,14 @@ class Connections:
         if found is None:
             found = self._heads[status] = status_line(status) + b"".join(b"%b: %b\r\n" % header for header in now)
         return found
+
+    def hold(self, house: str, more: int) -> bool:
+        """So many bytes more, or less, of a large request; whether there is room for them."""
+        self.bytes += more
+        self.bytes_of[house] += more
+        if not self.bytes_of[house]:
+            del self.bytes_of[house]
+        return self.bytes <= MOST_OF_ALL and self.bytes_of[house] <= MOST_OF_HOUSE
 
     async def run(self, stop: asyncio.Event) -> None:
         """End those that take too long, until `stop` is set."""
@@ -76,7 +93,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(**more)
         self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
-        self.closed_s, self.anew = 0.0, b""
+        self.closed_s, self.anew, self.held, self.start = 0.0, b"", 0, 0
         self.last: Problem | None = None  # to be said when all that came before is answered
 
     def connection_made(self, transport: Any) -> None:
@@ -92,6 +109,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """One less."""
         self.all.open.discard(self)
+        self.hold(0)
         self.all.of[self.house] -= 1
         if not self.all.of[self.house]:
             del self.all.of[self.house]
@@ -150,6 +168,13 @@ class Connection(HttpToolsProtocol):
             self.end(TOO_LARGE)
         elif self.taken > MOST_UNREAD:
             self.end(TOO_LONG)
+        elif self.start + self.taken > SMALL and not self.hold(max(self.start + self.taken, self.held)):
+            self.end(BUSY)
+
+    def hold(self, count: int) -> bool:
+        """A request is so large by now; whether there is room for it."""
+        more, self.held = count - self.held, count
+        return self.all.hold(self.house, more) if more else True
 
     def _read(self, rest: memoryview) -> None:
         """All of it. A request whose upgrade we do not take is read once more without that, and then what is behind its head."""
@@ -178,6 +203,7 @@ class Connection(HttpToolsProtocol):
             self.anew = b""
             return
         self.since, self.begun, self.headed, self.taken, self.used = self.loop.time(), True, False, 0, True
+        self.start = len(self.chunk)  # at most so much of it came with what was before
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As little as can be: it is called for each. What they come to is seen at the end of them, and of what came.
@@ -244,6 +270,7 @@ class Connection(HttpToolsProtocol):
         """Theirs again."""
         if self.last is not None and not self.pipeline and not self.transport.is_closing():
             self.part(self.last)
+        self.hold(0)
         if not self.begun:
             self.since = 0.0 if self.pipeline else self.loop.time()
         super().on_response_complete()

@@ -6,26 +6,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-
-class Shown(TypedDict):
-    """A block, with its content in the visitor's locale."""
-
-    key: str
-    content: Any
-
-
-class Slot(TypedDict):
-    """What a slot shows, strongest first; `fallback`: its default, because nothing else is for this visitor."""
-
-    fallback: bool
-    blocks: list[Shown]
-
-
-class Message(TypedDict):
-    """A rule that is for this visitor, whatever is in the cart."""
-
-    rule: str
-    label: str
+from gateway.domain.said import Applied, Hint, Line, Message, Refusal, Slot, Traced
 
 
 class Decision(TypedDict):
@@ -59,52 +40,6 @@ class Accepted(TypedDict):
     rejected: list[Rejected]
 
 
-class Given(TypedDict):
-    """What a rule takes off a line."""
-
-    rule: str
-    label: str
-    amount: int
-
-
-class Line(TypedDict):
-    """A line with its discounts; `final` is what it costs."""
-
-    id: str
-    price: int
-    quantity: int
-    row_total: int
-    discount: int
-    final: int
-    rules: list[Given]
-
-
-class Applied(TypedDict):
-    """A rule and what it gives: off the lines, and off the shipping."""
-
-    rule: str
-    label: str
-    amount: int
-    shipping: int
-
-
-class Hint(TypedDict):
-    """How much is missing in the cart for a rule to apply."""
-
-    rule: str
-    label: str
-    missing: int
-
-
-class Traced(TypedDict):
-    """Why a rule does nothing, or None; for servers only."""
-
-    rule: str
-    version: int
-    applied: bool
-    reason: str | None
-
-
 class Cart(TypedDict):
     """An evaluated cart. While promotions cannot be asked (`degraded`) there are no versions, and nothing is taken off."""
 
@@ -123,22 +58,6 @@ class Cart(TypedDict):
     trace: NotRequired[list[Traced]]
     slots: NotRequired[dict[str, Slot]]
     degraded: NotRequired[list[str]]
-
-
-class Redeemed(TypedDict):
-    """One use of a coupon, held until `expires_at`, or used, or given back."""
-
-    id: str
-    rule: str
-    status: str
-    expires_at: int
-
-
-class Refusal(TypedDict):
-    """Why a block is not shown, or None."""
-
-    block: str
-    refused: str | None
 
 
 class Explained(TypedDict):

@@ -17,6 +17,7 @@ from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain.cart import MOST_ID, MOST_LINES
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookie_in, visitor_cookie
+from gateway.domain.said import Redeemed
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect
@@ -25,7 +26,7 @@ from gateway.flows.forward import forward
 from gateway.flows.people import look_up
 from gateway.flows.redeem import redeem
 from gateway.lanes.request import request_of
-from gateway.routes.answers import Accepted, Cart, Context, Explained, Redeemed
+from gateway.routes.answers import Accepted, Cart, Context, Explained
 
 YEAR_S = 365 * 24 * 3600
 PRICE_S = 60  # how long a price may be shown to who lost the segment it is for
