@@ -89,6 +89,10 @@ def out_of_scope(rule: Rule, request: Request, codes: Collection[str]) -> str | 
     return next((slug for slug, fails in tests if fails), None)
 
 
+def _other_currency(rule: Rule, request: Request) -> str | None:
+    return "other-currency" if rule.currency not in ("", request.currency) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a rule would do: per line, off shipping, the hint it gives, and why it does nothing."""
@@ -162,7 +166,7 @@ def _traced(key: str, version: int, reason: str | None) -> dict[str, Any]:
 def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
     """What the rule would do now; nothing is given yet, so that a rule that raises half-way leaves nothing behind."""
     at_ms = running.request.at_ms
-    reason = out_of_scope(rule, running.request, codes)
+    reason = out_of_scope(rule, running.request, codes) or _other_currency(rule, running.request)
     if reason is not None:
         return Outcome(reason)
     failing = [] if rule.condition is None else unmet(rule.condition, running, at_ms)
