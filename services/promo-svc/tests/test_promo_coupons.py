@@ -157,6 +157,21 @@ class TestKeys:
         assert answer.status_code == 422
         assert answer.json()["errors"] == [{"pointer": "", "detail": "header idempotency-key: Field required"}]
 
+    async def test_a_key_whose_redemption_is_over_holds_nothing_and_says_so(
+        self, client: httpx.AsyncClient, clock: ManualClock, reserve: Reserve
+    ) -> None:
+        await make(client, uses_total=2)
+        released, confirmed = [(await reserve(key))[1] for key in "ab"]
+        await finish(client, released, "release")
+        await finish(client, confirmed, "confirm")
+        over = (409, "redemption-over")
+        assert [await reserve(key) for key in "ab"] == [over, (201, confirmed)]
+        assert await reserve("a", customer="other") == (422, "idempotency-key-reused")
+        assert (await reserve("c"))[0] == 201
+        clock.advance(HOLD_MS)
+        assert (await reserve("d"))[0] == 201
+        assert await reserve("c") == over
+
 
 class TestRaces:
     @pytest.mark.parametrize("how", ["confirm", "release"])
