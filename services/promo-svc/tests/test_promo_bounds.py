@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from chassis.auth import Actor, ServiceTokens
 
 pytestmark = pytest.mark.servers
 RULE = {"key": "r", "name": "r", "all_groups": True, "action": {"type": "percent", "value": 10}}
@@ -273,3 +274,20 @@ class TestCodes:
         assert (await change("one", "TEN", "live"))[0] == 200
         await client.post("/v1/cart-rules/one/disable")
         assert (await change("two", "ten", "live"))[0] == 200
+
+    async def test_a_code_may_be_had_on_every_website_and_nobody_learns_who_else_has_it(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def save(key: str, *websites: str) -> tuple[int, str]:
+            body = {**RULE, "key": key, "coupon": "TEN", "status": "live", "websites": websites}
+            token = ServiceTokens("s" * 32, "test").issue("promo-svc", Actor("mia", "marketer", websites))
+            sent = {"authorization": f"Bearer {token}"}
+            answer = await client.post("/v1/cart-rules", json=body, headers=sent, auth=lambda request: request)
+            return answer.status_code, answer.json().get("errors", [{"detail": ""}])[0]["detail"]
+
+        assert [await save(*made) for made in (("a", "a"), ("bc", "b", "c"))] == [(201, "")] * 2
+        assert await save("own", "a") == (422, "the live rule a has this code")
+        assert (await save("both", "c", "d"))[0] == (await save("all"))[0] == 422
+        assert await save("d", "d") == (201, "")
+        await client.post("/v1/cart-rules", json={**RULE, "key": "everywhere", "coupon": "ALL", "status": "live"})
+        assert (await save("d2", "d"))[0] == 422

@@ -172,6 +172,20 @@ class TestKeys:
         assert (await reserve("d"))[0] == 201
         assert await reserve("c") == over
 
+    async def test_of_two_rules_with_a_code_that_of_the_website_is_given(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
+        for website, value in (("main", 10), ("outlet", 50)):
+            more = {"websites": [website], "uses_total": 1, "action": {"type": "percent", "value": value}}
+            await make(client, key=website, **more)
+        cart = {"at_ms": 1, "lines": [{"id": "1", "price": 1000}], "coupons": ["ten"]}
+        for website, discount in (("main", 100), ("outlet", 500), ("other", 0)):
+            found = (await client.post("/v1/evaluate", json={**cart, "website": website})).json()
+            assert found["discount"] == discount
+            assert [one["rule"] for one in found["applied"]] == ([website] if discount else [])
+        statuses = [(await reserve(f"{n}", website=site))[0] for n in "12" for site in ("main", "outlet", "other")]
+        assert statuses == [201, 201, 409, 409, 409, 409]
+
 
 class TestRaces:
     @pytest.mark.parametrize("how", ["confirm", "release"])
