@@ -60,7 +60,10 @@ class TestBadInput:
             (envelope(data={"price": {"amount": 1.5, "currency": "EUR"}}), "wrong-type"),
             (envelope(data={"price": {"amount": "--5", "currency": "EUR"}}), "wrong-type"),
             (envelope(data={"price": {"amount": "٣", "currency": "EUR"}}), "wrong-type"),
-            (envelope(data={"price": {"amount": 1, "currency": "euro"}}), "wrong-type"),
+            *(
+                (envelope(data={"price": {"amount": 1, "currency": code}}), "wrong-type")
+                for code in ("euro", "eur", "EURO", "", "XXQ", "XXX", "XTS", "XAU", ["EUR"])
+            ),
             (envelope(time="yesterday"), "bad-time"),
             (envelope(time="2026-11-24T10:00:00"), "bad-time"),
             (b"x" * 300_000, "too-large"),

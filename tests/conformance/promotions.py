@@ -22,7 +22,20 @@ from tests.conformance.report import Report, Unsupported
 
 AT_MS = 1_800_000_000_000
 ACTIONS = {"percent_off_unit": "percent", "amount_off_unit": "fixed_unit", "amount_off_cart": "fixed_cart"}
-RULE_FIELDS = {"id", "priority", "stop", "action", "coupon", "groups", "segments", "when", "filter", "name", "label"}
+RULE_FIELDS = {
+    "id",
+    "priority",
+    "stop",
+    "action",
+    "currency",
+    "coupon",
+    "groups",
+    "segments",
+    "when",
+    "filter",
+    "name",
+    "label",
+}
 CART_FIELDS = {"lines", "customer_group", "segments", "coupons", "shipping", "currency"}
 LINE_FIELDS = {"id", "price", "qty", "sku", "categories", "attributes", "subtotal"}
 WHEN = {
@@ -57,7 +70,7 @@ def _only(found: Mapping[str, Any], known: set[str], what: str) -> None:
             raise Unsupported(f"{what} {name}")
 
 
-def _rule(raw: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _rule(raw: Mapping[str, Any], number: int, currency: str) -> dict[str, Any]:
     _only(raw, RULE_FIELDS, "rule field")
     segments = raw.get("segments") or {}
     return {
@@ -66,6 +79,7 @@ def _rule(raw: Mapping[str, Any], number: int) -> dict[str, Any]:
         "status": "live",
         "priority": raw.get("priority", 0),
         "stop": raw.get("stop", False),
+        "currency": raw.get("currency", currency),
         "coupon": raw.get("coupon") or "",
         "all_groups": "groups" not in raw,
         "groups": raw.get("groups") or [],
@@ -150,11 +164,13 @@ def _cart(cart: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "coupons": cart.get("coupons") or [], "segments": cart.get("segments") or []}
 
 
-def _saved(rules: list[Mapping[str, Any]]) -> list[Document]:
-    """The rules as they are stored after a save: read, checked, run on made-up carts. In list order, oldest first."""
+def _saved(rules: list[Mapping[str, Any]], currency: str) -> list[Document]:
+    """The rules as they are stored after a save: read, checked, run on made-up carts. In list order, oldest first.
+
+    A rule that does not say its currency has that of the cart of its case."""
     saved: list[Document] = []
     for number, raw in enumerate(rules, 1):
-        body = NewCartRule.model_validate(_rule(raw, number))
+        body = NewCartRule.model_validate(_rule(raw, number, currency))
         document = Document(number, KIND, body.key, 1, body.model_dump(mode="json", exclude={"key"}))
         verify(document.body)
         run_on_probes(body.key, document.body, _published(saved), AT_MS)
@@ -174,8 +190,9 @@ def play(case: Mapping[str, Any]) -> list[str]:
         if case.get(name):
             raise Unsupported(name)
     try:
-        saved = _saved(case["rules"])
-        asked = read_cart(json.dumps(_cart(case["cart"])).encode())
+        cart = _cart(case["cart"])
+        saved = _saved(case["rules"], cart["currency"])
+        asked = read_cart(json.dumps(cart).encode())
     except ValidationError as error:
         raise Unsupported(f"a rule is refused: {error.errors()[0]['loc']} {error.errors()[0]['msg']}") from None
     except Problem as problem:

@@ -14,11 +14,11 @@ from typing import Any
 from chassis.bus import Record
 from contracts import topics
 from contracts.codec import MESSAGES
+from contracts.currencies import EXPONENTS
 from google.protobuf.descriptor import FieldDescriptor
 
 from tests.conformance.report import Unsupported
 
-MINOR_DIGITS = {"JPY": 0, "KWD": 3}
 APPLIES = {"any": "both", "registered": "customers", "visitor": "visitors"}
 NOBODY = {"events": {"type": "custom.nothing", "count": {"op": "lt", "value": 0}}}
 CASE = {"id", "title", "provenance", "policy", "note", "tags", "timezone", "segments", "profiles", "steps"}
@@ -135,7 +135,9 @@ def _value(field: FieldDescriptor, value: Any, currency: str) -> Any:
         return value
     if field.message_type.name != "Money":
         return _message(field.message_type, value, currency, field.name)
-    minor = Decimal(str(value)).scaleb(MINOR_DIGITS.get(currency, 2))
+    if currency not in EXPONENTS:
+        raise Unsupported(f"the currency {currency}")
+    minor = Decimal(str(value)).scaleb(EXPONENTS[currency])
     if minor != minor.to_integral_value():
         raise Unsupported(f"an amount below the smallest unit of {currency}")
     return {"amount": int(minor), "currency": currency}

@@ -100,6 +100,41 @@ def test_why_each_block_and_offer_is_there(page: Any) -> None:
     page.get_by_text("✓ group in Wholesale (here: Wholesale)").wait_for()
 
 
+def test_a_decision_that_could_not_be_made_says_that_it_is_a_stand_in(page: Any) -> None:
+    def degraded(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json() | {"degraded": ["audience", "content"]}
+        route.fulfill(response=answer, json=body, headers={**answer.headers, "cache-control": "private, no-store"})
+
+    page.route("**/v1/decisions?*", degraded)
+    click(page, "Come back another time")
+    page.get_by_text("stand-in", exact=True).nth(4).wait_for()
+    for summary in page.get_by_text("Why this?").all():
+        summary.click()
+    page.get_by_text("It is a stand-in").first.wait_for()
+    assert page.get_by_text("No block is for this shopper").count() == 0
+    assert page.get_by_title("It depends on this request").count() == 0
+    page.unroute_all(behavior="wait")
+
+
+@pytest.mark.parametrize("kept", ['{"a":1}', '[{"id":"1"}]', "null", "7", "[null]", "{", '"fill"'])
+def test_a_cart_of_another_shape_is_an_empty_one(page: Any, kept: str) -> None:
+    page.evaluate("kept => localStorage.setItem('cart', kept)", kept)
+    page.reload()
+    page.get_by_role("row", name="It is empty").wait_for()
+    heading(page, "Welcome")
+    assert page.get_by_role("alert").is_hidden()
+
+
+def test_who_becomes_somebody_else_in_one_tab_is_that_in_the_others(page: Any) -> None:
+    other = page.context.new_page()
+    other.goto(page.url)
+    heading(other, "Welcome")
+    become(other, "vip")
+    heading(page, "Welcome back, VIP")
+    assert page.get_by_label("I am").input_value() == "vip"
+
+
 def test_what_a_merchant_wrote_is_shown_as_text_with_safe_links_only(page: Any, demo: Demo) -> None:
     markup = "<img src=x onerror=alert(1)>"
     props = {"title": markup, "text": "", "href": "https://good.example/a"}

@@ -18,6 +18,7 @@ RULES = {
     "NOT-VERA": {"all_groups": True, "segments": {"none_of": ["vip"]}},
     "WALTER": {"groups": ["Wholesale"]},
     "BAVARIA": {"all_groups": True, "segments": {"any_of": ["bavaria"]}},
+    "ONCE": {"all_groups": True, "uses_total": 1},
 }
 VERA, WALTER = "demo-vip", "demo-wholesale"
 _keys = itertools.count()
@@ -35,6 +36,12 @@ class Till:
         key = {"x-api-key": self._secrets.secret, "idempotency-key": f"till-{next(_keys)}"}
         answer = self._client.post("/v1/redemptions", json=body, headers={**key, **headers})
         return answer.status_code, answer.content
+
+    def cart(self, coupon: str, kind: str) -> Any:
+        """What one with a coupon comes to, for who has such a key."""
+        body = {"lines": [{"id": "1", "price": 1000}], "coupons": [coupon]}
+        key = {"x-api-key": getattr(self._secrets, kind)}
+        return self._client.post("/v1/cart", json=body, headers=key).json()
 
     def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """As a merchant."""
@@ -77,6 +84,14 @@ def test_what_the_server_passes_on_of_a_shopper_counts_as_in_a_cart(till: Till) 
     assert till.wish("BAVARIA", **there)[0] == 201
     assert till.wish("VERA", VERA, cookie=till.shopper())[0] == 409
     assert till.wish("NOT-VERA", VERA, cookie=till.shopper())[0] == 201
+
+
+def test_a_cart_is_given_nothing_for_one_that_is_used_up_and_a_browser_learns_nothing(till: Till) -> None:
+    assert till.cart("ONCE", "secret")["discount"] == 100
+    assert till.wish("ONCE")[0] == 201
+    until(lambda: till.cart("ONCE", "secret")["discount"] == 0)
+    assert [t["reason"] for t in till.cart("ONCE", "secret")["trace"] if t["rule"] == "once"] == ["used-up"]
+    assert till.cart("ONCE", "publishable") == till.cart("NOBODYS", "publishable")
 
 
 def test_one_that_is_killed_is_nobodys(till: Till) -> None:

@@ -45,7 +45,7 @@ SEGMENT = {
 SLOT = {"title": "f", "default": CONTENT}
 BLOCK = {"title": "f", "status": "live", "slots": ["fuzz.top"], "audience": {"any_of": ["fuzz"]}, "content": CONTENT}
 RULE = {
-    "name": "f", "status": "live", "all_groups": True, "action": {"type": "percent", "value": 10},
+    "name": "f", "status": "live", "all_groups": True, "currency": "EUR", "action": {"type": "percent", "value": 10},
     "condition": {"all": [{"cart": "subtotal", "op": "gte", "value": 1}]},
     "filter": {"line": "sku", "op": "eq", "value": "A"},
 }  # fmt: skip

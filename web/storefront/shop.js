@@ -29,8 +29,10 @@ async function ask(path, body) {
 const happened = (type, data) => ask("/v1/events", { events: [{ id: crypto.randomUUID(), type, data }] });
 const euros = amount => ({ amount, currency: "EUR" });
 
+// Only these are ever kept; whatever else stands there is an empty one.
 function cartLines() {
-  try { return JSON.parse(localStorage.getItem("cart")) ?? []; } catch { return []; }
+  const kept = localStorage.getItem("cart");
+  return Object.values(CARTS).find(lines => JSON.stringify(lines) === kept) ?? [];
 }
 
 function tellCart() {
@@ -66,7 +68,12 @@ const drawn = {
   coupon: p => [element("p", p.text), element("code", p.code)],
 };
 
-function badge(headers) {
+// What cannot be said without the shopper's segments, or the blocks.
+const standsIn = body => body.degraded?.some(part => part !== "promotions");
+
+function badge({ body, headers }) {
+  if (body.degraded)
+    return ["miss", standsIn(body) ? "stand-in" : "in part", `Could not be asked just now: ${body.degraded.join(", ")}`];
   if ((headers.get("cache-control") ?? "").includes("no-store"))
     return ["miss", "never shared", "It depends on this request, for instance on where it comes from"];
   const status = headers.get("cache-status");
@@ -76,9 +83,13 @@ function badge(headers) {
     : ["miss", "edge miss", "Made by the gateway just now; the next one with the same segments gets a copy"];
 }
 
-function slotSection(slot, { body, headers }, why) {
-  const { fallback, blocks } = body.slots[slot];
-  const [kind, text, title] = badge(headers);
+const whyFallback = body => standsIn(body)
+  ? "It is a stand-in: whether there is a block for this shopper could not be asked just now."
+  : "No block is for this shopper, so it is the slot's default.";
+
+function slotSection(slot, found, why) {
+  const { fallback, blocks } = found.body.slots[slot];
+  const [kind, text, title] = badge(found);
   const reasons = (why?.slots[slot] ?? []).map(r => element("li", `${r.block}: ${r.refused ?? "shown"}`));
   return element("section", "", { className: fallback ? "" : "mine" },
     ...blocks.flatMap(b => b.content.blocks).flatMap(b => drawn[b.type]?.(b.props) ?? []),
@@ -86,7 +97,7 @@ function slotSection(slot, { body, headers }, why) {
       element("span", text, { className: `badge ${kind}`, title }), element("span", slot)),
     element("details", "", {}, element("summary", "Why this?"),
       element("ul", "", {}, ...reasons),
-      element("p", fallback ? "No block is for this shopper, so it is the slot's default." : "", {})));
+      element("p", fallback ? whyFallback(found.body) : "")));
 }
 
 // A condition as words in the order one would say them, a leaf a line.
@@ -186,11 +197,16 @@ function session({ who, people, edge }) {
     : "Green frames are for this shopper. There is no Varnish here, so every decision is asked of the gateway.";
 }
 
+// Who one is, is the same in every tab: the others load anew when it is changed in one.
+const tabs = new BroadcastChannel("shopper");
+tabs.onmessage = () => location.reload();
+
 document.addEventListener("click", ({ target }) => {
   if (target.dataset?.do) after(actions[target.dataset.do]);
 });
 find("who").addEventListener("change", ({ target }) => after(async () => {
   session((await ask("/shop/session", { who: target.value })).body);
+  tabs.postMessage("changed");
   await tellCart();
 }));
 window.addEventListener("storage", () => after(async () => {}));

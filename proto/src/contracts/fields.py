@@ -13,15 +13,12 @@ from typing import Any
 from google.protobuf import struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
+from contracts.currencies import EXPONENTS
 from contracts.events.v1 import common_pb2
 
 MOST_TEXT, MOST_NAME, MOST_LIST = 2000, 100, 500
 MOST_DEPTH, MOST_VALUES = 8, 100
 MOST_WHOLE, MOST_NUMBER = 2**53, 1e30  # the first is what every reader of JSON keeps exact
-MINOR_UNITS = {
-    **dict.fromkeys(("JPY", "KRW", "CLP", "VND", "ISK"), 1),
-    **dict.fromkeys(("BHD", "KWD", "OMR", "TND", "JOD"), 1000),
-}
 WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 MONEY = frozenset(("amount", "currency"))
 NEVER_NEGATIVE = {"quantity", "price", "subtotal", "grand_total", "amount"}
@@ -63,16 +60,17 @@ class Seen:
 
 
 def money(amount: int, currency: str) -> float:
-    """Minor units as a decimal of the currency."""
-    return amount / MINOR_UNITS.get(currency, 100)
+    """Minor units as a decimal of a currency of EXPONENTS."""
+    units: int = 10 ** EXPONENTS[currency]
+    return amount / units
 
 
 def _money(value: Any, seen: Seen) -> float:
     if not isinstance(value, dict) or not MONEY.issuperset(value):
         raise Undecodable("wrong-type", "is an amount and a currency")
     currency = value.get("currency", "")
-    if not isinstance(currency, str) or not (len(currency) == 3 and currency.isascii() and currency.isupper()):
-        raise Undecodable("wrong-type", "is an ISO 4217 code", "currency")
+    if not isinstance(currency, str) or currency not in EXPONENTS:
+        raise Undecodable("wrong-type", "is the ISO 4217 code of a currency", "currency")
     seen.currencies.add(currency)
     try:
         return money(_int(value.get("amount", 0), seen), currency)

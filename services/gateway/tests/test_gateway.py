@@ -307,7 +307,12 @@ class TestDegraded:
 
     @pytest.mark.parametrize(
         ("body", "pointer"),
-        [({"lines": 7}, "/lines"), ({"lines": [{"id": "1", "price": "bogus"}]}, "/lines/0/price"), ({}, "/lines")],
+        [
+            ({"lines": 7}, "/lines"),
+            ({"lines": [{"id": "1", "price": "bogus"}]}, "/lines/0/price"),
+            ({}, "/lines"),
+            *(({"lines": [], "currency": code}, "/currency") for code in ("XXQ", "XXX", "eur")),
+        ],
     )
     def test_without_promotions_what_is_no_cart_is_refused_all_the_same(
         self, shop: Stack, body: dict[str, Any], pointer: str

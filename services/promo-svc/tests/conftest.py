@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -53,15 +54,20 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def replica(database: str, redis_url: str) -> Replica:
-    """Start one, to be asked as long as the context of the call lasts. Takes what `build` does."""
+    """Start one, to be asked as long as the context of the call lasts; one that `follows` runs its loops, too. Takes what `build`
+    does."""
     await upgrade(database, schema=SCHEMA, package="promo_svc")
 
     @asynccontextmanager
-    async def start(**more: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async def start(*, follows: bool = False, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
         async with build(Settings(database, redis_url, SECRET), **more) as service:
-            transport = httpx.ASGITransport(service.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
-                yield made
+            transport, stop = httpx.ASGITransport(service.app), asyncio.Event()
+            async with asyncio.TaskGroup() as loops:
+                for loop in service.loops if follows else ():
+                    loops.create_task(loop.run(stop))
+                async with httpx.AsyncClient(transport=transport, base_url="http://promo", auth=signed) as made:
+                    yield made
+                stop.set()
 
     return start
 

@@ -41,7 +41,7 @@ class TestCart:
 
     async def test_a_near_miss_says_what_is_missing(self, client: httpx.AsyncClient) -> None:
         condition = {"cart": "subtotal", "op": "gte", "value": 12_000}
-        body = {**RULE, "condition": condition, "action": {"type": "free_shipping"}}
+        body = {**RULE, "currency": "EUR", "condition": condition, "action": {"type": "free_shipping"}}
         await client.post("/v1/cart-rules", json=body)
         assert (await evaluate(client, shipping=500))["hints"][0]["missing"] == 2_000
         found = await evaluate(client, shipping=500, lines=[{"id": "1", "price": 12_000}])

@@ -8,9 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from chassis.auth import Actor, ServiceTokens
 
 pytestmark = pytest.mark.servers
 RULE = {"key": "r", "name": "r", "all_groups": True, "action": {"type": "percent", "value": 10}}
+PAID = {**RULE, "status": "live", "currency": "EUR"}
 LINE = {"id": "1", "price": 100}
 CART = {"website": "main", "at_ms": 1_800_000_000_000, "lines": [LINE]}
 DEEP: Any = "x"
@@ -58,6 +60,7 @@ CARTS = [
     ("/lines", [*LISTED, MORE], "/lines/50"), ("/lines/0/attributes/x", [*FULL, 1, 2], None),
     ("/shipping", -1, None), ("/shipping", "5", None), ("/shipping", 10**12 + 1, None), ("/at_ms", 2**63, None),
     ("/currency", "eur", None), ("/currency", "EURO", None), ("/currency", "EUR\n", None), ("/currency", 978, None),
+    *[("/currency", code, None) for code in ("", "XXQ", "XXX", "XTS", "XAU")],
     ("/coupons", ["A", 5], "/coupons/1"), ("/segments", ["vip", None], "/segments/1"), ("/version", 0, None),
     ("/website", None, None), ("/nobody", 1, None),
 ]  # fmt: skip
@@ -105,13 +108,13 @@ class TestCart:
             key = f"r-{op}-{len(str(value))}"
             condition = {"cart": "subtotal", "op": op, "value": value}
             made = await client.post(
-                "/v1/cart-rules", json={**RULE, "key": key, "status": "live", "condition": condition, "action": free}
+                "/v1/cart-rules", json={**PAID, "key": key, "condition": condition, "action": free}
             )
             assert made.status_code == 201
         found = (await client.post("/v1/evaluate", json=CART)).json()
         assert {hint["rule"]: hint["missing"] for hint in found["hints"]} == {"r-gte-5": 51, "r-gt-5": 51}
         both = {"all": [amount(150), {"cart": "quantity", "op": "gte", "value": 2}]}
-        await client.post("/v1/cart-rules", json={**RULE, "key": "both", "status": "live", "condition": both})
+        await client.post("/v1/cart-rules", json={**PAID, "key": "both", "condition": both})
         found = (await client.post("/v1/evaluate", json=CART)).json()
         assert "both" not in {hint["rule"] for hint in found["hints"]}  # more money alone would not do
         more = changed(CART, "/lines/0/price", 151)
@@ -189,6 +192,14 @@ RULES: list[tuple[str, Any, str | None]] = [
     ("/filter", {"line": "attributes.x", "value": {"a": 1}}, "/filter/value"),
     ("/filter", {"line": "attributes.x", "op": "in", "value": [{"a": 1}]}, "/filter/value/0"),
     ("/filter", {"line": "attributes.x", "value": 10**30}, "/filter/value"),
+    *[("/currency", v, None) for v in ("", "eur", "EURO", "EUR\n", "XXQ", "XXX", "XTS", "XAU", 978, ["EUR"])],
+    *[("/action", {"type": kind, "value": 5}, "/currency") for kind in ("fixed_unit", "fixed_cart")],
+    *[("/condition", {"cart": name, "op": "gte", "value": 1}, "/currency")
+      for name in ("subtotal", "initial_subtotal", "shipping")],
+    *[("/filter", {"any": [sku(["A"]), {"line": name, "op": "gte", "value": 1}]}, "/currency")
+      for name in ("price", "row_total")],
+    ("/condition", products(measure="amount", value=5), "/currency"),
+    ("/condition", {"not": products(where={"line": "price", "op": "gte", "value": 5})}, "/currency"),
     ("/filter", {"all": [sku(["A"])] * 51}, "/condition"),
     ("/condition", {"all": [products(where={"any": [sku(["A"])] * 25})] * 2}, "/condition"),
 ]  # fmt: skip
@@ -263,3 +274,20 @@ class TestCodes:
         assert (await change("one", "TEN", "live"))[0] == 200
         await client.post("/v1/cart-rules/one/disable")
         assert (await change("two", "ten", "live"))[0] == 200
+
+    async def test_a_code_may_be_had_on_every_website_and_nobody_learns_who_else_has_it(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        async def save(key: str, *websites: str) -> tuple[int, str]:
+            body = {**RULE, "key": key, "coupon": "TEN", "status": "live", "websites": websites}
+            token = ServiceTokens("s" * 32, "test").issue("promo-svc", Actor("mia", "marketer", websites))
+            sent = {"authorization": f"Bearer {token}"}
+            answer = await client.post("/v1/cart-rules", json=body, headers=sent, auth=lambda request: request)
+            return answer.status_code, answer.json().get("errors", [{"detail": ""}])[0]["detail"]
+
+        assert [await save(*made) for made in (("a", "a"), ("bc", "b", "c"))] == [(201, "")] * 2
+        assert await save("own", "a") == (422, "the live rule a has this code")
+        assert (await save("both", "c", "d"))[0] == (await save("all"))[0] == 422
+        assert await save("d", "d") == (201, "")
+        await client.post("/v1/cart-rules", json={**RULE, "key": "everywhere", "coupon": "ALL", "status": "live"})
+        assert (await save("d2", "d"))[0] == 422

@@ -30,6 +30,7 @@ GOOD = {
     "name": "Good",
     "status": "live",
     "all_groups": True,
+    "currency": "EUR",
     "action": {"type": "fixed_cart", "value": 700},
 }
 ODD = {**GOOD, "key": "odd", "condition": {"cart": "shipping", "op": "gte", "value": 0}, "priority": 0}
@@ -49,6 +50,9 @@ UNREADABLE: list[dict[str, Any]] = [
     {**GOOD, "priority": "first"},
     {**GOOD, "starts_at": "tomorrow"},
     {**GOOD, "coupon": 5},
+    {**GOOD, "currency": None},
+    {**GOOD, "currency": 978},
+    {**ODD, "currency": None, "action": {"type": "percent", "value": 5}},
 ]
 
 

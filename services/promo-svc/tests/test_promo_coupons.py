@@ -157,6 +157,35 @@ class TestKeys:
         assert answer.status_code == 422
         assert answer.json()["errors"] == [{"pointer": "", "detail": "header idempotency-key: Field required"}]
 
+    async def test_a_key_whose_redemption_is_over_holds_nothing_and_says_so(
+        self, client: httpx.AsyncClient, clock: ManualClock, reserve: Reserve
+    ) -> None:
+        await make(client, uses_total=2)
+        released, confirmed = [(await reserve(key))[1] for key in "ab"]
+        await finish(client, released, "release")
+        await finish(client, confirmed, "confirm")
+        over = (409, "redemption-over")
+        assert [await reserve(key) for key in "ab"] == [over, (201, confirmed)]
+        assert await reserve("a", customer="other") == (422, "idempotency-key-reused")
+        assert (await reserve("c"))[0] == 201
+        clock.advance(HOLD_MS)
+        assert (await reserve("d"))[0] == 201
+        assert await reserve("c") == over
+
+    async def test_of_two_rules_with_a_code_that_of_the_website_is_given(
+        self, client: httpx.AsyncClient, reserve: Reserve
+    ) -> None:
+        for website, value in (("main", 10), ("outlet", 50)):
+            more = {"websites": [website], "uses_total": 1, "action": {"type": "percent", "value": value}}
+            await make(client, key=website, **more)
+        cart = {"at_ms": 1, "lines": [{"id": "1", "price": 1000}], "coupons": ["ten"]}
+        for website, discount in (("main", 100), ("outlet", 500), ("other", 0)):
+            found = (await client.post("/v1/evaluate", json={**cart, "website": website})).json()
+            assert found["discount"] == discount
+            assert [one["rule"] for one in found["applied"]] == ([website] if discount else [])
+        statuses = [(await reserve(f"{n}", website=site))[0] for n in "12" for site in ("main", "outlet", "other")]
+        assert statuses == [201, 201, 409, 409, 409, 409]
+
 
 class TestRaces:
     @pytest.mark.parametrize("how", ["confirm", "release"])

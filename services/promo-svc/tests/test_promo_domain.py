@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from promo_svc.domain.cart import Line, Request
-from promo_svc.domain.evaluate import RuleSet
+from promo_svc.domain.evaluate import RuleSet, messages
 from promo_svc.domain.evaluate import evaluate as evaluated
 from promo_svc.domain.money import half_up, split
 from promo_svc.domain.rule import Rule, rule_of
 
 
 def rules(*bodies: dict[str, object]) -> RuleSet:
-    base = {"name": "r", "all_groups": True}
+    base = {"name": "r", "all_groups": True, "currency": "EUR"}
     return RuleSet.compile(1, [rule_of(i, f"r{i}", 1, {**base, **b}) for i, b in enumerate(bodies)])
 
 
@@ -69,6 +69,36 @@ class TestReferenceNumbers:
             rules({"action": percent}, {"action": percent, "condition": condition, "priority": 1}), cart((10_000, 1))
         )
         assert [t["reason"] for t in found["trace"]] == [None, "condition-not-met"]
+
+
+AMOUNT, PERCENT = {"type": "fixed_cart", "value": 1000}, {"type": "percent", "value": 10}
+
+
+class TestCurrency:
+    @pytest.mark.parametrize(
+        ("rule", "discounts"),
+        [
+            ({"action": AMOUNT}, {"EUR": 1000, "JPY": "other-currency", "KWD": "other-currency"}),
+            ({"action": AMOUNT, "currency": "JPY"}, {"EUR": "other-currency", "JPY": 1000}),
+            ({"action": PERCENT, "currency": None}, {"EUR": 500, "JPY": 500}),
+            ({"action": PERCENT}, {"EUR": 500, "JPY": "other-currency"}),
+            (
+                {"action": PERCENT, "condition": {"cart": "subtotal", "op": "gte", "value": 9000}},
+                {"EUR": "condition-not-met", "JPY": "other-currency"},
+            ),
+        ],
+    )
+    def test_an_amount_is_of_one_currency_and_no_cart_in_another_has_the_rule_or_its_hint(
+        self, rule: dict[str, Any], discounts: dict[str, Any]
+    ) -> None:
+        for currency, wanted in discounts.items():
+            found = evaluate(rules(rule), msgspec.structs.replace(cart((5000, 1)), currency=currency))
+            assert (found["trace"][0]["reason"] or found["discount"]) == wanted
+            assert len(found["hints"]) == (wanted == "condition-not-met")
+
+    def test_a_label_is_for_everybody(self) -> None:
+        asked = msgspec.structs.replace(cart(), currency="JPY")
+        assert len(messages(rules({"action": AMOUNT}), asked, lambda *_: None)) == 1
 
 
 class TestInvariants:

@@ -14,7 +14,7 @@ import pytest
 from conditions.kinds import AMOUNT, CATEGORY, CODE, OPEN, Kind
 from promo_svc.domain import vocabulary
 from promo_svc.domain.rule import ACTIONS
-from promo_svc.domain.vocabulary import CART_FIELDS, LINE_FIELDS, MEASURES
+from promo_svc.domain.vocabulary import CART_FIELDS, LINE_FIELDS, MEASURES, MONEY
 from promo_svc.schemas import Action
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -65,6 +65,7 @@ def rules() -> Iterator[dict[str, Any]]:
         where = {"products": {"where": line}} if line else on
         condition = {"all": [{"any": [where, on]}, {"any": [cart or on, on]}]}
         body = {"key": f"r{number}", "name": "r", "status": "live", "all_groups": True, "priority": number}
+        body |= {"currency": "EUR"}
         yield {**body, "condition": condition, "filter": line, "action": action or {"type": "percent", "value": "1"}}
 
 
@@ -82,6 +83,13 @@ class TestSaved:
         assert len(reasons) == len(list(rules()))
         assert set(reasons) <= {None, "no-line-matches", "nothing-left"}
         assert reasons.count(None) > len(ACTIONS)
+
+
+class TestMoney:
+    @pytest.mark.parametrize("name", [*CART_FIELDS, *MEASURES, *LINE_FIELDS])
+    def test_every_field_is_known_to_be_an_amount_of_money_or_not(self, name: str) -> None:
+        counted = {"quantity", "line_items", "found", "sku", "category"}
+        assert (name in MONEY) != (name in counted)
 
 
 class TestDocumented:

@@ -21,7 +21,7 @@ from chassis.quota import Quota, text_of
 from chassis.websites import seen, theirs, touched, visible
 
 RELEASE, FACTS = "release", "facts"
-VERSION = re.compile(r'"?([0-9]{1,9})"?')
+VERSION = re.compile(r'("?)([0-9]{1,9})\1')
 DOCUMENTS_DDL = (
     """CREATE TABLE document (
         id serial PRIMARY KEY, kind text NOT NULL, key text NOT NULL, version int NOT NULL, body text NOT NULL,
@@ -91,7 +91,7 @@ def expected_version(if_match: str | None) -> int:
     named = VERSION.fullmatch(if_match.strip())
     if named is None:
         raise Problem("stale-version", 412, "If-Match names no version")
-    return int(named[1])
+    return int(named[2])
 
 
 def _document(record: Any) -> Document:

@@ -45,6 +45,12 @@ def touched(*bodies: Any) -> list[str]:
     return sorted({str(name) for names in named for name in names})
 
 
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two are both of one website."""
+    here, there = touched(one), touched(other)
+    return not (here and there) or not set(here).isdisjoint(there)
+
+
 def loses(user: Any, was: Collection[str], stays: Collection[str]) -> bool:
     """Whether somebody who uses something is to do without it on a website: it `was` of these, of none named for every one there
     is, and `stays` of these alone; without any it goes.

@@ -107,9 +107,9 @@ async def post_evaluate(request: Request, deps: DepsDep) -> Response:
     asked = read_cart(body)
     rules = published(deps.snapshot, asked.version)
     if len(body) <= LARGE and len(asked.lines) <= MANY:
-        found = rules.evaluate(asked)
+        found = rules.evaluate(asked, deps.used_up())
     else:  # takes many rules long: others have their turn meanwhile
-        found = await deps.carts.run(asked.website, rules.evaluate, asked)
+        found = await deps.carts.run(asked.website, rules.evaluate, asked, deps.used_up())
     return Response(_encode(found), media_type="application/json")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 
 from chassis.beside import Beside
@@ -20,7 +20,8 @@ Now = Callable[[Tx], Awaitable[int]]
 @dataclass(frozen=True, slots=True)
 class Deps:
     """The adapters of this service. `now` asks the database what time it is (epoch ms), for replicas must agree on it; `till` is
-    for redemptions; `carts` evaluates large carts, `saves` tries what is saved."""
+    for redemptions; `carts` evaluates large carts, `saves` tries what is saved; `used_up` says the ids of used-up rules.
+    """
 
     db: Database
     now: Now
@@ -31,3 +32,4 @@ class Deps:
     carts: Beside
     saves: Beside
     reached: Reached
+    used_up: Callable[[], Container[int]]

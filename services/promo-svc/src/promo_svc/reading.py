@@ -9,6 +9,7 @@ from chassis.problems import Problem, not_json
 from conditions.read import step
 
 from promo_svc.domain import cart
+from promo_svc.wire import CURRENCIES
 
 _decode = msgspec.json.Decoder(cart.Request).decode
 MOST_BODY = 256 * 1024  # what rules may have to look at for one cart
@@ -27,7 +28,7 @@ def read_cart(body: bytes) -> cart.Request:
         raise _refused([place(str(error))]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise not_json() from None
-    faults = cart.faults(asked)
+    faults = cart.faults(asked, CURRENCIES)
     if faults:
         raise _refused(faults[:50])
     return asked

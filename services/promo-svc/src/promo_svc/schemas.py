@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from chassis.schemas import MOST_KILLED_ASKED, Instant, Version, Website, Zone
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from promo_svc.domain.cart import MOST_GROUP
+from promo_svc.wire import CURRENCIES
 
 MOST_AMOUNT = 10**12
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -37,9 +39,16 @@ def _exact(value: Any) -> Decimal:
     return Decimal(written)
 
 
+def _known(code: str) -> str:
+    if code not in CURRENCIES:
+        raise ValueError("the ISO 4217 code of a currency is needed")
+    return code
+
+
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Keys = Annotated[list[Key], Field(max_length=200)]
 Group = Annotated[str, Field(min_length=1, max_length=100)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_known)]
 Text = Annotated[str, Field(max_length=200)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Exact = Annotated[
@@ -97,7 +106,10 @@ class Action(Strict):
 
 
 class CartRule(Strict):
-    """A cart price rule. Instants are epoch ms; a rule without groups is for nobody unless `all_groups` is set."""
+    """A cart price rule. Instants are epoch ms; a rule without groups is for nobody unless `all_groups` is set.
+
+    `currency`: of its amounts, and of the carts it is for; a rule that says no amount may be for all (null).
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=120)]
     label: Annotated[str, Field(max_length=200)] = ""
@@ -109,6 +121,7 @@ class CartRule(Strict):
     starts_at: Instant | None = None
     ends_at: Instant | None = None
     zone: Zone = "UTC"
+    currency: Currency | None = None
     coupon: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
     uses_total: Count = 0
     uses_per_customer: Count = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
 from typing import Any
@@ -43,10 +43,10 @@ class Published:
         rules = (rule for code in codes for rule in self.rules.by_coupon.get(code, ()))
         return next((rule for rule in rules if out_of_scope(rule, asked, codes) is None), None)
 
-    def evaluate(self, asked: Request) -> dict[str, Any]:
+    def evaluate(self, asked: Request, used_up: Container[int] = ()) -> dict[str, Any]:
         """See `evaluate`. Raises Problem 503 busy for a cart that the rules together take too long for."""
         try:
-            return evaluate(self.rules, asked, self._report, Budget(thread_time))
+            return evaluate(self.rules, asked, self._report, Budget(thread_time), used_up)
         except DearCart:
             DEAR_CARTS.inc()
             raise Problem("busy", 503, "The rules take too long for this cart") from None

@@ -1,4 +1,4 @@
-"""The facts of promo-svc; the only file that imports the contracts."""
+"""The facts of promo-svc, and the currencies there are; the only file that imports the contracts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from chassis import bus
 from chassis.bus import Record
 from contracts import facts, topics
+from contracts.currencies import EXPONENTS
+
+CURRENCIES = frozenset(EXPONENTS)
 
 
 def targeting_fact(version: int, tags: Sequence[str], now: int) -> list[bytes]:

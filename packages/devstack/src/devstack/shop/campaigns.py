@@ -107,6 +107,7 @@ RULES: list[dict[str, Any]] = [
         "key": "free-shipping",
         "name": "Free shipping over 100",
         "all_groups": True,
+        "currency": "EUR",
         "condition": {"cart": "subtotal", "op": "gt", "value": 10_000},
         "action": {"type": "free_shipping"},
     },

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 FIELDS = ("lines", "currency", "shipping", "coupons")
 MOST_LINES, MOST_ID, MOST_COUPONS, MOST_FAULTS = 500, 200, 50, 50
 MOST_AMOUNT, MOST_QUANTITY, MOST_TOTAL = 10**12, 1_000_000, 9 * 10**15
-CURRENCY = re.compile(r"[A-Z]{3}")
 Fault = tuple[str, str]
 
 
-def faults(body: Mapping[str, Any]) -> list[Fault]:
-    """(pointer, detail) of what is wrong; the first MOST_FAULTS."""
+def faults(body: Mapping[str, Any], currencies: Container[str]) -> list[Fault]:
+    """(pointer, detail) of what is wrong; the first MOST_FAULTS. `currencies`: those there are."""
     lines, coupons, currency = body.get("lines"), body.get("coupons", []), body.get("currency", "EUR")
     found: list[Fault] = []
     if not isinstance(lines, list) or len(lines) > MOST_LINES:
         found.append(("/lines", f"is a list of up to {MOST_LINES} lines"))
     else:
         found += [(f"/lines/{i}{at}", detail) for i, line in enumerate(lines) for at, detail in _of_line(line)]
-    if not isinstance(currency, str) or not CURRENCY.fullmatch(currency):
-        found.append(("/currency", "is three capital letters"))
+    if not isinstance(currency, str) or currency not in currencies:
+        found.append(("/currency", "is the ISO 4217 code of a currency"))
     if not _is_whole(body.get("shipping", 0), 0, MOST_AMOUNT):
         found.append(("/shipping", f"is a whole number of minor units, 0 to {MOST_AMOUNT:,}"))
     if not isinstance(coupons, list) or len(coupons) > MOST_COUPONS or not all(isinstance(c, str) for c in coupons):

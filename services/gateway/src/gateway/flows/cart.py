@@ -10,6 +10,7 @@ import httpx
 import msgspec
 from chassis.problems import Problem
 from conditions.read import step
+from contracts.currencies import EXPONENTS
 
 from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import read
@@ -90,7 +91,7 @@ def _asked(body: Mapping[str, Any]) -> tuple[list[str], str]:
     slots, locale = body.get("slots", []), body.get("locale", "*")
     odd = islice((name for name in body if name not in (*cart.FIELDS, "slots", "locale")), MOST_NAMED)
     errors = [{"pointer": step(name), "detail": "does not belong here"} for name in odd]
-    errors += [{"pointer": pointer, "detail": detail} for pointer, detail in cart.faults(body)]
+    errors += [{"pointer": pointer, "detail": detail} for pointer, detail in cart.faults(body, EXPONENTS)]
     if not are_slots(slots):
         errors.append({"pointer": "/slots", "detail": SLOTS})
     if not isinstance(locale, str) or len(locale) > MOST_LOCALE:

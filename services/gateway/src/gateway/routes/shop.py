@@ -140,7 +140,7 @@ LINE = {
 CART = _object(
     {
         "lines": {"type": "array", "maxItems": MOST_LINES, "items": LINE},
-        "currency": {"type": "string", "default": "EUR"},
+        "currency": {"type": "string", "pattern": "^[A-Z]{3}$", "default": "EUR", "description": "ISO 4217"},
         "shipping": {"type": "integer", "minimum": 0, "description": "minor units"},
         "coupons": {"type": "array", "items": {"type": "string"}},
         "slots": {

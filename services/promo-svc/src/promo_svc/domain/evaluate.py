@@ -8,7 +8,7 @@ rules from the lines it discounted. Nothing goes below zero: no line, and none o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -89,6 +89,12 @@ def out_of_scope(rule: Rule, request: Request, codes: Collection[str]) -> str | 
     return next((slug for slug, fails in tests if fails), None)
 
 
+def _not_given(rule: Rule, request: Request, used_up: Container[int]) -> str | None:
+    if rule.id in used_up:
+        return "used-up"
+    return "other-currency" if rule.currency not in ("", request.currency) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a rule would do: per line, off shipping, the hint it gives, and why it does nothing."""
@@ -99,18 +105,21 @@ class Outcome:
     missing: int | None = None
 
 
-def evaluate(rules: RuleSet, request: Request, report: Report, budget: Budget | None = None) -> dict[str, Any]:
+def evaluate(
+    rules: RuleSet, request: Request, report: Report, budget: Budget | None = None, used_up: Container[int] = ()
+) -> dict[str, Any]:
     """Lines, totals, applied rules, hints, and a trace with a reason for every rule that could have applied.
 
-    A rule that raises, or takes longer than its `budget`, is left out alone: its reason is `broken`, and `report` is told.
+    A rule that raises, or takes longer than its `budget`, is left out alone: its reason is `broken`, and `report` is told. The
+    rules (ids) of which no use is left are `used_up`, and give nothing.
     Raises DearCart when there is none left for the others: a cart has all of its rules or no answer.
     """
     budget = budget or Budget()
     with watched(budget.check):
-        return _evaluated(rules, Running.start(request, budget), report)
+        return _evaluated(rules, Running.start(request, budget), report, used_up)
 
 
-def _evaluated(rules: RuleSet, running: Running, report: Report) -> dict[str, Any]:
+def _evaluated(rules: RuleSet, running: Running, report: Report, used_up: Container[int]) -> dict[str, Any]:
     request = running.request
     codes = given_codes(request)
     applied: list[dict[str, Any]] = []
@@ -118,7 +127,7 @@ def _evaluated(rules: RuleSet, running: Running, report: Report) -> dict[str, An
     for rule in rules.candidates(request, codes):
         running.budget.begin()
         try:
-            found = _outcome(rule, running, codes)
+            found = _outcome(rule, running, codes, used_up)
         except DearCart:
             raise
         except Exception as error:
@@ -159,10 +168,10 @@ def _traced(key: str, version: int, reason: str | None) -> dict[str, Any]:
     return {"rule": key, "version": version, "applied": reason is None, "reason": reason}
 
 
-def _outcome(rule: Rule, running: Running, codes: Collection[str]) -> Outcome:
+def _outcome(rule: Rule, running: Running, codes: Collection[str], used_up: Container[int]) -> Outcome:
     """What the rule would do now; nothing is given yet, so that a rule that raises half-way leaves nothing behind."""
     at_ms = running.request.at_ms
-    reason = out_of_scope(rule, running.request, codes)
+    reason = out_of_scope(rule, running.request, codes) or _not_given(rule, running.request, used_up)
     if reason is not None:
         return Outcome(reason)
     failing = [] if rule.condition is None else unmet(rule.condition, running, at_ms)

@@ -87,8 +87,14 @@ def requests(rule: Rule) -> Iterator[Request]:
         for content in lines():
             for group, segments, coupons in (inside, outside):
                 yield Request(
-                    website, at_ms, content, group=group, segments=segments, coupons=coupons, shipping=MOST_PRICE
-                )
+                    website, at_ms, content, currency=currency_of(rule), group=group, segments=segments, coupons=coupons,
+                    shipping=MOST_PRICE,
+                )  # fmt: skip
+
+
+def currency_of(rule: Rule) -> str:
+    """One that a cart for it can be in."""
+    return rule.currency or "EUR"
 
 
 def heavy(rules: Sequence[Rule], count: int, *, salt: int = 0, alone: int = MOST_ALONE) -> Iterator[tuple[Line, ...]]:
@@ -185,8 +191,8 @@ def _within(rule: Rule, content: tuple[Line, ...]) -> Request:
     """A cart that the rule is for."""
     at_ms = rule.starts_at if rule.starts_at is not None else NOW if rule.ends_at is None else max(0, rule.ends_at - 1)
     return Request(
-        min(rule.websites, default="main"), at_ms, content, group=min(rule.groups, default="guest"),
-        segments=rule.any_of | rule.all_of, coupons=(rule.coupon,), shipping=MOST_PRICE,
+        min(rule.websites, default="main"), at_ms, content, currency=currency_of(rule),
+        group=min(rule.groups, default="guest"), segments=rule.any_of | rule.all_of, coupons=(rule.coupon,), shipping=MOST_PRICE,
     )  # fmt: skip
 
 
@@ -198,7 +204,7 @@ def prove(rule: Rule, others: RuleSet) -> None:
             raise Unsound from error
 
     alone = RuleSet.compile(0, [rule])
-    among = Request(min(rule.websites, default="main"), NOW, (FILLED, PLAIN), coupons=(rule.coupon,))
+    among = Request(min(rule.websites, default="main"), NOW, (FILLED, PLAIN), currency_of(rule), coupons=(rule.coupon,))
     try:
         for asked in requests(rule):
             msgspec.json.encode([evaluate(alone, asked, report), messages(alone, asked, report)])

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from conditions import Fault, Invalid, Node, parse
+from conditions import Fault, Invalid, Leaf, Node, parse
 
-from promo_svc.domain.vocabulary import CART, LINES, conditions
+from promo_svc.domain.vocabulary import CART, LINES, MONEY, conditions
 
 ACTIONS = ("percent", "fixed_unit", "fixed_cart", "free_shipping")
 MOST_CONDITIONS = 50
 CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+OF_MONEY = ("fixed_unit", "fixed_cart")
 TREES = (("condition", CART), ("filter", LINES))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """`value` is percent, or minor units; `max_quantity` and `step` limit the units of a line. Empty `groups`: nobody.
+    """`value` is percent, or minor units of `currency`, which is also that of the carts it is for (empty: of all); `max_quantity`
+    and `step` limit the units of a line. Empty `groups`: nobody.
 
     `uses_total` and `uses_per_customer`: how often its coupon may be used, 0 without limit. Rules differ by `id`.
     """
@@ -37,6 +39,7 @@ class Rule:
     none_of: frozenset[str]
     starts_at: int | None
     ends_at: int | None
+    currency: str
     coupon: str
     uses_total: int
     uses_per_customer: int
@@ -57,17 +60,23 @@ def coupon_code(typed: str) -> str:
 
 def check(body: Mapping[str, Any]) -> list[Fault]:
     """What is wrong with the trees of a rule, pointers relative to the body."""
-    faults, found = [], 0
+    faults, found = [], list[Leaf]()
     for name, vocabulary in TREES:
         if body.get(name) is None:
             continue
         try:
-            found += len(list(conditions(parse(body[name], vocabulary))))
+            found += conditions(parse(body[name], vocabulary))
         except Invalid as error:
             faults += [Fault(f"/{name}{f.pointer}", f.code, f.detail) for f in error.faults]
-    if found > MOST_CONDITIONS:
+    if len(found) > MOST_CONDITIONS:
         faults.append(Fault("/condition", "too-large", f"a rule has at most {MOST_CONDITIONS} conditions in all"))
+    if not body.get("currency") and _says_money(body["action"]["type"], found):
+        faults.append(Fault("/currency", "missing", "is needed: the action, or a condition, is an amount of money"))
     return faults
+
+
+def _says_money(action: str, leaves: Iterable[Leaf]) -> bool:
+    return action in OF_MONEY or any(leaf.params.name in MONEY for leaf in leaves)
 
 
 def rule_of(number: int, key: str, version: int, body: Mapping[str, Any]) -> Rule:
@@ -76,6 +85,10 @@ def rule_of(number: int, key: str, version: int, body: Mapping[str, Any]) -> Rul
     if action["type"] not in ACTIONS:
         raise ValueError("unknown action")
     trees = {name: None if body.get(name) is None else parse(body[name], known) for name, known in TREES}
+    found = [leaf for tree in trees.values() if tree is not None for leaf in conditions(tree)]
+    currency = body.get("currency") or ""
+    if not isinstance(currency, str) or (not currency and _says_money(action["type"], found)):
+        raise ValueError("amounts without a currency")
     return Rule(
         id=number,
         key=key,
@@ -89,6 +102,7 @@ def rule_of(number: int, key: str, version: int, body: Mapping[str, Any]) -> Rul
         none_of=_texts(segments.get("none_of")),
         starts_at=_whole(body.get("starts_at")),
         ends_at=_whole(body.get("ends_at")),
+        currency=currency,
         coupon=coupon_code(body.get("coupon") or ""),
         uses_total=_whole(body.get("uses_total")) or 0,
         uses_per_customer=_whole(body.get("uses_per_customer")) or 0,

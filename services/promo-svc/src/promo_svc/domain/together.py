@@ -112,7 +112,8 @@ def meet(rule: Rule, other: Rule, now_ms: int) -> bool:
     """Whether one cart can be for both, from now on."""
     begun = max(now_ms, rule.starts_at or 0, other.starts_at or 0) < min(_end(rule), _end(other))
     here = not (rule.websites and other.websites) or bool(rule.websites & other.websites)
-    return begun and here and (rule.all_groups or other.all_groups or bool(rule.groups & other.groups))
+    paid = not (rule.currency and other.currency) or rule.currency == other.currency
+    return begun and here and paid and (rule.all_groups or other.all_groups or bool(rule.groups & other.groups))
 
 
 def _end(rule: Rule) -> int:

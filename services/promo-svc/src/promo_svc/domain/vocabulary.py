@@ -32,6 +32,7 @@ MEASURES: dict[str, Callable[[Running, int], int]] = {
     "quantity": lambda facts, index: facts.request.lines[index].quantity,
     "amount": lambda facts, index: facts.left[index],
 }
+MONEY = frozenset(("subtotal", "initial_subtotal", "shipping", "amount", "price", "row_total"))
 
 
 @dataclass(frozen=True, slots=True)

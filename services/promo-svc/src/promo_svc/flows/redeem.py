@@ -49,7 +49,8 @@ def _refused() -> Problem:
 
 
 async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
-    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, 412, 422 idempotency-key-reused, 503 busy."""
+    """Hold one use for 15 minutes. Raises Problem 409 coupon-not-available, redemption-over, 412, 422 idempotency-key-reused, 503
+    busy."""
     rule = published(deps.snapshot, wish.asked.version).coupon(wish.asked)
     request = json.dumps([coupon_code(wish.coupon) or wish.coupon, wish.customer])
     async with deps.till.tx(None if rule is None else rule.id, wish.asked.website) as tx:
@@ -86,12 +87,18 @@ async def reserve(deps: Deps, wish: Wish) -> dict[str, Any]:
 def _answer(record: Any, request: str) -> dict[str, Any]:
     if record["request"] != request:
         raise Problem("idempotency-key-reused", 422, "The key was used for another request")
+    if record["status"] not in ("reserved", "confirmed"):
+        raise _over(record)
     return {
         "id": str(record["id"]),
         "rule": record["rule"],
         "status": record["status"],
         "expires_at": record["expires_at"],
     }
+
+
+def _over(record: Any) -> Problem:
+    return Problem("redemption-over", 409, f"The redemption is {record['status']}")
 
 
 async def finish(deps: Deps, redemption: uuid.UUID, *, shop: Actor, confirm: bool) -> dict[str, Any]:
@@ -111,5 +118,5 @@ async def finish(deps: Deps, redemption: uuid.UUID, *, shop: Actor, confirm: boo
             if not confirm:
                 await tx.execute("UPDATE coupon_use SET used = used - 1 WHERE rule_id = $1", rule)
         elif found["status"] != wanted:
-            raise Problem("redemption-over", 409, f"The redemption is {found['status']}")
+            raise _over(found)
     return {"id": str(redemption), "rule": found["rule"], "status": wanted, "expires_at": found["expires_at"]}

@@ -20,7 +20,7 @@ from chassis.problems import Problem
 from chassis.quota import Quota
 from chassis.snapshot import publishing
 from chassis.telemetry import get_logger
-from chassis.websites import named, theirs, touched
+from chassis.websites import named, overlap, theirs, touched
 
 from promo_svc import wire
 from promo_svc.deps import Deps
@@ -111,10 +111,11 @@ def verify(body: dict[str, Any]) -> None:
 
 
 def own_code(saved: Document, live: Sequence[Document], reader: Actor) -> None:
-    """No other rule of those that are live has the code of this one. Raises Problem 422 rule-invalid."""
+    """No other rule of those that are live on a website of this one has its code. Raises Problem 422 rule-invalid."""
     code = coupon_code(saved.body["coupon"])
-    for other in live if code else ():
-        if other.key != saved.key and is_live(other) and coupon_code(str(other.body.get("coupon"))) == code:
+    others = (other for other in live if other.key != saved.key and is_live(other)) if code else ()
+    for other in others:
+        if coupon_code(str(other.body.get("coupon"))) == code and overlap(saved.body, other.body):
             (who,) = named({f"the live rule {other.key}": other.body}, reader)
             raise _invalid("/coupon", f"{who} has this code")
 
