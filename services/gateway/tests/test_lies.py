@@ -25,7 +25,7 @@ from gateway.flows.watch import Watcher
 from watched import VIP, Shop, soon_s, told
 
 ODD = (None, True, -1, 10**16, 0.5, "", "\n", "x", [], [None], {}, {"x": None})
-LATE = {**VIP, "id": 2, "key": "late", "atom": None, "residual": {"request": "hour", "op": "gte", "value": 9}}
+LATE = {**VIP, "id": 2, "key": "late", "atom": None, "residual": {"context": "hour", "op": "gte", "value": 9}}
 CHANGE = {"version": 2, "tags": ["slot:top"], "websites": ["de"], "needs": 1, "hard": True}
 AUDIENCE = {"websites": [], "segments": ["vip"], "groups": ["gold"], "boundaries": [5]}
 SLOT = {"websites": [], "locales": ["*"], "default": {"*": "x"}, "tags": ["slot:top"], "audiences": [AUDIENCE]}

@@ -16,7 +16,7 @@ from promo_svc import snapshot
 from promo_svc.domain import together
 from promo_svc.domain.cart import DEAR_CART_S, DEAR_S, MOST_LINES, DearCart, Line, Request
 from promo_svc.domain.evaluate import RuleSet
-from promo_svc.domain.probe import weigh
+from promo_svc.domain.probe import TRIES, weigh
 from promo_svc.domain.rule import Rule, rule_of
 from promo_svc.domain.together import MOST_WORST, dearest, weigh_together
 from promo_svc.flows import save_rule
@@ -176,7 +176,7 @@ class TestWeighed:
         with pytest.raises(DearCart):
             weigh_together(rules[0], others, float, NOW)
         large = [(number, content) for number, content in seen if len(content) == MOST_LINES]
-        assert [number for number, _ in large] == [0, 1, 2, 3] * 2
+        assert [number for number, _ in large] == [0, 1, 2, 3] * TRIES
         assert large[0][1] != large[4][1]
 
     def test_each_rule_is_compiled_once_however_many_carts_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,13 +80,11 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     refs, late, unreadable = {}, [], []
     for s in raw["segments"]:
         try:
-            if (s["atom"] is None) is (s["residual"] is None):
-                raise ValueError("it is one of both")
-            if s["residual"] is None:
+            if s["residual"] is None and s["atom"] is not None:
                 found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
                 names, personal = frozenset[str](), True
             else:
-                tree = parse(s["residual"], VOCABULARY)
+                tree = parse(s["residual"], VOCABULARY)  # of what has neither, there is none
                 found, names, personal = _asked(tree, empty, s["epoch"])
                 late.append((s["id"], tree))
             refs[s["key"]] = SegmentRef(

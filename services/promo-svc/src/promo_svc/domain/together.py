@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from promo_svc.domain.cart import DEAR_CART_S, LAST_INSTANT, DearCart, Line
 from promo_svc.domain.evaluate import RuleSet
-from promo_svc.domain.probe import HEAVY_LINES, bare, heavy, spent
+from promo_svc.domain.probe import HEAVY_LINES, TRIES, bare, heavy, spent
 from promo_svc.domain.rule import Rule
 
 MOST_COUPONS = 5  # so many are counted for a cart; who types more may have to do without promotions
@@ -46,9 +46,9 @@ def weigh_together(rule: Rule, others: Iterable[Rule], own_time: Callable[[], fl
     few, many = HEAVY_LINES
     tried = list(map(took, heavy(rules, few, alone=1)))
     worst = sorted(range(len(tried)), key=tried.__getitem__)[-MOST_WORST:]
-    made = zip(*(heavy(rules, many, salt=salt, alone=1) for salt in range(2)), strict=True)
+    made = zip(*(heavy(rules, many, salt=salt, alone=1) for salt in range(TRIES)), strict=True)
     for i, contents in enumerate(made):
-        # The second one only if the first one took long.
+        # The next one only if those before took long.
         if i in worst and all((load := took(content)).seconds > DEAR_CART_S for content in contents):
             raise Full(load.website)
 
