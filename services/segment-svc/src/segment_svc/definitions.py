@@ -186,7 +186,7 @@ class RuleBook:
             raise
         self._health.fine("clock")
         found = await self._read(tx)
-        return found if isinstance(found, Rules) else await self._compiled(found)
+        return found if isinstance(found, Rules) else await tx.during(self._compiled(found))
 
     async def latest(self, db: Database) -> Rules:
         """The rules of the newest release, for who only reads; those before, while compiling takes long. Raises RuleRaised."""

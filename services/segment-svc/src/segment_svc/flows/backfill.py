@@ -97,7 +97,7 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
             now = rules.instant(deps.clock, found.values())
             rows = [r for r in found.values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
-            moves = catch_up(rows, rules, now)
+            moves = await catch_up(tx, rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
             await tx.execute(
                 "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[-1], len(keys)

@@ -3,8 +3,8 @@
 MARK stands in Redis as long as all documents do: it names the era of the database and the run of the server. A server that was
 started again, or took over, may have lost some or have old ones; a database that went back wrote ones that it knows nothing of.
 Whoever finds another mark claims it for a while, under a name that nobody else has, and renews the claim with every page: a crash
-lets another worker take over. Whoever was slow, and finds a claim that is not theirs, or none, gives up: Redis may have been emptied
-since they began.
+lets another worker take over. Whoever was slow, and finds a claim that is not theirs, or none, gives up: Redis may have been
+emptied since they began.
 A server that may drop documents for room never gets the mark.
 """
 
