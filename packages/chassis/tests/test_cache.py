@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chassis.cache import VersionedWriter, number_at, open_redis, raise_to, versioned
+from chassis.cache import VersionedWriter, number_at, open_redis, raise_to, replace, versioned
 from structlog.testing import capture_logs
 
 ODD = ["", "x1", "12.5", "-1", "1e3", "0x10", "inf", "nan", " 7", "9" * 23, "\u0663", "{}"]
@@ -35,6 +35,16 @@ class TestNumbers:
         assert [(line["event"], line["key"]) for line in logs] == [("redis_unreadable", "n")] * 2
         assert await number_at(redis, "n") == 3
 
+    async def test_so_is_one_that_nobody_can_have_come_to(self, redis: Any) -> None:
+        await redis.set("n", 3 + 10**9)
+        assert await raise_to(redis, "n", 3) == 3 + 10**9
+        for far in (4 + 10**9, 10**15 - 1):
+            await redis.set("n", far)
+            with capture_logs() as logs:
+                assert await raise_to(redis, "n", 3) == 3
+            assert [(line["event"], line["key"]) for line in logs] == [("redis_unreadable", "n")]
+            assert await number_at(redis, "n") == 3
+
     async def test_so_is_what_is_no_text(self, redis: Any) -> None:
         await redis.rpush("n", 7)
         assert await number_at(redis, "n") is None
@@ -45,6 +55,20 @@ class TestNumbers:
         away = open_redis("redis://127.0.0.1:1/0")
         assert await number_at(away, "n") is None
         await away.aclose()
+
+
+@pytest.mark.servers
+class TestReplaced:
+    async def test_only_what_is_expected_there_is_replaced(self, redis: Any) -> None:
+        assert not await replace(redis, "t", "mine", "new")
+        assert await replace(redis, "t", "", "mine", for_s=30)
+        assert 0 < await redis.ttl("t") <= 30
+        assert not await replace(redis, "t", "theirs", "new")
+        assert await replace(redis, "t", b"mine", b"new")
+        assert (await redis.get("t"), await redis.ttl("t")) == (b"new", -1)
+        await redis.delete("t")
+        await redis.rpush("t", "mine")
+        assert not await replace(redis, "t", "mine", "new")
 
 
 @pytest.mark.servers

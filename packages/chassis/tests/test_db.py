@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from chassis.db import Database, passes
+from chassis import db as database_module
+from chassis.db import Database, Patience, passes
 
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 SECONDS, WORKERS = 6.0, 12
@@ -58,3 +59,68 @@ async def test_a_connection_cut_at_any_instant_is_an_error_that_passes(db: Datab
     assert raised, "nothing was cut in the middle of anything"
     assert {repr(error) for error in raised if not passes(error)} == set()
     await db.ping()
+
+
+@pytest.fixture
+async def strict(database: str) -> AsyncIterator[Database]:
+    """A database that ends who says nothing for 0.4 s amid a transaction."""
+    db = await Database.open(database, schema="public", patience=Patience(silence_s=0.4))
+    async with db.tx() as tx:
+        await tx.execute("CREATE TABLE one (n int)")
+        await tx.execute("INSERT INTO one VALUES (0)")
+    yield db
+    await db.close()
+
+
+@pytest.mark.servers
+class TestSilence:
+    LOCK = "UPDATE one SET n = n + 1"
+
+    async def test_who_stands_still_amid_a_transaction_loses_what_he_has_locked_and_has_changed_nothing(
+        self, strict: Database
+    ) -> None:
+        async def stands_still() -> None:
+            async with strict.tx() as tx:
+                await tx.execute(self.LOCK)
+                async with strict.tx() as other:
+                    await other.execute(self.LOCK)
+                await tx.execute(self.LOCK)
+
+        (raised,) = await asyncio.gather(stands_still(), return_exceptions=True)
+        assert raised is not None
+        assert passes(raised)
+        async with strict.tx() as tx:
+            assert await tx.fetchval("SELECT n FROM one") == 1
+
+    async def test_one_transaction_may_be_given_less_or_more_and_the_next_is_given_what_all_are(
+        self, strict: Database
+    ) -> None:
+        async with strict.tx(silence_s=30) as tx:
+            await asyncio.sleep(0.8)
+            await tx.execute(self.LOCK)
+
+        async def as_all_are() -> None:
+            async with strict.tx() as tx:
+                await asyncio.sleep(0.8)
+                await tx.execute(self.LOCK)
+
+        (raised,) = await asyncio.gather(as_all_are(), return_exceptions=True)
+        assert raised is not None
+
+    async def test_who_works_for_long_between_two_statements_keeps_it(
+        self, strict: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(database_module, "STAY_S", 0.05)
+        async with strict.tx() as tx:
+            await tx.execute(self.LOCK)
+            for _ in range(10):
+                time.sleep(0.1)
+                await tx.stay()
+            await tx.during(asyncio.sleep(1.0))
+            with pytest.raises(ValueError, match="of the work"):
+                await tx.during(fails())
+            await tx.execute(self.LOCK)
+
+
+async def fails() -> None:
+    raise ValueError("of the work")

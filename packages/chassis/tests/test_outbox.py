@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from chassis import outbox
-from chassis.db import Database
+from chassis.cache import VersionedWriter, open_redis, versioned
+from chassis.db import Database, Patience
 from chassis.health import Health
 from chassis.outbox import OUTBOX_DDL, Refusal, Relay
 
@@ -32,7 +33,7 @@ class Receiver:
 
 @pytest.fixture
 async def db(database: str) -> AsyncIterator[Database]:
-    db = await Database.open(database, schema="public")
+    db = await Database.open(database, schema="public", patience=Patience(silence_s=60))
     async with db.tx() as tx:
         for statement in OUTBOX_DDL:
             await tx.execute(statement)
@@ -138,3 +139,73 @@ class TestOutbox:
         stop.set()
         await running
         assert seen == {"outbox c age"}
+
+
+@servers
+class TestOneThatStandsStill:
+    """A relay that stands still amid its handler keeps its rows from others for SILENCE_S, and does no harm when it goes on."""
+
+    async def test_others_see_the_age_of_what_it_has_and_get_it_soon(
+        self, db: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox, "HANDLER_S", 60)  # one that stands still does not look at its clock either
+        monkeypatch.setattr(outbox, "SILENCE_S", 1.0)
+        began, stop, health, here = asyncio.Event(), asyncio.Event(), Health(), Receiver()
+
+        async def stands(_: Sequence[bytes]) -> list[Refusal]:
+            began.set()
+            await asyncio.sleep(60)
+            return []
+
+        await queue(db, "c", b"old")
+        async with db.tx() as tx:
+            await tx.execute("UPDATE outbox SET created_at = now() - interval '1 hour'")
+        frozen = asyncio.ensure_future(Relay(db, {"c": stands}, Health()).step("c"))
+        await began.wait()
+        await queue(db, "c", b"new")
+        seen: set[str] = set()
+        running = asyncio.ensure_future(Relay(db, {"c": here}, health).run(stop))
+        async with asyncio.timeout(30):
+            while b"old" not in here.got:
+                seen |= set(health.troubles())
+                await asyncio.sleep(0.01)
+        stop.set()
+        await running
+        assert (here.got, seen) == ([b"new", b"old"], {"outbox c age"})
+        frozen.cancel()
+        await asyncio.gather(frozen, return_exceptions=True)
+
+    async def test_what_it_writes_when_it_goes_on_is_older_and_nothing_is_lost(
+        self, db: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox, "HANDLER_S", 60)
+        monkeypatch.setattr(outbox, "SILENCE_S", 1.0)
+        redis, began, go_on = open_redis(redis_url), asyncio.Event(), asyncio.Event()
+        writer = VersionedWriter(redis)
+
+        async def write(payloads: Sequence[bytes]) -> list[Refusal]:
+            parts = [payload.split() for payload in payloads]
+            await writer.put_many([(key.decode(), int(version), b"") for key, version in parts])
+            return []
+
+        async def stands(payloads: Sequence[bytes]) -> list[Refusal]:
+            began.set()
+            await go_on.wait()
+            return await write(payloads)
+
+        await queue(db, "c", b"a 1", b"b 1")
+        frozen = asyncio.ensure_future(Relay(db, {"c": stands}, Health()).step("c"))
+        await began.wait()
+        await queue(db, "c", b"a 2")
+        healthy = Relay(db, {"c": write}, Health())
+        async with asyncio.timeout(30):
+            while await redis.get("b") is None:
+                await healthy.step("c")
+        assert [await redis.get(key) for key in "ab"] == [versioned(2, b""), versioned(1, b"")]
+        go_on.set()
+        (ended,) = await asyncio.gather(frozen, return_exceptions=True)
+        assert isinstance(ended, Exception), "what it had is not its any more"
+        assert [await redis.get(key) for key in "ab"] == [versioned(2, b""), versioned(1, b"")]
+        async with db.tx() as tx:
+            assert await tx.fetchval("SELECT count(*) FROM outbox") == 0
+        await redis.aclose()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
+from chassis import db
 from chassis.clock import ManualClock
-from segment_svc import catalog, reads
+from segment_svc import catalog, definitions, reads
 from segment_svc.domain import probes
-from segment_svc.flows import backfill, preview
+from segment_svc.flows import apply_events, backfill, preview
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
@@ -59,6 +62,28 @@ class TestBounds:
         monkeypatch.setattr(backfill, "MOST_BYTES", 1)
         await make(client, service, "viewers")
         assert len(await members(client, "viewers")) == 40
+
+    @pytest.mark.parametrize("slow", ["_evaluate", "_caught_up", "a release"])
+    async def test_work_that_takes_longer_than_the_server_waits_for_who_says_nothing_is_done_all_the_same(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch,
+        slow: str,
+    ) -> None:  # fmt: skip
+        await make(client, service, "now", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
+        await log.give(*(event(n, who=f"visitor:v{n:02}") for n in range(10)))
+        clock.advance(8 * 86_400_000)
+        monkeypatch.setattr(db, "STAY_S", 0.05)
+        monkeypatch.setattr(db.Database, "tx", partialmethod(db.Database.tx, silence_s=0.5))
+        where, name = (definitions, "compile_rules") if slow == "a release" else (apply_events, slow)
+        work = getattr(where, name)
+
+        def slowly(*args: Any) -> Any:
+            time.sleep(1.5 if slow == "a release" else 0.1)
+            return work(*args)
+
+        monkeypatch.setattr(where, name, slowly)
+        await make(client, service, "viewers")
+        assert len(await members(client, "viewers")) == 10
+        assert await members(client, "now") == set()
 
     async def test_a_preview_looks_at_so_many_bytes_and_says_of_how_many(
         self, client: httpx.AsyncClient, crowd: None, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from chassis.cache import VersionedWriter
 from segment_svc import definitions, handover
 from segment_svc.flows import project
 from segment_svc.wire import AUDIENCE
@@ -47,12 +48,64 @@ class TestProjection:
         await known(client, service)
         newer = b"\xff" * 8 + b"newer"
         await service.redis.set("aud:v:ann", newer)
-        await service.redis.set(project.MARK, project.CLAIM, px=50)
+        await service.redis.set(project.MARK, f"{project.CLAIM}theirs", px=50)
         assert await project.project(service.deps, service.redis) == 0
         while await service.redis.exists(project.MARK):
             await asyncio.sleep(0.01)
         assert await project.project(service.deps, service.redis) == 1
         assert await service.redis.get("aud:v:ann") == newer
+
+    @pytest.mark.parametrize("at", ["a page", "the end"])
+    async def test_a_rewriter_that_stood_still_gives_up_when_redis_was_emptied_meanwhile(
+        self, client: httpx.AsyncClient, service: Any, monkeypatch: pytest.MonkeyPatch, at: str
+    ) -> None:
+        await known(client, service)
+        await send(client, view(2, START, "visitor:bob"))
+        await read(service, "v:bob")
+        monkeypatch.setattr(project, "PAGE", 1)
+        put, stood, go_on = VersionedWriter.put_many, asyncio.Event(), asyncio.Event()
+
+        async def put_many(writer: VersionedWriter, entries: Any) -> None:
+            await put(writer, entries)
+            there = await service.redis.exists("aud:v:bob") and (at == "a page" or not entries)
+            if there and not stood.is_set():
+                stood.set()
+                await go_on.wait()
+
+        monkeypatch.setattr(VersionedWriter, "put_many", put_many)
+        await service.redis.flushdb()
+        slow = asyncio.ensure_future(project.project(service.deps, service.redis))
+        await stood.wait()
+        await service.redis.flushdb()
+        claim = project.CLAIM + "of another worker"
+        await service.redis.set(project.MARK, claim, ex=30)
+        go_on.set()
+        await slow
+        assert await service.redis.get(project.MARK) == claim.encode(), "as it was"
+        assert 0 < await service.redis.ttl(project.MARK) <= 30
+        await service.redis.delete(project.MARK)
+        assert await project.project(service.deps, service.redis) == 2
+        assert await service.redis.exists("aud:v:ann", "aud:v:bob") == 2
+
+    async def test_a_redis_that_is_emptied_behind_the_last_page_is_not_said_to_be_whole(
+        self, client: httpx.AsyncClient, service: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await known(client, service)
+        await service.redis.delete(project.MARK)
+        whole = project._whole
+
+        async def emptied(*args: Any) -> Any:
+            if await service.redis.exists(project.MARK):
+                await service.redis.flushdb()
+            return await whole(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(project, "_whole", emptied)
+            await project.project(service.deps, service.redis)
+        assert not await service.redis.exists(project.MARK)
+        assert await project.project(service.deps, service.redis) == 1
+        await service.redis.set(project.MARK, project.CLAIM + "without an end")
+        assert await project.project(service.deps, service.redis) == 1, "it is nobody's"
 
     async def test_a_server_that_was_started_again_has_all_written_anew_whatever_its_dump_says(
         self, client: httpx.AsyncClient, service: Any
@@ -84,6 +137,16 @@ class TestProjection:
         later = await service.redis.get("aud:v:ann")
         assert later[:8] >= stored[:8]
         assert (await client.get("/v1/definitions")).json()["version"] > 50
+
+    async def test_a_version_that_nobody_can_have_come_to_takes_no_numbers_away(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await known(client, service)
+        before = (await client.get("/v1/definitions")).json()["version"]
+        await service.redis.set("ver:segment", 10**15 - 1)
+        await project.go_on(service.deps, service.redis)
+        assert (await client.get("/v1/definitions")).json()["version"] == before
+        assert int(await service.redis.get("ver:segment")) == before
 
     @pytest.mark.parametrize("odd", ["12.5", "9" * 30, ["a list"]])
     async def test_what_is_none_of_ours_there_stops_nothing_and_is_written_over(

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from chassis.clock import ManualClock
-from segment_svc import definitions
+from segment_svc import definitions, jobs
 from segment_svc.domain import probes
 from segment_svc.domain import profile as people
 from segment_svc.domain.facts import Facts
@@ -173,7 +173,7 @@ class TestSaving:
     async def test_when_there_are_too_many_segments_the_next_one_is_refused_and_the_others_are_as_they_were(
         self, client: httpx.AsyncClient, service: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(save_segment, "MOST_ATOMS", 2)
+        monkeypatch.setattr(jobs, "MOST_ATOMS", 2)
         await make(client, service, "one")
         body = {"name": "n", "status": "active", "condition": VIEWED}
         assert (await client.put("/v1/segments/one", json=body, headers={"if-match": '"1"'})).status_code == 200
@@ -184,7 +184,7 @@ class TestSaving:
     async def test_a_bit_that_is_used_again_is_of_another_epoch_and_so_is_every_document_by_then(
         self, client: httpx.AsyncClient, log: Log, service: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(save_segment, "MOST_ATOMS", 2)
+        monkeypatch.setattr(jobs, "MOST_ATOMS", 2)
         await make(client, service, "first")
         await log.give(event(1), event(2, "search", {"query": "q"}, who="visitor:bob"))
         before = await shown(service, "v:ann"), await shown(service, "v:bob")

@@ -24,7 +24,7 @@ from chassis.telemetry import get_logger
 
 log = get_logger("bus")
 MOST_COPIES = 3
-CONNECT_S, AWAY_S, REQUEST_MS, DAY_MS = 5.0, 3.0, 10_000, 86_400_000
+CONNECT_S, AWAY_S, REQUEST_MS, DAY_MS = 3.0, 3.0, 10_000, 86_400_000
 # A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
 MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
 NO_TOPIC = "no-such-topic"

@@ -22,13 +22,20 @@ PUT = """for i, key in ipairs(KEYS) do
         redis.call('SET', key, ARGV[i])
     end
 end"""
-# What was published late must not hide what came after it, whichever of two writers is slower.
+# What was published late must not hide what came after it, whichever of two writers is slower. Nobody comes so FAR as what
+# stands there by mistake may say: a database that went on after it would have no number left that can be read.
 RAISE = """local old = redis.pcall('GET', KEYS[1])
-local known = type(old) == 'string' and #old <= 15 and old:match('^%d+$')
+local known = type(old) == 'string' and #old <= 15 and old:match('^%d+$') and old - ARGV[1] <= tonumber(ARGV[2])
 if known and tonumber(old) >= tonumber(ARGV[1]) then return {old, 0} end
 redis.call('SET', KEYS[1], ARGV[1])
 return {ARGV[1], (known or not old) and 0 or 1}"""
 NUMBER = re.compile(rb"[0-9]{1,15}")  # RAISE computes with no more digits exactly
+# Once, whoever else comes with what stands there; more arguments are those of SET.
+REPLACE = """local old = redis.pcall('GET', KEYS[1])
+if (type(old) == 'string' and old or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
+return 1"""
+FAR = 10**9
 MOST_KEYS = 500
 UNKNOWN_RUN = "?"
 log = get_logger("cache")
@@ -65,11 +72,17 @@ def _unreadable(key: str) -> None:
 
 
 async def raise_to(redis: Any, key: str, value: int) -> int:
-    """Have a number there that only rises: answers the higher of this one and what stood there, if that can be read."""
-    highest, odd = await redis.eval(RAISE, 1, key, value)
+    """Have a number there that only rises: answers the higher of this one and what stood there, if that can be read and is not
+    FAR above."""
+    highest, odd = await redis.eval(RAISE, 1, key, value, FAR)
     if odd:
         _unreadable(key)
     return int(highest)
+
+
+async def replace(redis: Any, key: str, old: str | bytes, new: str | bytes, *, for_s: int | None = None) -> bool:
+    """Put `new` there, for good or so long, if `old` stands there (empty: no text does). Answers whether it did."""
+    return bool(await redis.eval(REPLACE, 1, key, old, new, *(() if for_s is None else ("EX", for_s))))
 
 
 async def run_of(redis: Any) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # Classes of SQLSTATE that blame what was sent (54: it is too large for the server); every other one (connection, lock,
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
-COMMAND_S = 35.0
+COMMAND_S, STAY_S = 35.0, 2.0
 CLOCK_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"  # what time it is, in epoch ms
 NOW_MS = f"SELECT {CLOCK_MS}"
+SILENCE = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
+T = TypeVar("T")
 # asyncpg says InternalClientError, which is none of its InterfaceErrors, when a connection ends as its next statement begins.
 AWAY = (asyncpg.InternalClientError, OSError, MemoryError, SQLAlchemyError)
 
@@ -42,6 +45,7 @@ class Tx:
     def __init__(self, sa: AsyncConnection, driver: Any) -> None:
         self.sa, self._driver = sa, driver
         self._behind: asyncio.Task[None] | None = None
+        self._heard_s = time.monotonic()
 
     async def behind(self, statement: Coroutine[Any, Any, None]) -> None:
         """Send a statement of this transaction and go on while the server works.
@@ -65,6 +69,23 @@ class Tx:
         if behind is not None:
             behind.cancel()
             await asyncio.gather(behind, return_exceptions=True)
+
+    async def stay(self) -> None:
+        """For who works long between two statements: the server ends what says nothing (Patience.silence_s). Costs nothing within
+        STAY_S of the last time."""
+        if time.monotonic() - self._heard_s > STAY_S:
+            await self.execute("SELECT 1")
+            self._heard_s = time.monotonic()
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """What is done beside the loop, however long that takes, for who has to keep what is locked meanwhile."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=STAY_S))[0]:
+                await self.stay()
+            return task.result()
+        finally:
+            task.cancel()
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """All rows."""
@@ -101,11 +122,11 @@ async def now_ms(tx: Tx) -> int:
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How many seconds one waits for a connection and for a lock, and the server for who says nothing amid a transaction: so long
-    somebody who stands still can keep others from what he has locked."""
+    somebody who stands still can keep others from what he has locked. Who works on says so (Tx.stay)."""
 
     connection_s: float = 5.0
     lock_s: float = 10.0
-    silence_s: float = 60.0
+    silence_s: float = 10.0
 
 
 PATIENCE = Patience()
@@ -142,8 +163,8 @@ class Database:
         return cls(engine_of(url, schema=schema, pool_size=pool_size, patience=patience))
 
     @asynccontextmanager
-    async def tx(self) -> AsyncIterator[Tx]:
-        """One transaction: committed at the end of the block, rolled back when it raises.
+    async def tx(self, *, silence_s: float | None = None) -> AsyncIterator[Tx]:
+        """One transaction: committed at the end of the block, rolled back when it raises. `silence_s`: its own, see Patience.
 
         A connection of which that is not certain (the statement was cancelled, or took too long) is thrown away: the next
         who got it would be in a transaction that is not theirs, with its locks.
@@ -157,6 +178,8 @@ class Database:
             await transaction.start()
             tx = Tx(connection, driver)
             try:
+                if silence_s is not None:
+                    await tx.execute(SILENCE, f"{silence_s * 1000:.0f}")
                 yield tx
                 await tx.settle()
             except BaseException:

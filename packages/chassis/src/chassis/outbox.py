@@ -26,9 +26,11 @@ OUTBOX_DDL = (
         refused_at timestamptz DEFAULT now()
     )""",
 )
-TAKE = """SELECT id, payload, extract(epoch FROM now() - created_at)::float8 AS age FROM outbox
-    WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"""
-MOST, IDLE_S, PATIENCE_S, HANDLER_S, AT_ONCE_S = 100, 0.5, 30.0, 10.0, 1.0
+TAKE = "SELECT id, payload FROM outbox WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"
+# Also when another relay has it.
+AGE = "SELECT extract(epoch FROM now() - created_at)::float8 FROM outbox WHERE channel = $1 ORDER BY id LIMIT 1"
+# A relay that stands still amid its handler keeps its rows from others until the server ends its transaction.
+MOST, IDLE_S, PATIENCE_S, HANDLER_S, SILENCE_S, AT_ONCE_S = 100, 0.5, 30.0, 4.0, 5.0, 1.0
 
 
 class Refusal(NamedTuple):
@@ -65,8 +67,8 @@ async def add(tx: Tx, channel: str, *payloads: bytes) -> None:
 class Relay:
     """Hands committed rows to their handlers, at least once, then deletes them. Any number may run.
 
-    Two relays may hand on neighbouring rows in either order, so receivers compare versions. A handler raises for what may
-    pass; it is asked again, ever more slowly.
+    Two relays may hand on neighbouring rows in either order, and one that stood still what another one has handed on since, so
+    receivers compare versions. A handler raises for what may pass; it is asked again, ever more slowly.
     """
 
     def __init__(self, db: Database, handlers: Mapping[str, Handler], health: Health) -> None:
@@ -120,9 +122,9 @@ class Relay:
 
     async def step(self, channel: str) -> int:
         """Hand on one lot of a channel; answers how many rows it had."""
-        async with self._db.tx() as tx:
+        async with self._db.tx(silence_s=SILENCE_S) as tx:
+            self._ages[channel] = await tx.fetchval(AGE, channel) or 0.0
             rows = await tx.fetch(TAKE, channel, self._lots[channel])
-            self._ages[channel] = rows[0]["age"] if rows else 0.0
             OUTBOX_AGE.labels(channel=channel).set(self._ages[channel])
             if not rows:
                 return 0

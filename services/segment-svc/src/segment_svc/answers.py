@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -111,10 +111,11 @@ class Profile(TypedDict):
 
 
 class Backfill(TypedDict):
-    """One run over everybody."""
+    """One run over everybody: one that waits begins when the one that runs is done; one is replaced by a later change of all its
+    segments."""
 
     id: int
-    status: str
+    status: Literal["running", "waiting", "done", "replaced"]
     done: int
     total: int | None
     entered: int

@@ -41,9 +41,9 @@ SHARE, ALONE = (LOCK.format(how=how, number=zlib.crc32(b"segment.release")) for 
 DIGEST = "encode(sha256(convert_to(v.body::text, 'UTF8')), 'hex')"
 PLANS = f"""SELECT s.id, s.key, p.version, p.atoms, p.epoch, p.since, p.live, p.cause, {DIGEST} AS digest FROM plan p
     JOIN segment s ON s.id = p.segment_id
-    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version ORDER BY s.id"""  # noqa: S608 - constants
+    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version WHERE NOT p.waiting ORDER BY s.id"""  # noqa: S608 - constants
 BODIES = f"""SELECT {DIGEST} AS digest, v.body::text FROM plan p JOIN segment_version v USING (segment_id, version)
-    WHERE NOT {DIGEST} = ANY($1::text[])"""  # noqa: S608 - constants
+    WHERE NOT p.waiting AND NOT {DIGEST} = ANY($1::text[])"""  # noqa: S608 - constants
 SHADOW_MARK = "@shadow"
 UNREADABLE, CIRCLE = "cannot be read by this version of the service", "refers to itself through others"
 
@@ -186,7 +186,7 @@ class RuleBook:
             raise
         self._health.fine("clock")
         found = await self._read(tx)
-        return found if isinstance(found, Rules) else await self._compiled(found)
+        return found if isinstance(found, Rules) else await tx.during(self._compiled(found))
 
     async def latest(self, db: Database) -> Rules:
         """The rules of the newest release, for who only reads; those before, while compiling takes long. Raises RuleRaised."""
@@ -235,7 +235,8 @@ async def era(tx: Tx) -> int:
 
 
 async def read_plans(tx: Tx, known: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:
-    """Live and shadow plans with their definitions (the `known` ones by digest), and why nobody is in them, if so (`cause`)."""
+    """Live and shadow plans, but those that wait, with their definitions (the `known` ones by digest), and why nobody is in them,
+    if so (`cause`)."""
     bodies = {**known, **{r["digest"]: json.loads(r["body"]) for r in await tx.fetch(BODIES, list(known))}}
     return [{**r, "body": bodies[r["digest"]]} for r in await tx.fetch(PLANS)]
 

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from chassis.cache import VersionedWriter
+from chassis.cache import VersionedWriter, replace
 from chassis.db import Database, Tx
 from chassis.outbox import Refusal, readable
 from chassis.telemetry import get_logger
@@ -23,10 +23,6 @@ from segment_svc import wire
 from segment_svc.wire import MARK
 
 HANDED = "aud:handed"
-REPLACE = """local old = redis.pcall('GET', KEYS[1])
-if (type(old) == 'string' and old or '') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1"""
 KNOWN = "SELECT $1 = ''::bytea OR EXISTS (SELECT FROM handed WHERE token = $1)"
 NEXT = f"WITH new AS (INSERT INTO handed (token) VALUES ($2)) {KNOWN}"  # noqa: S608 - constants
 # A token that was replaced in Redis is asked for no more, but by who began before that.
@@ -108,7 +104,7 @@ class Handover:
             async with self._db.tx() as tx:
                 if not await tx.fetchval(NEXT, seen, token):
                     raise WentBack
-            if await self._redis.eval(REPLACE, 1, HANDED, seen, token):
+            if await replace(self._redis, HANDED, seen, token):
                 return
 
     async def _failed(self, cause: str) -> None:

@@ -40,7 +40,7 @@ async def save_content(deps: Deps, edit: Edit) -> Document | None:
     async with publishing(deps.db, deps.snapshot, deps.relay) as tx:
         saved = await _apply(deps, tx, edit)
         if saved is not None:
-            await asyncio.to_thread(_run, saved, deps.snapshot.documents)
+            await tx.during(asyncio.to_thread(_run, saved, deps.snapshot.documents))
     return saved
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -92,6 +92,19 @@ def depends_on_itself(by_key: Mapping[str, Definition], start: str) -> bool:
             seen.add(name)
             todo += references(by_key[name].condition)
     return False
+
+
+def leaving(keys: Set[str], computed: Mapping[str, Set[str]], served: Mapping[str, Set[str]]) -> set[str]:
+    """Of what is being computed together (key -> what it refers to), what cannot be when `keys` are not: those, who refers to
+    them, and, as they go on as they are `served`, what they refer to as that; directly or through others.
+    """
+    found = set(keys & computed.keys())
+    while True:
+        below = {key for name in found for key in served.get(name, ())} & computed.keys()
+        more = found | below | {key for key, needs in computed.items() if needs & found}
+        if more == found:
+            return found
+        found = more
 
 
 def needed(definitions: Iterable[Definition], key: str) -> list[Definition]:

@@ -99,13 +99,8 @@ async def rehearse(deps: Deps, incoming: Sequence[wire.Incoming]) -> None:
 
 
 async def _attempt(
-    deps: Deps,
-    incoming: Sequence[wire.Incoming],
-    steps: Sequence[Slice],
-    dead: Sequence[wire.Dead],
-    *,
-    undo: bool = False,
-) -> Receipt:
+    deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Slice], dead: Sequence[wire.Dead], *, undo: bool = False
+) -> Receipt:  # fmt: skip
     receipt, touched = Receipt(dead=list(dead)), None
     async with deps.db.tx() as tx:
         if steps and not await positions.fence(tx, steps):
@@ -116,7 +111,7 @@ async def _attempt(
             touched = Touched(await store.load(tx, keys, deps.recent))
             now = rules.instant(deps.clock, touched.rows.values())
             late = overdue(touched.rows.values(), now)
-            moves = catch_up(late, rules, now)
+            moves = await catch_up(tx, late, rules, now)
             _fold(touched, incoming, receipt=receipt, now=now)
             changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
             live = [row for row in touched.rows.values() if row.key in changed]
@@ -136,9 +131,13 @@ def overdue(rows: Iterable[Row], now: int) -> list[Row]:
     return [r for r in rows if r.next_flip_at is not None and r.next_flip_at <= now and not r.merged_into]
 
 
-def catch_up(rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
+async def catch_up(tx: Tx, rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     """The flips of overdue rows: they happened at their own instant, by time."""
-    return [move for row in overdue(rows, now) for move in _caught_up(row, rules, now)]
+    moves: list[Transition] = []
+    for row in overdue(rows, now):
+        moves += _caught_up(row, rules, now)
+        await tx.stay()
+    return moves
 
 
 def _caught_up(row: Row, rules: Rules, now: int) -> list[Transition]:
@@ -207,11 +206,13 @@ async def sound(tx: Tx, rows: Iterable[Row], rules: Rules, *, now: int) -> list[
     """The rows that can be evaluated; the others are named, and looked at again later. Raises RuleRaised."""
     found, odd = [], []
     for row in rows:
+        await tx.stay()
         try:
             copy = people.decode(people.encode(row.profile))
             people.advance(copy, now)
             rules.ruleset.timeline(copy, now, horizon_ms=rules.horizon_ms, key=row.key)
-            catch_up([replace(row, profile=copy)], rules, now)
+            for late in overdue([replace(row, profile=copy)], now):
+                _caught_up(late, rules, now)
         except RuleRaised:
             raise
         except Exception as error:
@@ -245,6 +246,7 @@ async def settle(
         for row in chunk:
             shown = row.document
             moves += _evaluate(row, rules, now, touched)
+            await tx.stay()
             if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
                 fresh.append(row)
         await tx.behind(store.save(tx, chunk, now=now))

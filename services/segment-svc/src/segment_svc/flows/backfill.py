@@ -1,9 +1,9 @@
 """Called by the worker. Computes the shadow plans for everybody, page by page, then swaps them in.
 
 The pages evaluate the whole rule set, so they leave every row as a live batch would; progress is saved per page, and
-a crash resumes there. The swap is one transaction: plans, memberships, transitions and the new release. Who could not be
-evaluated (`not_before`) stays where they were until somebody can: what their bits and document said of the old plans, they
-say of the new ones, and nothing else.
+a crash resumes there. The swap is one transaction: plans, memberships, transitions, the new release, and the beginning of
+the job that waits (jobs.py). Who could not be evaluated (`not_before`) stays where they were until somebody can: what their
+bits and document said of the old plans, they say of the new ones, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chassis import outbox
 from chassis.db import Tx
 from chassis.service import repeat
 
-from segment_svc import definitions, identities, store, wire
+from segment_svc import definitions, identities, jobs, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain.transition import Transition
@@ -34,6 +34,7 @@ PAGE, MOST_BYTES = (
 )  # of people; of their states, so that a page takes moments, and as much memory, whoever they are
 IDLE_S, PART = 0.2, "postgres backfill"
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+OURS = "NOT live AND NOT waiting AND cause IS NULL AND segment_id = ANY($1::smallint[])"
 NEXT = """SELECT profile FROM (
         SELECT profile, sum(octet_length(state)) OVER (ORDER BY profile) - octet_length(state) AS before FROM (
             SELECT profile, state FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2
@@ -97,7 +98,7 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
             now = rules.instant(deps.clock, found.values())
             rows = [r for r in found.values() if r.merged_into is None]
             rows = await sound(tx, rows, rules, now=now) if wary else rows
-            moves = catch_up(rows, rules, now)
+            moves = await catch_up(tx, rows, rules, now)
             await settle(tx, rows, rules, now=now, moves=moves)
             await tx.execute(
                 "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[-1], len(keys)
@@ -116,7 +117,7 @@ async def swap(deps: Deps, job_id: int) -> None:
         rules = await deps.rulebook.current(tx)
         while await settle_due(tx, rules, deps.clock, by=now, wary=True):
             pass  # who fell due since the sweep: what their bits say is over
-        shadows = await tx.fetch("SELECT segment_id, version, atoms FROM plan WHERE NOT live AND cause IS NULL")
+        shadows = await tx.fetch(f"SELECT segment_id, version, atoms FROM plan WHERE {OURS}", job["segments"])  # noqa: S608
         tags = [f"segment:{rules.keys[s['segment_id']]}" for s in shadows]
         version = await definitions.publish(tx, tags, now=now)
         await _carry(tx, shadows, rules)
@@ -125,7 +126,7 @@ async def swap(deps: Deps, job_id: int) -> None:
             came, went = await _move_members(tx, shadow, rules, now=now)
             entered, left = entered + came, left + went
         await tx.execute("DELETE FROM plan WHERE live AND segment_id = ANY($1)", [s["segment_id"] for s in shadows])
-        await tx.execute("UPDATE plan SET live = true, since = $1 WHERE NOT live AND cause IS NULL", version)
+        await tx.execute(f"UPDATE plan SET live = true, since = $2 WHERE {OURS}", job["segments"], version)  # noqa: S608
         await tx.execute(
             "UPDATE backfill SET status = 'done', finished_at = $2, entered = $3, exited = $4 WHERE id = $1",
             job_id,
@@ -133,6 +134,7 @@ async def swap(deps: Deps, job_id: int) -> None:
             entered,
             left,
         )
+        await jobs.go_on(tx)
     deps.relay.wake()
 
 

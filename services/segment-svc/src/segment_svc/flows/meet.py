@@ -9,7 +9,7 @@ from segment_svc.flows.quarantine import agreed
 
 UNMET = """SELECT DISTINCT pick->>'profile' AS profile FROM plan p
     JOIN segment_version v USING (segment_id, version), jsonb_array_elements(v.body->'overrides') AS pick
-    WHERE p.cause IS NULL AND NOT EXISTS (SELECT 1 FROM profile WHERE profile.profile = pick->>'profile')"""
+    WHERE p.cause IS NULL AND NOT p.waiting AND NOT EXISTS (SELECT 1 FROM profile WHERE profile.profile = pick->>'profile')"""
 
 
 async def meet(deps: Deps) -> None:

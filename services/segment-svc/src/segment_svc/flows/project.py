@@ -2,16 +2,19 @@
 
 MARK stands in Redis as long as all documents do: it names the era of the database and the run of the server. A server that was
 started again, or took over, may have lost some or have old ones; a database that went back wrote ones that it knows nothing of.
-Whoever finds another mark claims it for a while, and renews the claim with every page: a crash lets another worker take over.
+Whoever finds another mark claims it for a while, under a name that nobody else has, and renews the claim with every page: a crash
+lets another worker take over. Whoever was slow, and finds a claim that is not theirs, or none, gives up: Redis may have been
+emptied since they began.
 A server that may drop documents for room never gets the mark.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
-from chassis.cache import VersionedWriter, may_evict, raise_to, run_of
+from chassis.cache import VersionedWriter, may_evict, raise_to, replace, run_of
 from chassis.db import Tx
 from chassis.publishing import SEGMENT_VERSION
 from chassis.service import FOLLOW_S, repeat
@@ -23,9 +26,11 @@ from segment_svc.deps import Deps
 from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
-CLAIM, POLICY = "claimed", "redis policy"
+CLAIM, POLICY = "claimed:", "redis policy"  # no reader takes a claim for an era
+# A claim that has no end is nobody's.
 CLAIMED = """local found = redis.pcall('GET', KEYS[1])
-if found == ARGV[1] or found == ARGV[2] then return 0 end
+if found == ARGV[1] then return 0 end
+if type(found) == 'string' and found:match('^claimed:') and redis.call('PTTL', KEYS[1]) > 0 then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1"""
 PAGE, CLAIM_S, IDLE_S, PART = 1000, 30, 1.0, "redis project"
@@ -39,8 +44,8 @@ async def project(deps: Deps, redis: Any) -> int:
     if evicts:
         await handover.doubt(redis, evicts)
         return 0
-    era, whole = await _whole(deps, redis)
-    if not await redis.eval(CLAIMED, 1, MARK, whole, CLAIM, CLAIM_S):
+    (era, whole), claim = await _whole(deps, redis), CLAIM + uuid.uuid4().hex
+    if not await redis.eval(CLAIMED, 1, MARK, whole, claim, CLAIM_S):
         return 0
     writer, after, total = VersionedWriter(redis), "", 0
     while True:
@@ -54,11 +59,11 @@ async def project(deps: Deps, redis: Any) -> int:
         after, total = found[-1][0], total + len(found)
         REWRITTEN.inc(len(found))
         deps.health.beat(PART)
-        if not await redis.set(MARK, CLAIM, xx=True, ex=CLAIM_S):
+        if not await replace(redis, MARK, claim, claim, for_s=CLAIM_S):
             return total
-    if (era, whole) == await _whole(deps, redis):  # else what was written before may be lost again
-        await redis.set(MARK, whole, xx=True)
-    log.info("documents_rewritten", profiles=total)
+    # If it is another one by now, what was written before may be lost again.
+    if (era, whole) == await _whole(deps, redis) and await replace(redis, MARK, claim, whole):
+        log.info("documents_rewritten", profiles=total)
     return total
 
 

@@ -1,12 +1,12 @@
 """Called by the API when a merchant saves, switches off or deletes a segment. Writes definitions, starts a backfill.
 
-A saved definition is computed in the shadow for everybody while the old one serves (flows/backfill.py); a segment
+A saved definition is computed in the shadow for everybody while the old one serves (jobs.py, flows/backfill.py); a segment
 that is switched off stops at once. Segments that refer to a changed one are computed anew with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import thread_time
 from typing import Any
@@ -21,7 +21,7 @@ from chassis.websites import loses, named, theirs, touched, visible
 from conditions import Fault
 from conditions.context import SAID_BY_ANYBODY
 
-from segment_svc import catalog, definitions, store
+from segment_svc import catalog, definitions, jobs, store
 from segment_svc.catalog import Stored
 from segment_svc.definitions import UNREADABLE
 from segment_svc.deps import Deps
@@ -29,9 +29,10 @@ from segment_svc.domain.checks import among, check
 from segment_svc.domain.definition import Definition, request_fields, retyped
 from segment_svc.domain.part import atoms_needed
 from segment_svc.domain.probes import run_probes
+from segment_svc.jobs import as_saved
 from segment_svc.upstreams import PROMO
 
-MOST_ATOMS, MOST_OWN_ATOMS = 4096, 64
+MOST_OWN_ATOMS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     used_by = await _elsewhere(deps, change)
     needs = 0
     if active:  # before anything is locked, and beside the loop: it takes its time
-        alone = _draft(Stored(0, change.key, 1, None, change.body))
+        alone = as_saved(Stored(0, change.key, 1, None, change.body))
         needs = await deps.trying.run(owner(change.actor), try_alone, alone, deps.rulebook.zone)
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
@@ -91,9 +92,8 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
         stored[change.key] = saved
         if change.body["status"] != "active":
             await _retire(tx, saved, now=now)
-        affected = [saved] if change.body["status"] == "active" else []
-        affected += users
-        await _start_backfill(deps, tx, affected, list(stored.values()), {(segment_id, version): needs})
+        else:
+            await jobs.plan(deps, tx, [saved, *users], list(stored.values()), {(segment_id, version): needs})
         result = await catalog.read(tx, change.key)
     await _tell(deps, release)
     assert result is not None
@@ -157,15 +157,15 @@ def try_alone(draft: Definition, zone: ZoneInfo) -> int:
 def _check(others: list[Stored], draft: Stored) -> None:
     """What the definition refers to is there, and can be read: what cannot is quarantined for that."""
     active = [
-        _draft(s) for s in others if s.body.get("status") == "active" and s.quarantined != UNREADABLE and _complete(s)
+        as_saved(s) for s in others if s.body.get("status") == "active" and s.quarantined != UNREADABLE and _complete(s)
     ]
-    refuse(among([*active, _draft(draft)], draft.key))
+    refuse(among([*active, as_saved(draft)], draft.key))
 
 
 def _complete(stored: Stored) -> bool:
     """Whether what is stored has the shape of a definition; what has not is quarantined where it is computed."""
     try:
-        _draft(stored)
+        as_saved(stored)
     except Exception:
         return False
     return True
@@ -178,52 +178,10 @@ def refuse(faults: Sequence[Fault]) -> None:
         raise Problem("rule-invalid", 422, "The condition cannot be used", errors=errors)
 
 
-def _draft(stored: Stored) -> Definition:
-    return definitions.as_definition(stored.id, stored.key, stored.version, stored.body)
-
-
 async def _retire(tx: Tx, stored: Stored, *, now: int) -> None:
-    """Everybody leaves at once; the bits that were computed for it are free again."""
+    """Everybody leaves at once."""
     await store.empty(tx, stored.id, version=stored.version, cause="definition", now=now)
-    await tx.execute("DELETE FROM plan WHERE segment_id = $1", stored.id)
-
-
-async def _start_backfill(
-    deps: Deps, tx: Tx, affected: list[Stored], everything: list[Stored], known: Mapping[tuple[int, int], int]
-) -> None:
-    """Plan new bits for the affected segments; a job that still runs is replaced by one that does its work too. `known`: how many
-    bits an id and version take; what was planned before takes as many as then.
-    """
-    planned = {(r["segment_id"], r["version"]): len(r["atoms"]) for r in await tx.fetch("SELECT * FROM plan")}
-    running = await tx.fetch("UPDATE backfill SET status = 'replaced' WHERE status = 'running' RETURNING segments")
-    pending = {segment for row in running for segment in row["segments"]}
-    chosen = {s.id: s for s in everything if s.id in pending and s.body["status"] == "active"}
-    chosen.update((s.id, s) for s in affected)
-    await tx.execute(
-        "DELETE FROM plan WHERE NOT live AND (cause IS NULL OR segment_id = ANY($1::smallint[]))", list(chosen)
-    )
-    if not chosen:
-        return
-    counts = {**planned, **known}
-    wanted = {
-        s.id: counts.get((s.id, s.version)) or atoms_needed(_draft(s), deps.rulebook.zone) for s in chosen.values()
-    }
-    epoch, free = await _take_atoms(tx, sum(wanted.values()))
-    for stored in chosen.values():
-        atoms = [next(free) for _ in range(wanted[stored.id])]
-        await tx.execute(
-            "INSERT INTO plan (segment_id, version, atoms, epoch, live) VALUES ($1, $2, $3, $4, false)",
-            stored.id,
-            stored.version,
-            atoms,
-            epoch,
-        )
-    await tx.execute(
-        """INSERT INTO backfill (segments, status, total, created_at)
-           VALUES ($1, 'running', (SELECT count(*) FROM profile WHERE merged_into IS NULL), $2)""",
-        list(chosen),
-        deps.clock.now_ms(),
-    )
+    await jobs.forget(tx, stored.id)
 
 
 async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -> None:
@@ -250,16 +208,3 @@ async def _tell(deps: Deps, release: int) -> None:
     """Readers know that there is something new before who saved it knows that it is saved."""
     await deps.relay.at_once(RELEASE, b"%d" % release)
     deps.relay.wake()
-
-
-async def _take_atoms(tx: Tx, count: int) -> tuple[int, Iterator[int]]:
-    """(epoch, numbers) of bits that meant nothing in this epoch. Raises Problem 409 segments-full."""
-    record = await tx.fetchrow("SELECT epoch, atoms FROM free_atoms FOR UPDATE")
-    epoch, free = record["epoch"], record["atoms"]
-    if len(free) < count:  # what is nobody's now can be had in another epoch
-        used = {a for r in await tx.fetch("SELECT atoms FROM plan") for a in r["atoms"]}
-        epoch, free = epoch + 1, [atom for atom in range(MOST_ATOMS) if atom not in used]
-    if len(free) < count:
-        raise Problem("segments-full", 409, "There are too many segments", detail=f"{MOST_ATOMS} bits are in use")
-    await tx.execute("UPDATE free_atoms SET epoch = $1, atoms = $2", epoch, free[count:])
-    return epoch, iter(free[:count])

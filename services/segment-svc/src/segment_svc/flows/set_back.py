@@ -64,7 +64,7 @@ async def _page(deps: Deps, after: str, wary: bool) -> tuple[str, int] | None:
             for statement in REDATE:
                 await tx.execute(statement, keys, now)
             rows = await sound(tx, rows, rules, now=now) if wary else rows
-            await settle(tx, rows, rules, now=now, moves=catch_up(rows, rules, now))
+            await settle(tx, rows, rules, now=now, moves=await catch_up(tx, rows, rules, now))
     return (found[-1]["profile"], len(keys)) if found else None
 
 

@@ -45,7 +45,7 @@ async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool)
     rows = list((await store.load(tx, keys, postponing=clock.now_ms())).values())
     now = max(by, rules.instant(clock, rows))
     rows = await sound(tx, rows, rules, now=now) if wary else rows
-    await settle(tx, rows, rules, now=now, moves=catch_up(rows, rules, now))
+    await settle(tx, rows, rules, now=now, moves=await catch_up(tx, rows, rules, now))
     return len(keys)
 
 

@@ -103,7 +103,7 @@ STATEMENTS = (
     # How a version is computed: which bits of `profile.atoms` are its. A live plan serves; a shadow plan is being
     # backfilled and takes the live one's place at the swap. `cause`: why
     # it is quarantined, if it is: nobody is in a live one, and a shadow one will not serve.
-    # `since`: the release it began to serve in.
+    # `since`: the release it began to serve in. `waiting`: its job has not begun, so nobody goes by it yet (segment_svc.jobs).
     """CREATE TABLE plan (
         id bigserial PRIMARY KEY,
         segment_id smallint NOT NULL,
@@ -111,6 +111,7 @@ STATEMENTS = (
         atoms smallint[] NOT NULL,
         epoch int NOT NULL,
         live boolean NOT NULL,
+        waiting boolean NOT NULL DEFAULT false CHECK (NOT (live AND waiting)),
         since bigint NOT NULL DEFAULT 0,
         cause text,
         FOREIGN KEY (segment_id, version) REFERENCES segment_version ON DELETE CASCADE,
@@ -123,6 +124,7 @@ STATEMENTS = (
     )""",
     "INSERT INTO release_head (version) VALUES (1)",
     "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
+    # `status`: running, waiting, done, or replaced: by a later change of all that it was for.
     """CREATE TABLE backfill (
         id bigserial PRIMARY KEY,
         segments smallint[] NOT NULL,
@@ -135,6 +137,7 @@ STATEMENTS = (
         created_at bigint NOT NULL,
         finished_at bigint
     )""",
+    "CREATE UNIQUE INDEX backfill_one ON backfill (status) WHERE status IN ('running', 'waiting')",
     # One row: how far time had come (epoch ms) when workers last looked.
     "CREATE TABLE reached (one boolean PRIMARY KEY DEFAULT true CHECK (one), at bigint NOT NULL)",
     "INSERT INTO reached (at) VALUES (0)",
