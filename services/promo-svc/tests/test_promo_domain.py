@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from promo_svc.domain.cart import Line, Request
 from promo_svc.domain.evaluate import RuleSet, messages
 from promo_svc.domain.evaluate import evaluate as evaluated
@@ -99,6 +100,19 @@ class TestCurrency:
     def test_a_label_is_for_everybody(self) -> None:
         asked = msgspec.structs.replace(cart(), currency="JPY")
         assert len(messages(rules({"action": AMOUNT}), asked, lambda *_: None)) == 1
+
+
+class TestWebsites:
+    def test_a_trace_says_nothing_of_the_rules_of_other_websites(self) -> None:
+        action = {"type": "percent", "value": 10}
+        whose = ({"coupon": "CODE"}, {"segments": {"any_of": ["vip"]}}, {})
+        ruleset = rules(
+            *({**kind, "action": action, "websites": [name]} for name in ("main", "other") for kind in whose)
+        )
+        asked = replace(cart((1000, 1)), coupons=("code",), segments=frozenset(["vip"]))
+        assert [t["rule"] for t in evaluate(ruleset, asked)["trace"]] == ["r0", "r1", "r2"]
+        assert [t["rule"] for t in evaluate(ruleset, replace(asked, website="other"))["trace"]] == ["r3", "r4", "r5"]
+        assert evaluate(ruleset, replace(asked, website="third"))["trace"] == []
 
 
 class TestInvariants:

@@ -55,13 +55,14 @@ class RuleSet:
         return cls(version, tuple(ordered), tuple(unreadable), plain, _freeze(by_coupon), _freeze(by_segment))
 
     def candidates(self, request: Request, codes: Collection[str]) -> list[Rule]:
-        """Rules that could apply, in the order they are applied in: cost follows these, not the rules stored."""
+        """Rules of the website that could apply, in the order they are applied in: cost follows these, not the rules stored."""
         found = {rule.id: rule for rule in self.open}
         for code in codes:
             found |= {rule.id: rule for rule in self.by_coupon.get(code, ())}
         for key in request.segments:
             found |= {rule.id: rule for rule in self.by_segment.get(key, ())}
-        return sorted(found.values(), key=_order)
+        here = (rule for rule in found.values() if not rule.websites or request.website in rule.websites)
+        return sorted(here, key=_order)
 
 
 def _order(rule: Rule) -> tuple[int, int]:
