@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -124,3 +126,30 @@ class TestSilence:
 
 async def fails() -> None:
     raise ValueError("of the work")
+
+
+@pytest.mark.servers
+async def test_who_gives_up_on_a_server_that_says_nothing_does_not_wait_for_its_rollback(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "ROLLBACK_S", 0.1)
+    given_up, backend = asyncio.Event(), 0
+
+    async def asks() -> None:
+        nonlocal backend
+        async with db.tx() as tx:
+            backend = await tx.fetchval("SELECT pg_backend_pid()")
+            os.kill(backend, signal.SIGSTOP)
+            async with asyncio.timeout(0.2):
+                await tx.execute("SELECT 1")
+
+    asking = asyncio.ensure_future(asks())
+    asking.add_done_callback(lambda _: given_up.set())
+    try:
+        async with asyncio.timeout(database_module.COMMAND_S - 5):
+            await given_up.wait()
+            assert isinstance(asking.exception(), TimeoutError)
+            await db.ping()
+    finally:
+        os.kill(backend, signal.SIGCONT)
+        await asyncio.gather(asking, return_exceptions=True)

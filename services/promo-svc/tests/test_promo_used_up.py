@@ -12,6 +12,7 @@ import pytest
 from chassis.clock import ManualClock
 from chassis.db import Tx
 from promo_svc.flows.redeem import HOLD_MS
+from promo_svc.uses import UsedUp
 
 pytestmark = pytest.mark.servers
 BODY = {
@@ -95,3 +96,17 @@ async def test_it_is_used_up_by_whatever_version_a_cart_is(shop: Shop) -> None:
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.6)
     await everywhere(shop, "used-up", version=before)
+
+
+async def test_what_nobody_has_said_lately_gives_nothing_and_everything_again_when_it_is_said(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = UsedUp.look
+
+    async def silent(_: UsedUp) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(UsedUp, "look", silent)
+    await everywhere(shop, "used-up")
+    monkeypatch.setattr(UsedUp, "look", look)
+    await everywhere(shop, None)

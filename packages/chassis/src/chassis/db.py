@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # Classes of SQLSTATE that blame what was sent (54: it is too large for the server); every other one (connection, lock,
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
-COMMAND_S, STAY_S = 35.0, 2.0
+COMMAND_S, STAY_S, ROLLBACK_S = 35.0, 2.0, 2.0
 CLOCK_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"  # what time it is, in epoch ms
 NOW_MS = f"SELECT {CLOCK_MS}"
 SILENCE = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
@@ -169,11 +170,9 @@ class Database:
         A connection of which that is not certain (the statement was cancelled, or took too long) is thrown away: the next
         who got it would be in a transaction that is not theirs, with its locks.
         """
-        connection = await self._checkout()
+        connection, driver = await self._checkout()
         certain = False
         try:
-            raw = await connection.get_raw_connection()
-            driver: Any = raw.driver_connection
             transaction = driver.transaction()
             await transaction.start()
             tx = Tx(connection, driver)
@@ -184,24 +183,27 @@ class Database:
                 await tx.settle()
             except BaseException:
                 await tx.drop()
-                await transaction.rollback()
-                certain = True
+                with contextlib.suppress(TimeoutError):  # who says nothing is not waited for once more
+                    async with asyncio.timeout(ROLLBACK_S):
+                        await transaction.rollback()
+                        certain = True
                 raise
             await transaction.commit()
             certain = True
         finally:
             if not certain:
+                driver.terminate()  # without a word: the server rolls back
                 await connection.invalidate()
             await connection.close()
 
-    async def _checkout(self) -> AsyncConnection:
+    async def _checkout(self) -> tuple[AsyncConnection, Any]:
         """A connection that is still open: after a restart of the server the pool holds dead ones."""
         while True:
             connection = await self._engine.connect()
             raw = await connection.get_raw_connection()
             driver: Any = raw.driver_connection
             if not driver.is_closed():
-                return connection
+                return connection, driver
             await connection.invalidate()
             await connection.close()
 

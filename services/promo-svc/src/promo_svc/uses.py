@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections.abc import Container
 
 from chassis.db import Database
 from chassis.health import Health
@@ -19,27 +22,39 @@ USED_UP = """SELECT u.rule_id FROM unnest($1::int[], $2::int[]) AS limited (rule
         OFFSET u.used - most)"""
 
 
+ASK_S, LATELY_S = 1.0, 2.0
+
+
 class UsedUp:
-    """The ids of rules whose `uses_total` is reached, in `rules`. One that is published no more stays what it was, for carts that
-    are by a version that has it."""
+    """The ids of rules whose `uses_total` is reached, in `rules`; while nobody says so (LATELY_S), of all that have one. What
+    is published no more stays what it was, for carts that are by a version that has it."""
 
     def __init__(self, db: Database, snapshot: Snapshot[Published], now: Now, health: Health) -> None:
         self._db, self._snapshot, self._now, self._health = db, snapshot, now, health
-        self.rules: frozenset[int] = frozenset()
+        self._used_up: frozenset[int] = frozenset()
+        self._asked_s = -math.inf
+
+    @property
+    def rules(self) -> Container[int]:
+        """See UsedUp."""
+        lately = time.monotonic() - self._asked_s < LATELY_S
+        return self._used_up if lately else self._used_up.union(self._limits())
+
+    def _limits(self) -> dict[int, int]:
+        return {r.id: r.uses_total for r in self._snapshot.value.rules.rules if r.coupon and r.uses_total}
 
     async def look(self) -> None:
-        """Ask once."""
-        published = self._snapshot.value.rules.rules
-        limits = {rule.id: rule.uses_total for rule in published if rule.coupon and rule.uses_total}
-        found: set[int] = set()
+        """Ask once. Raises TimeoutError, and what the database raises."""
+        began_s, limits, found = time.monotonic(), self._limits(), set[int]()
         if limits:
-            async with self._db.tx() as tx:
+            async with asyncio.timeout(ASK_S), self._db.tx() as tx:
                 rows = await tx.fetch(USED_UP, list(limits), list(limits.values()), await self._now(tx))
             found = {row["rule_id"] for row in rows}
-        self.rules = frozenset(found | (self.rules - {rule.id for rule in published}))
+        published = {rule.id for rule in self._snapshot.value.rules.rules}
+        self._used_up, self._asked_s = frozenset(found | (self._used_up - published)), began_s
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Follow them until `stop` is set; while the database is away, what was known last counts."""
+        """Follow them until `stop` is set."""
 
         async def work() -> bool:
             await self.look()
