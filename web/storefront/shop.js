@@ -29,9 +29,21 @@ async function ask(path, body) {
 const happened = (type, data) => ask("/v1/events", { events: [{ id: crypto.randomUUID(), type, data }] });
 const euros = amount => ({ amount, currency: "EUR" });
 
+// Where the browser keeps nothing for us, it lives as long as the page.
+let cartHere = null;
+
+function keptCart() {
+  try { return localStorage.getItem("cart"); } catch { return cartHere; }
+}
+
+function keepCart(text) {
+  cartHere = text;
+  try { localStorage.setItem("cart", text); } catch { /* as above */ }
+}
+
 // Only these are ever kept; whatever else stands there is an empty one.
 function cartLines() {
-  const kept = localStorage.getItem("cart");
+  const kept = keptCart();
   return Object.values(CARTS).find(lines => JSON.stringify(lines) === kept) ?? [];
 }
 
@@ -42,7 +54,7 @@ function tellCart() {
 }
 
 function setCart(name) {
-  localStorage.setItem("cart", JSON.stringify(CARTS[name]));
+  keepCart(JSON.stringify(CARTS[name]));
   return tellCart();
 }
 
