@@ -41,7 +41,10 @@ sub vcl_recv {
     unset req.http.X-Purge-Key;
     std.collect(req.http.X-Api-Key);  # two of them are none
     call facts;
-    if (req.method != "GET" && req.method != "HEAD") { return (pass); }
+    if (req.method != "GET" && req.method != "HEAD") {
+        if (!std.cache_req_body(1100KB)) { return (synth(413)); }  # who sends slowly holds no connection of the gateway
+        return (pass);
+    }
     if (req.url !~ "^/v1/decisions[?]" || req.http.Authorization) { return (pass); }
     if (req.url ~ "^.{4000}") { return (synth(414)); }  # the gateway takes 2,000, and more has no place in what follows
     call canonical;

@@ -199,3 +199,26 @@ async def test_large_requests_of_an_address_come_to_so_much_together(
         stay.append(writer)
     for writer in stay:
         writer.close()
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_a_body_that_comes_behind_its_answer_takes_no_room_and_its_connection_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch, lane: str
+) -> None:
+    monkeypatch.setattr(connection, "MOST_OF_HOUSE", 700_000)
+    body, stay = b"x" * 300_000, []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
+        writer.write(get(b"/nowhere", b"content-length: 300000", method=b"POST"))
+        assert b"HTTP/1.1 404 " in await reader.readuntil(b"\r\n")
+        writer.write(body)
+        await writer.drain()
+        stay.append((reader, writer))
+    await asyncio.sleep(0.1)
+    sent = get(b"/echo", b"content-length: 300000", method=b"POST") + body + CLOSE
+    assert b"HTTP/1.1 200 OK" in await exchange(house.ports[lane], [sent])
+    monkeypatch.setattr(connection, "IDLE_S", 0.2)
+    if lane == "direct":
+        await house.let_go(10)
+    for _, writer in stay:
+        writer.close()

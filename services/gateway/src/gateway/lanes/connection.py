@@ -168,6 +168,8 @@ class Connection(HttpToolsProtocol):
             self.end(TOO_LARGE)
         elif self.taken > MOST_UNREAD:
             self.end(TOO_LONG)
+        elif self.headed and not self.pipeline and self.cycle.response_complete:
+            self.hold(0)  # nobody keeps what comes behind the answer
         elif self.start + self.taken > SMALL and not self.hold(max(self.start + self.taken, self.held)):
             self.end(BUSY)
 
@@ -260,10 +262,11 @@ class Connection(HttpToolsProtocol):
         self.headed = True
 
     def on_message_complete(self) -> None:
-        """It is ours to answer."""
+        """It is ours to answer, if it is not answered yet."""
         if self.anew:
             return
-        self.since, self.begun = 0.0, False
+        done = self.cycle is not None and self.cycle.response_complete and not self.pipeline
+        self.since, self.begun = self.loop.time() if done else 0.0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
