@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Annotated, Any
 
 import asyncpg
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from chassis.db import PASSING
 from chassis.health import Health
-from chassis.http import STORABLE, Limits, require_json, service_app
+from chassis.http import MOST_DEPTH, MOST_PARTS, STORABLE, Limits, read_json, require_json, service_app
 from chassis.problems import Problem
 from chassis.telemetry import HTTP_SECONDS
 from fastapi import Depends, Header, Request
@@ -181,3 +182,28 @@ async def test_a_problem_of_the_applications_own_is_not_taken_for_one_of_the_bod
         await Limits(refuses, service="t")(
             {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}, None, None
         )
+
+
+def nested(levels: int, inside: Any) -> Any:
+    for level in range(levels):
+        inside = [inside] if level % 2 else {"a": inside}
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("value", "slug"),
+    [
+        (nested(MOST_DEPTH, 1), None), (nested(MOST_DEPTH - 1, {}), None), (nested(MOST_DEPTH + 1, 1), "invalid-request"),
+        ([1, nested(MOST_DEPTH, {})], "invalid-request"), ({"a": ["x\0"]}, "invalid-request"), ({"a\0": 1}, "invalid-request"),
+        ([0] * MOST_PARTS, None), ([0] * (MOST_PARTS + 1), "body-too-large"), ([[]] * MOST_PARTS, "body-too-large"),
+        ([{}] * (MOST_PARTS // 2 + 1), "body-too-large"),
+    ],
+)  # fmt: skip
+def test_what_is_deep_or_has_a_nul_or_many_parts_is_refused(value: Any, slug: str | None) -> None:
+    body = json.dumps(value).encode()
+    if slug is None:
+        assert read_json(body) == value
+    else:
+        with pytest.raises(Problem) as refused:
+            read_json(body)
+        assert refused.value.slug == slug

@@ -21,7 +21,7 @@ from chassis.telemetry import HTTP_SECONDS
 
 IfMatch = Annotated[str | None, Header(alias="if-match")]
 Ping = Callable[[], Awaitable[Any]]
-PING_S, OK, MOST_DEPTH = 1.0, "ok", 64
+PING_S, OK, MOST_DEPTH, MOST_PARTS = 1.0, "ok", 64, 100_000
 JSON_TYPE = re.compile(r"application/([a-z0-9.-]+\+)?json *(;.*)?", re.IGNORECASE)
 
 
@@ -100,14 +100,19 @@ VIEWER = may("viewer")
 def read_json(body: bytes, *, nul: bool = False) -> Any:
     """A body as JSON: Unicode, finite numbers. Raises Problem 400 for anything else.
 
-    Problem 422 with a pointer for what goes deeper than MOST_DEPTH, and for a NUL character, which PostgreSQL cannot store,
-    unless `nul` allows it.
+    Problem 413 for what may have more than MOST_PARTS values, for others wait while it is read; 422 with a pointer for what goes
+    deeper than MOST_DEPTH, and for a NUL character, which PostgreSQL cannot store, unless `nul` allows it.
     """
+    if sum(map(body.count, (b"[", b"{", b","))) > MOST_PARTS:
+        raise Problem("body-too-large", 413, "The body has too many parts", detail=f"At most {MOST_PARTS:,}")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise not_json() from None
-    fault = _fault(value, (), nul, MOST_DEPTH)
+    suspect = _is_deep(value) or (
+        not nul and b"\\u0000" in body
+    )  # to look at each value takes long, and finds nothing else
+    fault = _fault(value, (), nul, MOST_DEPTH) if suspect else None
     if fault is not None:
         raise Problem("invalid-request", 422, "The request is not valid", errors=[fault])
     return value
@@ -135,6 +140,16 @@ async def readable(request: Request) -> None:
 
 
 STORABLE, READABLE = Depends(storable), Depends(readable)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [value for values in inside for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _fault(value: Any, at: tuple[Any, ...], nul: bool, levels: int) -> dict[str, str] | None:
