@@ -211,6 +211,20 @@ class TestSwitchedOff:
         assert await shop.steps_until("mine") == PAGES
         assert await shop.is_as_recomputed()
 
+    async def test_what_still_serves_keeps_what_it_refers_to(self, shop: Shop) -> None:
+        await make(shop.client, shop.service, "base", VIEWED)
+        await make(shop.client, shop.service, "user", within("base"))
+        await make(shop.client, shop.service, "late", PAGED)
+        await shop.save("late", SEARCHED)
+        await backfill.step(shop.service.deps)
+        await shop.save("user", {"any": [VIEWED, SEARCHED]})  # waits, and refers to it no more
+        assert (await shop.delete("base"), await shop.save("base", VIEWED, status="inactive")) == (409, 409)
+        before = sorted(await members(shop.client, "user"))
+        await shop.act(1, "page_view")
+        assert (sorted(await members(shop.client, "user")), await shop.is_as_recomputed()) == (before, True)
+        await shop.finish()
+        assert await shop.delete("base") == 204
+
     async def test_when_nothing_is_left_of_a_job_the_one_that_waits_begins(self, shop: Shop) -> None:
         await shop.save("gone", VIEWED)
         await shop.save("mine", SEARCHED)

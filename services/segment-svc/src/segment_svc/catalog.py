@@ -16,9 +16,11 @@ from chassis.websites import seen, touched
 from segment_svc.domain.definition import references
 
 NEWEST = "segment s JOIN segment_version v ON v.segment_id = s.id AND v.version = s.version"
-STORED = f"""SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text,
+STORED = f"""SELECT s.id, s.key, s.version, p.version AS live_version, v.body::text, serves.body::text AS serves,
         (SELECT max(c.cause) FROM plan c WHERE c.segment_id = s.id) AS cause
-    FROM {NEWEST} LEFT JOIN plan p ON p.segment_id = s.id AND p.live"""  # noqa: S608 - constants
+    FROM {NEWEST} LEFT JOIN plan p ON p.segment_id = s.id AND p.live
+    LEFT JOIN segment_version serves ON serves.segment_id = s.id AND serves.version = p.version AND p.version <> s.version
+    """  # noqa: S608 - constants
 NEXT = f"""SELECT s.key, v.bytes FROM {NEWEST}
     WHERE s.key > $1 AND {seen("$2")} ORDER BY s.key LIMIT $3 + 1"""  # noqa: S608 - constants
 OLDER = f"""SELECT version, bytes FROM segment_version
@@ -36,7 +38,8 @@ QUOTA = Quota("segment", 512 * 1024, 2048 * 1024, 6144 * 1024, "/condition")
 class Stored:
     """A definition: `version` is the newest saved one, `live_version` the one that serves (None: none does).
 
-    `quarantined`: why nobody is in it although it serves, or why the newest version could not start to.
+    `quarantined`: why nobody is in it although it serves, or why the newest version could not start to. `serves`: the body that
+    serves, when it is not the newest one.
     """
 
     id: int
@@ -45,11 +48,19 @@ class Stored:
     live_version: int | None
     body: dict[str, Any]
     quarantined: str | None = None
+    serves: dict[str, Any] | None = None
+
+    @property
+    def refers_to(self) -> set[str]:
+        """The segments that it cannot be without, as it is to be, and as it serves until then."""
+        active = self.body.get("status") == "active"
+        newest = references(self.body.get("condition")) if active else frozenset()
+        return {*newest, *references((self.serves or {}).get("condition"))}
 
 
 def _stored(record: Any) -> Stored:
-    body = json.loads(record["body"])
-    return Stored(record["id"], record["key"], record["version"], record["live_version"], body, record["cause"])
+    body, serves = json.loads(record["body"]), record["serves"] and json.loads(record["serves"])
+    return Stored(record["id"], record["key"], record["version"], record["live_version"], body, record["cause"], serves)
 
 
 async def read(tx: Tx, key: str) -> Stored | None:
@@ -112,18 +123,11 @@ async def insert(
 
 
 def dependents(stored: Sequence[Stored], key: str) -> list[Stored]:
-    """Active segments whose condition refers to `key`, directly or through others."""
+    """Segments that refer to `key`, directly or through others."""
     found: dict[str, Stored] = {}
     reached = {key}
     while True:
-        new = [
-            s
-            for s in stored
-            if s.key not in found
-            and s.key != key
-            and s.body.get("status") == "active"
-            and references(s.body.get("condition")) & reached
-        ]
+        new = [s for s in stored if s.key not in found and s.key != key and s.refers_to & reached]
         if not new:
             return list(found.values())
         found.update((s.key, s) for s in new)
