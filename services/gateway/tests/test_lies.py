@@ -120,7 +120,7 @@ async def test_what_reads_well_and_cannot_be_followed_is_lost_and_over_in_a_mome
 
 
 async def test_an_odd_selection_is_none(services: Services) -> None:
-    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.ManySelected, most_s=1.0)
+    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.Many[said.Selected], most_s=1.0)
     for lie in lies({"answers": [SELECTED]}):
         services.once[CONTENT] = json.dumps(lie).encode()
         try:
@@ -164,7 +164,7 @@ async def test_an_answer_that_never_ends_keeps_its_place_no_longer_than_anybody_
     services.made._clients[CONTENT] = httpx.AsyncClient(
         transport=httpx.MockTransport(answer), base_url="http://service"
     )
-    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.ManySelected, most_s=0.1)
+    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.Many[said.Selected], most_s=0.1)
     first = []
     for n in range(2):
         first.append(asyncio.ensure_future(asked.ask({"n": n})))
@@ -179,7 +179,7 @@ async def test_whoever_waits_is_told_whatever_goes_wrong(services: Services, mon
         raise TypeError
 
     monkeypatch.setattr(upstreams, "read", fails)
-    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.ManySelected, most_s=0.1)
+    asked = Coalescer(services.made, CONTENT, "/v1/select-many", said.Many[said.Selected], most_s=0.1)
     async with asyncio.timeout(5):
         with pytest.raises(httpx.HTTPError):
             await asked.ask({})

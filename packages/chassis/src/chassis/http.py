@@ -109,9 +109,8 @@ def read_json(body: bytes, *, nul: bool = False) -> Any:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise not_json() from None
-    suspect = _is_deep(value) or (
-        not nul and b"\\u0000" in body
-    )  # to look at each value takes long, and finds nothing else
+    # To look at each value takes long, and finds nothing else.
+    suspect = _is_deep(value) or (not nul and b"\\u0000" in body)
     fault = _fault(value, (), nul, MOST_DEPTH) if suspect else None
     if fault is not None:
         raise Problem("invalid-request", 422, "The request is not valid", errors=[fault])

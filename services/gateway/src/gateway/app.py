@@ -29,7 +29,7 @@ from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Coalescer, Upstr
 from gateway.deps import Deps
 from gateway.domain.answer import encode
 from gateway.domain.kept import Kept
-from gateway.domain.said import ManyMessages, ManySelected
+from gateway.domain.said import Many, Messages, Selected
 from gateway.domain.signing import Ring, Rings, secrets_of
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
@@ -147,8 +147,8 @@ def _decider(
     return Decider(
         knowledge,
         pipe,
-        Coalescer(upstreams, CONTENT, "/v1/select-many", ManySelected, most_s=budget_s),
-        Coalescer(upstreams, PROMO, "/v1/messages-many", ManyMessages, most_s=budget_s),
+        Coalescer(upstreams, CONTENT, "/v1/select-many", Many[Selected], most_s=budget_s),
+        Coalescer(upstreams, PROMO, "/v1/messages-many", Many[Messages], most_s=budget_s),
         clock,
         ZoneInfo(settings.time_zone),
         budget_s,

@@ -51,6 +51,11 @@ class Stored:
     serves: dict[str, Any] | None = None
 
     @property
+    def serving(self) -> dict[str, Any] | None:
+        """The body that serves; None while none does."""
+        return self.body if self.live_version == self.version else self.serves
+
+    @property
     def refers_to(self) -> set[str]:
         """The segments that it cannot be without, as it is to be, and as it serves until then."""
         active = self.body.get("status") == "active"

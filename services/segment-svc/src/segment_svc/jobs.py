@@ -8,7 +8,6 @@ waits (`plan.waiting`) are nobody's rules yet; those of one that runs are everyb
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from chassis.db import Tx
@@ -22,9 +21,6 @@ from segment_svc.domain.part import atoms_needed
 
 MOST_ATOMS = 4096
 RUNNING = "SELECT unnest(segments) FROM backfill WHERE status = 'running'"
-SERVED = """SELECT s.key, v.body::text FROM plan p JOIN segment s ON s.id = p.segment_id
-    JOIN segment_version v ON v.segment_id = p.segment_id AND v.version = p.version
-    WHERE p.live AND p.segment_id = ANY($1::smallint[])"""
 # Of a job that has nothing left it is still said what it was for.
 REPLACE = "UPDATE backfill SET status = 'replaced' WHERE status = ANY($2::text[]) AND segments <@ $1::smallint[]"
 TAKE_OUT = """UPDATE backfill SET segments = ARRAY(SELECT unnest(segments) EXCEPT SELECT unnest($1::smallint[]))
@@ -43,7 +39,7 @@ async def plan(
     """
     chosen = {s.id: s for s in affected}
     running = [r[0] for r in await tx.fetch(RUNNING)]
-    out = await _leaving(tx, {s.key for s in affected}, [s for s in everything if s.id in running])
+    out = _leaving({s.key for s in affected}, [s for s in everything if s.id in running])
     chosen.update((s.id, s) for s in everything if s.key in out)
     planned = {(r["segment_id"], r["version"]): len(r["atoms"]) for r in await tx.fetch("SELECT * FROM plan")}
     await _take_out(tx, list(chosen), "running")
@@ -81,12 +77,11 @@ def as_saved(stored: Stored) -> Definition:
     return definitions.as_definition(stored.id, stored.key, stored.version, stored.body)
 
 
-async def _leaving(tx: Tx, keys: set[str], running: Sequence[Stored]) -> set[str]:
-    served = await tx.fetch(SERVED, [s.id for s in running])
+def _leaving(keys: set[str], running: Sequence[Stored]) -> set[str]:
     return leaving(
         keys,
         {s.key: references(s.body.get("condition")) for s in running},
-        {r["key"]: references(json.loads(r["body"]).get("condition")) for r in served},
+        {s.key: references((s.serving or {}).get("condition")) for s in running},
     )
 
 

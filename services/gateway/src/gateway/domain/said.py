@@ -4,11 +4,12 @@ version, or broken, and no answer of it may stay in the way of what it says next
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Generic, NotRequired, TypeVar
 
 from msgspec import Meta
 from typing_extensions import TypedDict
 
+T = TypeVar("T")
 Whole = Annotated[int, Meta(ge=0, lt=10**15)]
 Number = Annotated[int, Meta(ge=0, lt=1 << 16)]  # of a segment, or a bit
 Bits = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*$")]
@@ -146,16 +147,10 @@ class Messages(TypedDict):
     refused: NotRequired[Any]
 
 
-class ManySelected(TypedDict):
+class Many(TypedDict, Generic[T]):
     """In the order of what was asked."""
 
-    answers: list[Selected]
-
-
-class ManyMessages(TypedDict):
-    """The same of promo-svc."""
-
-    answers: list[Messages]
+    answers: list[T]
 
 
 class Given(TypedDict):
@@ -204,10 +199,9 @@ class Traced(TypedDict):
     reason: str | None
 
 
-class Priced(TypedDict):
-    """An evaluated cart."""
+class Totals(TypedDict):
+    """Of a cart, line by line, with what rules give and what is missing for them."""
 
-    version: Whole
     currency: str
     lines: list[Line]
     subtotal: int
@@ -218,6 +212,12 @@ class Priced(TypedDict):
     grand_total: int
     applied: list[Applied]
     hints: list[Hint]
+
+
+class Priced(Totals):
+    """An evaluated cart."""
+
+    version: Whole
     trace: list[Traced]
 
 

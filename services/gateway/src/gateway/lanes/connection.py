@@ -26,11 +26,8 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
-SMALL, MOST_OF_HOUSE, MOST_OF_ALL = (
-    65_536,
-    32 << 20,
-    96 << 20,
-)  # bytes of a request that nobody counts; of all others, as sent
+# Bytes of a request that nobody counts; of all others, as sent: of an address, and together.
+SMALL, MOST_OF_HOUSE, MOST_OF_ALL = 65_536, 32 << 20, 96 << 20
 MOST_WAITING = 100  # requests behind one that is being answered
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
 AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path

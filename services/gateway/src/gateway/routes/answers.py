@@ -6,7 +6,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from gateway.domain.said import Applied, Hint, Line, Message, Refusal, Slot, Traced
+from gateway.domain.said import Message, Refusal, Slot, Totals, Traced
 
 
 class Decision(TypedDict):
@@ -40,21 +40,11 @@ class Accepted(TypedDict):
     rejected: list[Rejected]
 
 
-class Cart(TypedDict):
+class Cart(Totals):
     """An evaluated cart. While promotions cannot be asked (`degraded`) there are no versions, and nothing is taken off."""
 
     version: NotRequired[int]
     membership_version: NotRequired[int]
-    currency: str
-    lines: list[Line]
-    subtotal: int
-    items_discount: int
-    shipping: int
-    shipping_discount: int
-    discount: int
-    grand_total: int
-    applied: list[Applied]
-    hints: list[Hint]
     trace: NotRequired[list[Traced]]
     slots: NotRequired[dict[str, Slot]]
     degraded: NotRequired[list[str]]

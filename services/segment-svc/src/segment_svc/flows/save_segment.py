@@ -88,7 +88,8 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
             actor=change.actor.subject,
             now=now,
         )
-        saved = Stored(segment_id, change.key, version, old.live_version if old else None, change.body)
+        live, serves = (old.live_version, old.serving) if old else (None, None)
+        saved = Stored(segment_id, change.key, version, live, change.body, serves=serves)
         stored[change.key] = saved
         if change.body["status"] != "active":
             await _retire(tx, saved, now=now)
