@@ -48,9 +48,10 @@ def load(bootstrap: str, rate: float, sent: Any) -> None:
     async def send() -> None:
         producer = AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type="lz4", max_batch_size=BATCH_BYTES)
         await producer.start()
-        split, began = DefaultPartitioner(), time.perf_counter()
+        split = DefaultPartitioner()
         all_of = {topic: sorted(await producer.partitions_for(topic)) for topic in topics.SHAPES}
         made = [((r.topic, split(r.key, all_of[r.topic], all_of[r.topic])), r) for r in records()]
+        began = time.perf_counter()
         while True:
             due = min(int((time.perf_counter() - began) * rate), sent.value + int(rate))
             batches: dict[tuple[str, int], BatchBuilder] = {}
@@ -147,6 +148,7 @@ async def bench(state: Path, *, rate: float) -> dict[str, Any]:
         stack.start()
         _publish(stack)
         loading.start()
+        until(lambda: sent.value > 0)
         await asyncio.sleep(WARM_S)
         before, began_s = sent.value, time.perf_counter()
         waits = await _waits(stack, kafka.bootstrap)

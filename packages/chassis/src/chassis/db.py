@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # Classes of SQLSTATE that blame what was sent (54: it is too large for the server); every other one (connection, lock,
 # resources, schema, operator) passes or is an operator's to mend. 54001 is the depth of the server's stack.
 BLAMES_THE_DATA, TOO_COMPLEX = ("21", "22", "23", "54"), "54001"
-COMMAND_S, STAY_S, ROLLBACK_S = 35.0, 2.0, 2.0
+COMMAND_S, STAY_S, BREATH_S, ROLLBACK_S = 35.0, 2.0, 0.005, 2.0
 CLOCK_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"  # what time it is, in epoch ms
 NOW_MS = f"SELECT {CLOCK_MS}"
-SILENCE = "SELECT set_config('idle_in_transaction_session_timeout', $1, true)"
+SILENCE = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{ms:.0f}ms'"
 T = TypeVar("T")
 # asyncpg says InternalClientError, which is none of its InterfaceErrors, when a connection ends as its next statement begins.
 AWAY = (asyncpg.InternalClientError, OSError, MemoryError, SQLAlchemyError)
@@ -40,13 +40,17 @@ def passes(error: BaseException) -> bool:
 PASSING = ((asyncpg.PostgresError, asyncpg.InterfaceError, *AWAY), passes)
 
 
+class TooLong(Exception):
+    """A transaction works longer than it may: it is to be done with less."""
+
+
 class Tx:
     """One transaction. `sa` is SQLAlchemy's connection; the methods go straight to asyncpg ($1 parameters)."""
 
-    def __init__(self, sa: AsyncConnection, driver: Any) -> None:
-        self.sa, self._driver = sa, driver
+    def __init__(self, sa: AsyncConnection, driver: Any, most_s: float | None = None) -> None:
+        self.sa, self._driver, self._most_s = sa, driver, most_s
         self._behind: asyncio.Task[None] | None = None
-        self._heard_s = time.monotonic()
+        self._heard_s, self._breath_s, self._began_s = time.monotonic(), 0.0, 0.0
 
     async def behind(self, statement: Coroutine[Any, Any, None]) -> None:
         """Send a statement of this transaction and go on while the server works.
@@ -72,11 +76,20 @@ class Tx:
             await asyncio.gather(behind, return_exceptions=True)
 
     async def stay(self) -> None:
-        """For who works long between two statements: the server ends what says nothing (Patience.silence_s). Costs nothing within
-        STAY_S of the last time."""
-        if time.monotonic() - self._heard_s > STAY_S:
+        """For who works long between two statements, ever again: others have their turn of the loop, and the server ends what
+        says nothing (Patience.silence_s). Raises TooLong after `most_s` of it (see Database.tx). Costs nothing within BREATH_S.
+        """
+        now = time.monotonic()
+        if now - self._breath_s < BREATH_S:
+            return
+        self._began_s = self._began_s or now
+        if self._most_s is not None and now - self._began_s > self._most_s:
+            raise TooLong
+        if now - self._heard_s > STAY_S:
             await self.execute("SELECT 1")
             self._heard_s = time.monotonic()
+        await asyncio.sleep(0)
+        self._breath_s = time.monotonic()
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """What is done beside the loop, however long that takes, for who has to keep what is locked meanwhile."""
@@ -164,8 +177,9 @@ class Database:
         return cls(engine_of(url, schema=schema, pool_size=pool_size, patience=patience))
 
     @asynccontextmanager
-    async def tx(self, *, silence_s: float | None = None) -> AsyncIterator[Tx]:
+    async def tx(self, *, silence_s: float | None = None, most_s: float | None = None) -> AsyncIterator[Tx]:
         """One transaction: committed at the end of the block, rolled back when it raises. `silence_s`: its own, see Patience.
+        `most_s`: so long it may work in memory, see Tx.stay.
 
         A connection of which that is not certain (the statement was cancelled, or took too long) is thrown away: the next
         who got it would be in a transaction that is not theirs, with its locks.
@@ -173,28 +187,33 @@ class Database:
         connection, driver = await self._checkout()
         certain = False
         try:
-            transaction = driver.transaction()
-            await transaction.start()
-            tx = Tx(connection, driver)
+            await driver.execute("BEGIN" if silence_s is None else SILENCE.format(ms=silence_s * 1000))
+            tx = Tx(connection, driver, most_s)
             try:
-                if silence_s is not None:
-                    await tx.execute(SILENCE, f"{silence_s * 1000:.0f}")
                 yield tx
                 await tx.settle()
             except BaseException:
                 await tx.drop()
                 with contextlib.suppress(TimeoutError):  # who says nothing is not waited for once more
                     async with asyncio.timeout(ROLLBACK_S):
-                        await transaction.rollback()
+                        await driver.execute("ROLLBACK")
                         certain = True
                 raise
-            await transaction.commit()
+            await driver.execute("COMMIT")
             certain = True
         finally:
-            if not certain:
-                driver.terminate()  # without a word: the server rolls back
-                await connection.invalidate()
-            await connection.close()
+            await _give_back(connection, driver, certain)
+
+    async def once(self, sql: str, *args: Any) -> Any:
+        """The first value of one statement, which is a transaction by itself."""
+        connection, driver = await self._checkout()
+        certain = False
+        try:
+            found = await driver.fetchval(sql, *args)
+            certain = True
+        finally:
+            await _give_back(connection, driver, certain)
+        return found
 
     async def _checkout(self) -> tuple[AsyncConnection, Any]:
         """A connection that is still open: after a restart of the server the pool holds dead ones."""
@@ -215,3 +234,10 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+async def _give_back(connection: AsyncConnection, driver: Any, certain: bool) -> None:
+    if not certain:
+        driver.terminate()  # without a word: the server rolls back
+        await connection.invalidate()
+    await connection.close()

@@ -26,9 +26,9 @@ OUTBOX_DDL = (
         refused_at timestamptz DEFAULT now()
     )""",
 )
-TAKE = "SELECT id, payload FROM outbox WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"
-# Also when another relay has it.
+# How old the oldest is, also when another relay has it.
 AGE = "SELECT extract(epoch FROM now() - created_at)::float8 FROM outbox WHERE channel = $1 ORDER BY id LIMIT 1"
+TAKE = f"SELECT id, payload, ({AGE}) AS age FROM outbox WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"  # noqa: S608
 # A relay that stands still amid its handler keeps its rows from others until the server ends its transaction.
 MOST, IDLE_S, PATIENCE_S, HANDLER_S, SILENCE_S, AT_ONCE_S = 100, 0.5, 30.0, 4.0, 5.0, 1.0
 
@@ -123,8 +123,8 @@ class Relay:
     async def step(self, channel: str) -> int:
         """Hand on one lot of a channel; answers how many rows it had."""
         async with self._db.tx(silence_s=SILENCE_S) as tx:
-            self._ages[channel] = await tx.fetchval(AGE, channel) or 0.0
             rows = await tx.fetch(TAKE, channel, self._lots[channel])
+            self._ages[channel] = rows[0]["age"] if rows else await tx.fetchval(AGE, channel) or 0.0
             OUTBOX_AGE.labels(channel=channel).set(self._ages[channel])
             if not rows:
                 return 0

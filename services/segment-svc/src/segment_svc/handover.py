@@ -82,7 +82,7 @@ class Handover:
     """The handler of the outbox for documents. What Redis does not take for over PATIENCE_S is doubted there."""
 
     def __init__(self, db: Database, redis: Any) -> None:
-        self._db, self._redis, self._writer = db, redis, VersionedWriter(redis)
+        self._db, self._redis, self._writer, self._token = db, redis, VersionedWriter(redis), b""
         self._failed_first = self._failed_last = -STREAK_S
 
     async def __call__(self, payloads: Sequence[bytes]) -> list[Refusal]:
@@ -100,11 +100,13 @@ class Handover:
     async def _announce(self) -> None:
         """Put a new token into Redis, again if another relay was faster: what that handed on must be there too."""
         while True:
-            seen, token = await _text_at(self._redis, HANDED), uuid.uuid4().bytes
-            async with self._db.tx() as tx:
-                if not await tx.fetchval(NEXT, seen, token):
-                    raise WentBack
-            if await replace(self._redis, HANDED, seen, token):
+            guess, self._token = self._token, b""  # right unless another relay was faster
+            seen, token = guess or await _text_at(self._redis, HANDED), uuid.uuid4().bytes
+            known = await self._db.once(NEXT, seen, token)
+            if not known and not guess:
+                raise WentBack
+            if known and await replace(self._redis, HANDED, seen, token):
+                self._token = token
                 return
 
     async def _failed(self, cause: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import thread_time
 
 from chassis import outbox
@@ -27,13 +27,13 @@ from segment_svc.domain import bounds
 from segment_svc.domain import profile as people
 from segment_svc.domain.activity import Activity
 from segment_svc.domain.facts import Facts
-from segment_svc.domain.ruleset import RuleRaised, Timeline
+from segment_svc.domain.ruleset import Timeline
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.quarantine import agreed, guarded
 from segment_svc.store import Row
 from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
-CHUNK = 250
+CHUNK, LONG_S = 250, 2.0
 MOST_LEGS = bounds.LIMIT + 100  # an event dated ahead ends one
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
 log = get_logger("apply")
@@ -53,6 +53,11 @@ class Receipt:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     dead: list[wire.Dead] = field(default_factory=list)
+
+    def add(self, other: Receipt) -> None:
+        """And what became of another batch."""
+        self.outcomes += other.outcomes
+        self.dead += other.dead
 
 
 @dataclass(slots=True)
@@ -77,7 +82,7 @@ async def apply_events(
 ) -> Receipt:
     """Apply a batch. With `steps` (of a log), what is not applied leaves as dead letters in the same transaction.
 
-    Raises chassis.bus.Fenced when another consumer already went past one of the steps.
+    Raises chassis.bus.Fenced when another consumer already went past one of the steps, and chassis.db.TooLong.
     """
     receipt = await agreed(deps, lambda: _attempt(deps, incoming, steps, dead))
     deps.relay.wake()
@@ -102,7 +107,7 @@ async def _attempt(
     deps: Deps, incoming: Sequence[wire.Incoming], steps: Sequence[Slice], dead: Sequence[wire.Dead], *, undo: bool = False
 ) -> Receipt:  # fmt: skip
     receipt, touched = Receipt(dead=list(dead)), None
-    async with deps.db.tx() as tx:
+    async with deps.db.tx(most_s=LONG_S if len(incoming) > 1 else None) as tx:
         if steps and not await positions.fence(tx, steps):
             raise Fenced
         rules = await deps.rulebook.current(tx)
@@ -110,7 +115,7 @@ async def _attempt(
             keys = {key for event in incoming for key in event.identities}
             touched = Touched(await store.load(tx, keys, deps.recent))
             now = rules.instant(deps.clock, touched.rows.values())
-            late = overdue(touched.rows.values(), now)
+            late = [row for row in touched.rows.values() if _overdue(row, now)]
             moves = await catch_up(tx, late, rules, now)
             _fold(touched, incoming, receipt=receipt, now=now)
             changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
@@ -126,17 +131,18 @@ async def _attempt(
     return receipt
 
 
-def overdue(rows: Iterable[Row], now: int) -> list[Row]:
-    """Rows with flips that fell due and were not swept yet. Who catches them up must save them."""
-    return [r for r in rows if r.next_flip_at is not None and r.next_flip_at <= now and not r.merged_into]
+def _overdue(row: Row, now: int) -> bool:
+    """Whether a flip fell due and was not swept yet. Who catches up must save the row."""
+    return row.next_flip_at is not None and row.next_flip_at <= now and not row.merged_into
 
 
 async def catch_up(tx: Tx, rows: Iterable[Row], rules: Rules, now: int) -> list[Transition]:
     """The flips of overdue rows: they happened at their own instant, by time."""
     moves: list[Transition] = []
-    for row in overdue(rows, now):
-        moves += _caught_up(row, rules, now)
+    for row in rows:
         await tx.stay()
+        if _overdue(row, now):
+            moves += _caught_up(row, rules, now)
     return moves
 
 
@@ -200,29 +206,6 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
         touched.merged.add(row.key)
     customer.coming = None
     touched.aliases[visitor.key] = customer.key
-
-
-async def sound(tx: Tx, rows: Iterable[Row], rules: Rules, *, now: int) -> list[Row]:
-    """The rows that can be evaluated; the others are named, and looked at again later. Raises RuleRaised."""
-    found, odd = [], []
-    for row in rows:
-        await tx.stay()
-        try:
-            copy = people.decode(people.encode(row.profile))
-            people.advance(copy, now)
-            rules.ruleset.timeline(copy, now, horizon_ms=rules.horizon_ms, key=row.key)
-            for late in overdue([replace(row, profile=copy)], now):
-                _caught_up(late, rules, now)
-        except RuleRaised:
-            raise
-        except Exception as error:
-            log.error("person_raises", profile=row.key, error=type(error).__name__)
-            odd.append(row.key)
-        else:
-            found.append(row)
-    if odd:
-        await store.postpone(tx, odd, now)
-    return found
 
 
 async def settle(

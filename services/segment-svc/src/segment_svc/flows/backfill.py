@@ -22,9 +22,9 @@ from segment_svc import definitions, identities, jobs, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.domain.transition import Transition
-from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.meet import meet
 from segment_svc.flows.quarantine import guarded, patient
+from segment_svc.flows.settle_many import lots, settle_lot
 from segment_svc.flows.sweep import settle_due, sweep
 from segment_svc.telemetry import BACKFILL
 
@@ -93,17 +93,17 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         if job is None:
             return None
         keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
-        if keys:
-            found = await store.load(tx, keys, postponing=deps.clock.now_ms())
-            now = rules.instant(deps.clock, found.values())
-            rows = [r for r in found.values() if r.merged_into is None]
-            rows = await sound(tx, rows, rules, now=now) if wary else rows
-            moves = await catch_up(tx, rows, rules, now)
-            await settle(tx, rows, rules, now=now, moves=moves)
+        done = 0
+        for lot in lots(keys):
+            found = await store.load(tx, lot, postponing=deps.clock.now_ms())
+            rows = [row for row in found.values() if row.merged_into is None]
+            await settle_lot(tx, rows, rules, now=rules.instant(deps.clock, found.values()), wary=wary)
+            done += len(lot)
+        if done:
             await tx.execute(
-                "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[-1], len(keys)
+                "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[done - 1], done
             )
-            BACKFILL.set((job["done"] + len(keys)) / max(job["total"], 1))
+            BACKFILL.set((job["done"] + done) / max(job["total"], 1))
     return Job(job["id"], complete=not keys)
 
 

@@ -1,7 +1,8 @@
 """Called by the consumer per poll, and by HTTP. Decodes records and applies them; what cannot be applied stops nothing else.
 
 A batch that fails, for no reason that passes, is cut in halves, down to the one record. When a harmless event could be applied in
-its place, that one is dead-lettered as `poison`; otherwise the trouble is ours, and the record is taken again later.
+its place, that one is dead-lettered as `poison`; otherwise the trouble is ours, and the record is taken again later. A batch that
+takes too long is halved too, and the next ones are smaller.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 
 from chassis.bus import Fenced, Record
 from chassis.bus_places import Slice
-from chassis.db import passes
+from chassis.db import TooLong, passes
 from chassis.telemetry import get_logger
 from msgspec.json import encode
 
@@ -24,6 +25,7 @@ from segment_svc.flows.apply_events import Receipt, apply_events, rehearse
 from segment_svc.store import Conflict
 
 HEADERS = (("content-type", b"application/cloudevents+json"),)
+MOST = 100_000  # records at a time: whatever a poll brings
 log = get_logger("ingest")
 
 
@@ -31,10 +33,18 @@ class Ingest:
     """`logged`: the slices are steps over a log, whose position moves with them."""
 
     def __init__(self, deps: Deps, *, logged: bool) -> None:
-        self._deps, self._logged = deps, logged
+        self._deps, self._logged, self._most = deps, logged, MOST
 
     async def __call__(self, slices: Sequence[Slice]) -> Receipt:
         """Apply the records. Raises Fenced, and whatever may pass; then what was not applied is to be taken again."""
+        whole, rest = Receipt(), slices
+        while rest:
+            lot, rest = _cut(rest, self._most)
+            whole.add(await self._applied(lot))
+            self._most = min(MOST, self._most + self._most // 8 + 1)
+        return whole
+
+    async def _applied(self, slices: Sequence[Slice]) -> Receipt:
         records = [record for step in slices for record in step.records]
         incoming, dead = wire.decode(self._deps.codec, records, now=self._deps.clock.now_ms())
         try:
@@ -42,18 +52,18 @@ class Ingest:
         except Exception as error:
             if isinstance(error, Fenced | Conflict | NewerState | ClockOff) or passes(error):
                 raise
+            if isinstance(error, TooLong):
+                self._most = max(1, len(records) // 2)
             if not records:
                 raise
             return await (self._halved(slices) if len(records) > 1 else self._poisoned(slices, records[0], error))
         return receipt
 
     async def _halved(self, slices: Sequence[Slice]) -> Receipt:
-        whole = Receipt()
-        for half in _halves(slices):
-            receipt = await self(half)
-            whole.outcomes += receipt.outcomes
-            whole.dead += receipt.dead
-        return whole
+        first, rest = _cut(slices, sum(len(step.records) for step in slices) // 2)
+        receipt = await self._applied(first)
+        receipt.add(await self._applied(rest))
+        return receipt
 
     async def _poisoned(self, slices: Sequence[Slice], record: Record, error: Exception) -> Receipt:
         if not await self._harmless():
@@ -81,16 +91,15 @@ class Ingest:
         return not dead
 
 
-def _halves(slices: Sequence[Slice]) -> tuple[list[Slice], list[Slice]]:
-    """The same steps in two lots of about as many records."""
-    half = sum(len(step.records) for step in slices) // 2
+def _cut(slices: Sequence[Slice], count: int) -> tuple[list[Slice], list[Slice]]:
+    """The same steps in two lots, the first of so many records at most."""
     first: list[Slice] = []
     rest = list(slices)
-    while rest and len(rest[0].records) <= half:
-        half -= len(rest[0].records)
+    while rest and len(rest[0].records) <= count:
+        count -= len(rest[0].records)
         first.append(rest.pop(0))
-    if half and rest:
-        before, after = rest[0].cut(half)
+    if count and rest:
+        before, after = rest[0].cut(count)
         first.append(before)
         rest[0] = after
     return first, rest

@@ -16,8 +16,8 @@ from chassis.telemetry import get_logger
 
 from segment_svc import store
 from segment_svc.deps import Deps
-from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import patient
+from segment_svc.flows.settle_many import lots, settle_lot
 
 PAGE, IDLE_S = 1000, 1.0
 REACH = "UPDATE reached SET at = greatest(at, $1) RETURNING at"
@@ -57,15 +57,17 @@ async def _page(deps: Deps, after: str, wary: bool) -> tuple[str, int] | None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         found = await tx.fetch(NEXT, after, deps.clock.now_ms() + SKEW_MS, PAGE)
-        keys = [r["profile"] for r in found if r["ahead"]]
-        if keys:
-            rows = list((await store.load(tx, keys, postponing=deps.clock.now_ms())).values())
+        keys, done = [r["profile"] for r in found if r["ahead"]], 0
+        for lot in lots(keys):
+            rows = (await store.load(tx, lot, postponing=deps.clock.now_ms())).values()
             now = rules.instant(deps.clock, rows)
             for statement in REDATE:
-                await tx.execute(statement, keys, now)
-            rows = await sound(tx, rows, rules, now=now) if wary else rows
-            await settle(tx, rows, rules, now=now, moves=await catch_up(tx, rows, rules, now))
-    return (found[-1]["profile"], len(keys)) if found else None
+                await tx.execute(statement, lot, now)
+            await settle_lot(tx, rows, rules, now=now, wary=wary)
+            done += len(lot)
+    if done < len(keys):
+        return keys[done - 1], done
+    return (found[-1]["profile"], done) if found else None
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:

@@ -14,8 +14,8 @@ from chassis.service import repeat
 from segment_svc import store
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
-from segment_svc.flows.apply_events import catch_up, settle, sound
 from segment_svc.flows.quarantine import patient
+from segment_svc.flows.settle_many import lots, settle_lot
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -40,12 +40,9 @@ async def _sweep(deps: Deps, wary: bool, by: int | None) -> int:
 async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool) -> int:
     """Settle one batch of people due by an instant; answers how many were. `wary`: who cannot be is left for later."""
     keys = await store.due(tx, by, BATCH)
-    if not keys:
-        return 0
-    rows = list((await store.load(tx, keys, postponing=clock.now_ms())).values())
-    now = max(by, rules.instant(clock, rows))
-    rows = await sound(tx, rows, rules, now=now) if wary else rows
-    await settle(tx, rows, rules, now=now, moves=await catch_up(tx, rows, rules, now))
+    for lot in lots(keys):
+        found = (await store.load(tx, lot, postponing=clock.now_ms())).values()
+        await settle_lot(tx, found, rules, now=max(by, rules.instant(clock, found)), wary=wary)
     return len(keys)
 
 
