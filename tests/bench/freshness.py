@@ -32,7 +32,7 @@ from gateway.domain.signing import Ring
 from tests.bench.shop import HEADERS, conditions, records
 
 PROBES, WARM_S, PAUSE_S = 300, 3.0, 0.05
-TICK_S, BATCH_BYTES, AGAIN_S = 0.02, 1024 * 1024, 0.001
+TICK_S, BATCH_BYTES, AGAIN_S, ID = 0.02, 1024 * 1024, 0.001, b'"id":"01JD'
 UNLIMITED = {f"{who}_PER_MINUTE": str(10**12) for who in ("PERSON", "BLOCK", "KEY")}
 WORDS = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "hot"}}]}}
 LOOKED = {"field": "sku", "op": "eq", "value": "hot"}
@@ -58,7 +58,10 @@ def load(bootstrap: str, rate: float, sent: Any) -> None:
             for number in range(sent.value, due):
                 where, record = made[number % len(made)]
                 batch = batches.get(where) or batches.setdefault(where, producer.create_batch())
-                assert batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+                value = record.value.replace(
+                    ID, b'"id":"%04d' % (number // len(made)), 1
+                )  # the next time round they are others
+                assert batch.append(timestamp=None, key=record.key, value=value, headers=list(record.headers))
             taken = [
                 await producer.send_batch(batch, topic, partition=part) for (topic, part), batch in batches.items()
             ]
