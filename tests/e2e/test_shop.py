@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,11 @@ from tests.e2e.conftest import Demo
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 HERO = "/v1/decisions?slots=home.hero"
 BIG = [{"id": "1", "sku": "RUN-1", "categories": ["shoes/running"], "price": 6000, "quantity": 2}]
+
+
+def hit(answer: httpx.Response) -> bool:
+    """Whether an edge had a copy of it."""
+    return answer.headers["cache-status"] == "edge; hit"
 
 
 class Browser:
@@ -168,11 +174,11 @@ class TestPassedOn:
         assert answer.status_code in (404, 405)
 
     def test_a_login_in_the_query_is_not_passed_on(self, browsers: Callable[[], Browser]) -> None:
-        browser = browsers()
+        browser, others = browsers(), itertools.count(2)
         browser.become("guest")
         browser.ask("GET", f"{HERO}&logged_in=1&utm_source=x")
-        again = browser.ask("GET", f"{HERO}&logged_in=2")
-        assert again.headers["cache-status"] == "edge; hit", "both are the same address to the edge"
+        # Each is the same address to the edge, which keeps no copy that took it over 0.75 s to get.
+        until(lambda: hit(browser.ask("GET", f"{HERO}&logged_in={next(others)}")))
 
     def test_odd_cookies_and_large_bodies_get_an_answer(self, browsers: Callable[[], Browser]) -> None:
         browser = browsers()
@@ -253,11 +259,14 @@ class TestEdge:
         self, demo: Demo, browsers: Callable[[], Browser]
     ) -> None:
         first, second = browsers(), browsers()
-        first.become("vip")
-        second.become("vip")
-        first.sees("home.hero")
-        assert second.ask("GET", HERO).headers["cache-status"] == "edge; hit"
 
+        def finds_a_copy(browser: Browser) -> bool:
+            browser.become("vip")
+            return hit(browser.ask("GET", HERO))
+
+        finds_a_copy(first)
+        until(lambda: finds_a_copy(browsers()))  # nobody asks twice
+        finds_a_copy(second)
         with httpx.Client(
             base_url=f"{demo.stack.url}/admin/v1", headers={"x-api-key": demo.stack.secrets.admin}
         ) as admin:

@@ -111,6 +111,19 @@ class TestHistory:
         assert await service.redis.get(project.MARK) != b"%d" % era
         assert int((await service.redis.get(project.MARK)).split(b" ")[0]) == era + 1, "once, whoever notices"
 
+    async def test_a_relay_whose_token_was_replaced_long_ago_goes_on(
+        self, client: httpx.AsyncClient, service: Any
+    ) -> None:
+        await known(client, service)
+        one, other = (handover.Handover(service.deps.db, service.redis) for _ in range(2))
+        await one([])
+        await other([])
+        async with service.deps.db.tx() as tx:  # as FORGET does in time
+            await tx.execute("DELETE FROM handed WHERE token <> $1", await service.redis.get(handover.HANDED))
+        await one([])
+        await project.go_on(service.deps, service.redis)
+        assert await is_known(service)
+
     async def test_what_another_relay_hands_on_meanwhile_must_not_be_lost_either(
         self, client: httpx.AsyncClient, service: Any
     ) -> None:

@@ -27,7 +27,7 @@ log = get_logger("settle")
 def lots(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     """Keys in order, as many as can be done in about LONG_S, or twice as long."""
     began, at, size = time.monotonic(), 0, FIRST
-    while at < len(keys) and time.monotonic() - began < LONG_S:
+    while at < len(keys) and (at == 0 or time.monotonic() - began < LONG_S):
         yield keys[at : at + size]
         at, size = at + size, size * 2
 

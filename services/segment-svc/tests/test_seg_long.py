@@ -1,0 +1,146 @@
+"""Evaluating many people for whom that takes long: a moment at a time, and nobody is left out or counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from chassis.clock import ManualClock
+from segment_svc.flows import apply_events, backfill, ingest, settle_many, sweep
+
+sys.path.insert(0, str(Path(__file__).parent))
+from seg_log import VIEWED, Log, event, make, members
+
+pytestmark = pytest.mark.servers
+PEOPLE, EACH_S = 40, 0.01
+WEEK = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
+
+
+@pytest.fixture
+def log(service: Any) -> Log:
+    return Log(service)
+
+
+class Slow:
+    """What a person costs, from `begin` on; how often somebody was evaluated, and whose turn of the loop it was then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch, self.turn, self.turns = monkeypatch, 0, list[int]()
+
+    def begin(self) -> None:
+        evaluate = apply_events._evaluate
+
+        def slowly(*args: Any) -> Any:
+            time.sleep(EACH_S)
+            self.turns.append(self.turn)
+            return evaluate(*args)
+
+        self._patch.setattr(apply_events, "_evaluate", slowly)
+        for where in (settle_many, apply_events):
+            self._patch.setattr(where, "LONG_S", 5 * EACH_S)
+        self._patch.setattr(settle_many, "FIRST", 1)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
+    return Slow(monkeypatch)
+
+
+def views(first: int = 0) -> list[Any]:
+    return [event(first + n, who=f"visitor:v{n:02}") for n in range(PEOPLE)]
+
+
+def everybody() -> set[str]:
+    return {f"v:v{n:02}" for n in range(PEOPLE)}
+
+
+async def test_a_backfill_takes_as_many_as_it_can_do_in_a_moment(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow
+) -> None:
+    await log.give(*views())
+    body = {"key": "viewers", "name": "x", "status": "active", "condition": VIEWED}
+    assert (await client.post("/v1/segments", json=body)).status_code == 201
+    slow.begin()
+    pages = []
+    while await backfill.step(service.deps):
+        pages.append(len(slow.turns) - sum(pages))
+    assert sum(pages) == PEOPLE
+    assert max(pages) < PEOPLE / 2
+    assert await members(client, "viewers") == everybody()
+
+
+async def test_so_does_a_sweep(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock
+) -> None:
+    await make(client, service, "week", WEEK)
+    await log.give(*views())
+    assert await members(client, "week") == everybody()
+    clock.advance(8 * 86_400_000)
+    slow.begin()
+    lots = []
+    while await sweep.sweep(service.deps):
+        lots.append(len(slow.turns) - sum(lots))
+    assert sum(lots) == PEOPLE
+    assert max(lots) < PEOPLE / 2
+    assert await members(client, "week") == set()
+
+
+async def test_a_batch_that_takes_too_long_is_applied_in_parts_and_the_next_ones_are_smaller(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "viewers")
+    slow.begin()
+    apply, lots = ingest.apply_events, list[int]()
+
+    async def counted(deps: Any, incoming: Any, *args: Any, **more: Any) -> Any:
+        receipt = await apply(deps, incoming, *args, **more)
+        lots.append(len(incoming))
+        return receipt
+
+    monkeypatch.setattr(ingest, "apply_events", counted)
+    receipt = await log.give(*views())
+    assert (receipt.outcomes, receipt.dead) == ({"applied": PEOPLE}, [])
+    assert sum(lots) == PEOPLE
+    assert max(lots) < PEOPLE / 2
+    assert await members(client, "viewers") == everybody()
+    before = len(slow.turns)
+    await log.give(*views(first=100))
+    assert len(slow.turns) - before < 2 * PEOPLE, "little is begun in vain"
+    assert (await log.place(), await log.reasons()) == (2 * PEOPLE, [])
+
+
+async def test_the_loop_has_its_turn_between_people(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "viewers")
+    slow.begin()
+    monkeypatch.setattr(apply_events, "LONG_S", 60.0)
+
+    async def others() -> None:
+        while True:
+            slow.turn += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await log.give(*views())
+    beside.cancel()
+    assert len(slow.turns) == PEOPLE
+    assert len(set(slow.turns)) == PEOPLE
+
+
+async def test_one_person_may_take_as_long_as_it_takes(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "viewers")
+    slow.begin()
+    for where in (settle_many, apply_events):
+        monkeypatch.setattr(where, "LONG_S", 0.0)
+    receipt = await log.give(event(1), event(2, who="visitor:bob"))
+    assert (receipt.outcomes, receipt.dead) == ({"applied": 2}, [])
+    await make(client, service, "again")
+    assert await members(client, "again") == {"v:ann", "v:bob"}
