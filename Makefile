@@ -20,11 +20,11 @@ keys: .venv/ready ## print the addresses and keys of what runs, for a shell: eva
 .PHONY: check test conformance faults model bench deploy-test
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, about a minute)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
-	@.venv/bin/pytest -q -n $${JOBS:-2} --dist loadfile -m "not servers"
+	@.venv/bin/pytest -q -n $${JOBS:-2} --dist loadfile --no-loadscope-reorder -m "not servers"
 test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish and Chromium (T=path for a part, JOBS=2 at once)
 	@$(PY) -m devstack.install tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
-	@.venv/bin/pytest -n $${JOBS:-2} --dist loadfile $(T)
+	@.venv/bin/pytest -n $${JOBS:-2} --dist loadfile --no-loadscope-reorder $(T)
 conformance: .venv/ready ## run language-neutral cases: make conformance CASES=path/to/file.json
 	@$(PY) tools/conformance.py $(CASES)
 faults: .venv/ready ## the long fault runs: 200 kills with one worker, 200 with a second one joining and dying

@@ -175,6 +175,7 @@ def reached() -> Iterator[Counter[str]]:
 
 @pytest.mark.servers
 class TestFuzz:
+    @pytest.mark.slow
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from chassis import db
 from chassis.clock import ManualClock
+from segment_svc import definitions
 from segment_svc.flows import apply_events, backfill, ingest, settle_many, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -144,3 +146,24 @@ async def test_one_person_may_take_as_long_as_it_takes(
     assert (receipt.outcomes, receipt.dead) == ({"applied": 2}, [])
     await make(client, service, "again")
     assert await members(client, "again") == {"v:ann", "v:bob"}
+
+
+async def test_what_is_compiled_for_long_is_not_begun_again_and_again(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "viewers")
+    slow.begin()
+    monkeypatch.setattr(db, "STAY_S", 0.01)
+    monkeypatch.setattr(apply_events, "LONG_S", 0.05)
+    compiling, compiled = definitions.compile_rules, list[int]()
+
+    def slowly(release: Any, *args: Any) -> Any:
+        time.sleep(0.3)
+        compiled.append(release.version)
+        return compiling(release, *args)
+
+    monkeypatch.setattr(definitions, "compile_rules", slowly)
+    body = {"key": "new", "name": "x", "status": "active", "condition": VIEWED}
+    assert (await client.post("/v1/segments", json=body)).status_code == 201
+    await log.give(*views()[:2])
+    assert len(compiled) == 1

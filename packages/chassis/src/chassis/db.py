@@ -86,17 +86,20 @@ class Tx:
         if self._most_s is not None and now - self._began_s > self._most_s:
             raise TooLong
         if now - self._heard_s > STAY_S:
-            await self.execute("SELECT 1")
-            self._heard_s = time.monotonic()
+            await self._be_heard()
         await asyncio.sleep(0)
         self._breath_s = time.monotonic()
+
+    async def _be_heard(self) -> None:
+        await self.execute("SELECT 1")
+        self._heard_s = time.monotonic()
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """What is done beside the loop, however long that takes, for who has to keep what is locked meanwhile."""
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait([task], timeout=STAY_S))[0]:
-                await self.stay()
+                await self._be_heard()
             return task.result()
         finally:
             task.cancel()

@@ -29,6 +29,11 @@ settings.register_profile("footfall", deadline=None, suppress_health_check=[Heal
 settings.load_profile("footfall")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: at the end of a run of several at a time nobody waits for one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def need(missing: str | None) -> None:
     """Skip what needs a server that is missing; with CI=true, fail."""
     if missing and os.environ.get("CI") == "true":
