@@ -32,7 +32,7 @@ class TestLate:
     def test_a_segment_of_a_newer_version_is_left_out_by_name(self) -> None:
         found = definitions_of(release(segment(1, "BY"), segment(2, "BY", residual={"moon": "full"}), segment(3, "HH")))
         assert (found.unreadable, sorted(found.segments)) == (["s2"], ["s1", "s3"])
-        assert late_bits(found, found.segments.values(), 0, {"region": "BY"}, 0) == (0b10, 0)
+        assert late_bits(found, found.segments.values(), 0, {"region": "BY"}, 0) == (0b1, 0)
 
     def test_one_that_raises_holds_for_nobody_and_the_others_as_they_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         bind = Context.bind
@@ -44,7 +44,7 @@ class TestLate:
 
         monkeypatch.setattr(Context, "bind", broken)
         found = definitions_of(release(segment(1, "BY"), segment(2, "boom"), segment(3, "HH")))
-        assert late_bits(found, found.segments.values(), 0, {"region": "HH"}, 0) == (0b1000, 0b100)
+        assert late_bits(found, found.segments.values(), 0, {"region": "HH"}, 0) == (0b100, 0b10)
 
 
 class TestStanding:
@@ -69,7 +69,13 @@ class TestStanding:
 
     def test_what_raises_is_neither_in_nor_out(self) -> None:
         refs = list(definitions_of(release(segment(1, "BY"), segment(2, "HH"))).segments.values())
-        assert standing(refs, (), 0, Late(0b10, 0b100), epoch=0) == (["s1"], ["s2"])
+        assert standing(refs, (), 0, Late(0b01, 0b10), epoch=0) == (["s1"], ["s2"])
+
+    def test_how_many_segments_there_ever_were_costs_nothing(self) -> None:
+        found = definitions_of(release(segment(2**31 - 2, "BY"), segment(2**31 - 1, "HH")))
+        refs = list(found.segments.values())
+        said = standing(refs, (), 0, late_bits(found, refs, 0, {"region": "HH"}, 0), epoch=0)
+        assert said == ([f"s{2**31 - 1}"], [])
 
 
 def test_a_segment_of_other_websites_says_nothing_here() -> None:

@@ -148,6 +148,17 @@ async def test_one_person_may_take_as_long_as_it_takes(
     assert await members(client, "again") == {"v:ann", "v:bob"}
 
 
+async def test_there_may_have_been_any_number_of_segments(client: httpx.AsyncClient, service: Any, log: Log) -> None:
+    async with service.deps.db.tx() as tx:
+        await tx.execute("ALTER TABLE segment ALTER COLUMN id RESTART WITH 32768")
+    await log.give(*views()[:2])
+    for key in ("one", "other"):
+        await make(client, service, key)
+        assert await members(client, key) == {"v:v00", "v:v01"}
+    await log.give(event(50, who="visitor:new"))
+    assert await members(client, "other") == {"v:v00", "v:v01", "v:new"}
+
+
 async def test_what_is_compiled_for_long_is_not_begun_again_and_again(
     client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:

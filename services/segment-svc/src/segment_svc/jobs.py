@@ -22,10 +22,10 @@ from segment_svc.domain.part import atoms_needed
 MOST_ATOMS = 4096
 RUNNING = "SELECT unnest(segments) FROM backfill WHERE status = 'running'"
 # Of a job that has nothing left it is still said what it was for.
-REPLACE = "UPDATE backfill SET status = 'replaced' WHERE status = ANY($2::text[]) AND segments <@ $1::smallint[]"
-TAKE_OUT = """UPDATE backfill SET segments = ARRAY(SELECT unnest(segments) EXCEPT SELECT unnest($1::smallint[]))
+REPLACE = "UPDATE backfill SET status = 'replaced' WHERE status = ANY($2::text[]) AND segments <@ $1::int[]"
+TAKE_OUT = """UPDATE backfill SET segments = ARRAY(SELECT unnest(segments) EXCEPT SELECT unnest($1::int[]))
     WHERE status IN ('running', 'waiting')"""
-JOIN = "UPDATE backfill SET segments = segments || $1::smallint[] WHERE status = 'waiting' RETURNING id"
+JOIN = "UPDATE backfill SET segments = segments || $1::int[] WHERE status = 'waiting' RETURNING id"
 WAIT = "INSERT INTO backfill (segments, status, created_at) VALUES ($1, 'waiting', $2)"
 BEGIN = """UPDATE backfill SET status = 'running', total = (SELECT count(*) FROM profile WHERE merged_into IS NULL)
     WHERE status = 'waiting' AND NOT EXISTS (SELECT FROM backfill WHERE status = 'running') RETURNING id"""
@@ -43,7 +43,7 @@ async def plan(
     chosen.update((s.id, s) for s in everything if s.key in out)
     planned = {(r["segment_id"], r["version"]): len(r["atoms"]) for r in await tx.fetch("SELECT * FROM plan")}
     await _take_out(tx, list(chosen), "running")
-    await tx.execute("DELETE FROM plan WHERE NOT live AND segment_id = ANY($1::smallint[])", list(chosen))
+    await tx.execute("DELETE FROM plan WHERE NOT live AND segment_id = ANY($1::int[])", list(chosen))
     counts = {**planned, **known}
     wanted = {
         s.id: counts.get((s.id, s.version)) or atoms_needed(as_saved(s), deps.rulebook.zone) for s in chosen.values()

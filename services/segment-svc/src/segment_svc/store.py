@@ -44,10 +44,10 @@ UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.ve
         next_flip_at = u.next_flip_at, not_before = NULL, settled_at = $9, atoms = u.atoms, document = u.document, state = u.state
     FROM {COLUMNS} WHERE p.profile = u.profile"""  # noqa: S608 - constants
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
-    SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::text[], $5::int[])
+    SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::int[])
     ON CONFLICT (profile, segment_id) DO UPDATE SET since = EXCLUDED.since, cause = EXCLUDED.cause,
         definition_version = EXCLUDED.definition_version"""
-LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::smallint[]) AS u (profile, segment_id)
+LEAVE = """DELETE FROM membership AS m USING unnest($1::text[], $2::int[]) AS u (profile, segment_id)
     WHERE m.profile = u.profile AND m.segment_id = u.segment_id"""
 EMPTY = """WITH page AS (
         SELECT m.profile, greatest(p.settled_at, $4) AS at FROM membership m JOIN profile p USING (profile)

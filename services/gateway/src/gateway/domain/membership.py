@@ -102,7 +102,7 @@ class Facts:
 
 
 class Late(NamedTuple):
-    """Bits, by segment id, of request-dependent segments: that hold, and of which nobody can say, because they raise."""
+    """Bits of request-dependent segments: that hold, and of which nobody can say, because they raise."""
 
     held: int
     unknown: int = 0
@@ -115,7 +115,7 @@ def late_bits(
     definitions: Definitions, refs: Iterable[SegmentRef], atoms: int, context: Mapping[str, Any], now_ms: int
 ) -> Late:
     """The request-dependent segments among `refs` that hold for a request."""
-    wanted = sum(1 << r.id for r in refs)
+    wanted = sum(1 << r.bit for r in refs if r.atom is None)
     if not wanted:
         return NONE_LATE
     facts = Facts(atoms, context)
@@ -138,9 +138,9 @@ def standing(refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, l
     """Where a person stands with segments. `epoch`: of the person's document; of what has a later one it says nothing."""
     inside, unknown = [], set(undefined)
     for r in refs:
-        if (late.unknown >> r.id & 1 if r.atom is None else False) or (r.personal and epoch < r.epoch):
+        if (late.unknown >> r.bit & 1 if r.atom is None else False) or (r.personal and epoch < r.epoch):
             unknown.add(r.key)
-        elif (late.held >> r.id if r.atom is None else atoms >> r.atom) & 1:
+        elif (late.held >> r.bit if r.atom is None else atoms >> r.atom) & 1:
             inside.append(r.key)
     return Standing(inside, sorted(unknown))
 

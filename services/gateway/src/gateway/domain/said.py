@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 T = TypeVar("T")
 Whole = Annotated[int, Meta(ge=0, lt=10**15)]
-Number = Annotated[int, Meta(ge=0, lt=1 << 16)]  # of a segment, or a bit
+Number = Annotated[int, Meta(ge=0, lt=1 << 31)]  # of a segment
+Bit = Annotated[int, Meta(ge=0, lt=1 << 16)]
 Bits = Annotated[str, Meta(pattern=r"^([0-9a-f]{2})*$")]
 Word = Annotated[str, Meta(pattern=r"^[!-~]{1,100}$")]  # a tag or a website: it stands in header lines
 
@@ -47,7 +48,7 @@ class Segment(TypedDict):
     id: Number
     key: str
     websites: list[str]
-    atom: Number | None
+    atom: Bit | None
     epoch: Whole
     since: Whole
     residual: Any

@@ -19,7 +19,7 @@ SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 
 @dataclass(frozen=True, slots=True)
 class SegmentRef:
-    """A segment: `atom` when its membership is one bit of the person, else its bit among the request-dependent ones.
+    """A segment: `atom` when its membership is one bit of the person, else `bit`, which it has among the request-dependent ones.
 
     `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `by_locale`:
     whether it depends on the locale asked for; `by_anybody`: whether on what a page says of itself; `personal`: whether it takes
@@ -27,7 +27,7 @@ class SegmentRef:
     which it got its codes.
     """
 
-    id: int
+    bit: int
     key: str
     websites: tuple[str, ...]
     atom: int | None
@@ -77,18 +77,18 @@ class Definitions:
 def definitions_of(raw: Mapping[str, Any]) -> Definitions:
     """From the answer of segment-svc GET /v1/definitions."""
     empty, customer = (int.from_bytes(bytes.fromhex(raw["empty"][kind]), "little") for kind in ("visitor", "customer"))
-    refs, late, unreadable = {}, [], []
+    refs, late, unreadable = {}, list[tuple[int, Node]](), []
     for s in raw["segments"]:
         try:
             if s["residual"] is None and s["atom"] is not None:
                 found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
-                names, personal = frozenset[str](), True
+                bit, names, personal = 0, frozenset[str](), True
             else:
                 tree = parse(s["residual"], VOCABULARY)  # of what has neither, there is none
                 found, names, personal = _asked(tree, empty, s["epoch"])
-                late.append((s["id"], tree))
+                late.append((bit := len(late), tree))
             refs[s["key"]] = SegmentRef(
-                s["id"], s["key"], tuple(s["websites"]), s["atom"], found, not names.isdisjoint(CLOCK),
+                bit, s["key"], tuple(s["websites"]), s["atom"], found, not names.isdisjoint(CLOCK),
                 not names.isdisjoint(IN_THE_URL), not names.isdisjoint(SAID_BY_ANYBODY), personal, s["epoch"], s["since"],
             )  # fmt: skip
         except (Invalid, ValueError):

@@ -34,7 +34,7 @@ PAGE, MOST_BYTES = (
 )  # of people; of their states, so that a page takes moments, and as much memory, whoever they are
 IDLE_S, PART = 0.2, "postgres backfill"
 CLAIM = "SELECT * FROM backfill WHERE status = 'running' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
-OURS = "NOT live AND NOT waiting AND cause IS NULL AND segment_id = ANY($1::smallint[])"
+OURS = "NOT live AND NOT waiting AND cause IS NULL AND segment_id = ANY($1::int[])"
 NEXT = """SELECT profile FROM (
         SELECT profile, sum(octet_length(state)) OVER (ORDER BY profile) - octet_length(state) AS before FROM (
             SELECT profile, state FROM profile WHERE profile > $1 AND merged_into IS NULL ORDER BY profile LIMIT $2

@@ -49,7 +49,7 @@ STATEMENTS = (
     "CREATE TABLE activity_default PARTITION OF activity DEFAULT",
     """CREATE TABLE membership (
         profile text NOT NULL,
-        segment_id smallint NOT NULL,
+        segment_id int NOT NULL,
         since bigint NOT NULL,
         cause text NOT NULL,
         definition_version int NOT NULL,
@@ -59,7 +59,7 @@ STATEMENTS = (
     """CREATE TABLE transition (
         id bigint GENERATED ALWAYS AS IDENTITY,
         profile text NOT NULL,
-        segment_id smallint NOT NULL,
+        segment_id int NOT NULL,
         at bigint NOT NULL,
         entered boolean NOT NULL,
         cause text NOT NULL,
@@ -78,12 +78,12 @@ STATEMENTS = (
         PRIMARY KEY (topic, partition)
     )""",
     """CREATE TABLE segment (
-        id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         key text NOT NULL UNIQUE,
         version int NOT NULL
     )""",
     """CREATE TABLE segment_version (
-        segment_id smallint NOT NULL REFERENCES segment ON DELETE CASCADE,
+        segment_id int NOT NULL REFERENCES segment ON DELETE CASCADE,
         version int NOT NULL,
         body jsonb NOT NULL,
         actor text NOT NULL,
@@ -106,7 +106,7 @@ STATEMENTS = (
     # `since`: the release it began to serve in. `waiting`: its job has not begun, so nobody goes by it yet (segment_svc.jobs).
     """CREATE TABLE plan (
         id bigserial PRIMARY KEY,
-        segment_id smallint NOT NULL,
+        segment_id int NOT NULL,
         version int NOT NULL,
         atoms smallint[] NOT NULL,
         epoch int NOT NULL,
@@ -127,7 +127,7 @@ STATEMENTS = (
     # `status`: running, waiting, done, or replaced: by a later change of all that it was for.
     """CREATE TABLE backfill (
         id bigserial PRIMARY KEY,
-        segments smallint[] NOT NULL,
+        segments int[] NOT NULL,
         status text NOT NULL,
         cursor text NOT NULL DEFAULT '',
         done bigint NOT NULL DEFAULT 0,
