@@ -60,6 +60,13 @@ def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awai
 BOOM = {"any": [VIEWED, {"attribute": "a", "op": "eq", "value": "boom"}]}
 
 
+async def again(client: httpx.AsyncClient, key: str, condition: Any, *, status: str = "active") -> None:
+    """Save a second version of a segment."""
+    body = {"name": key, "status": status, "condition": condition}
+    answer = await client.put(f"/v1/segments/{key}", json=body, headers={"if-match": '"1"'})
+    assert answer.status_code == 200, answer.text
+
+
 class TestQuarantine:
     @pytest.fixture
     async def shop(self, client: httpx.AsyncClient, service: Any, log: Log) -> Log:
@@ -94,9 +101,7 @@ class TestQuarantine:
         await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
         assert await members(client, "boom") == set()
         monkeypatch.undo()
-        body = {"name": "boom", "status": "active", "condition": BOOM}
-        answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
+        await again(client, "boom", BOOM)
         while await backfill.step(service.deps):
             pass
         assert {s["quarantined"] for s in (await client.get("/v1/segments")).json()["segments"]} == {None}
@@ -108,15 +113,27 @@ class TestQuarantine:
         self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
     ) -> None:
         await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
-        body = {"name": "viewers", "status": "active", "condition": BOOM}
-        answer = await client.put("/v1/segments/viewers", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
+        await again(client, "viewers", BOOM)
         await breaking()
         while await backfill.step(service.deps):
             pass
         found = (await client.get("/v1/segments/viewers")).json()
         assert (found["live_version"], found["quarantined"]) == (1, "ZeroDivisionError")
         assert await members(client, "viewers") == {"v:ann"}
+
+    async def test_and_goes_by_what_it_refers_to_when_that_changes(
+        self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
+    ) -> None:
+        await shop.give(event(2, "identify", {"attributes": {"a": "x"}}), event(3, who="visitor:bob"))
+        await make(client, service, "user", {"segment": {"op": "in", "keys": ["viewers"]}})
+        await again(client, "user", BOOM)
+        await breaking()
+        await again(client, "viewers", {"attribute": "a", "op": "eq", "value": "x"})
+        while await backfill.step(service.deps):
+            pass
+        found = (await client.get("/v1/segments/user")).json()
+        assert (found["live_version"], found["quarantined"]) == (1, "ZeroDivisionError")
+        assert await members(client, "viewers") == await members(client, "user") == {"v:ann"}
 
     async def test_the_sweep_goes_on_too(
         self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking, clock: ManualClock
@@ -175,9 +192,9 @@ class TestSaving:
     ) -> None:
         monkeypatch.setattr(jobs, "MOST_ATOMS", 2)
         await make(client, service, "one")
-        body = {"name": "n", "status": "active", "condition": VIEWED}
-        assert (await client.put("/v1/segments/one", json=body, headers={"if-match": '"1"'})).status_code == 200
-        answer = await client.post("/v1/segments", json={**body, "key": "two"})
+        await again(client, "one", VIEWED)
+        body = {"key": "two", "name": "n", "status": "active", "condition": VIEWED}
+        answer = await client.post("/v1/segments", json=body)
         assert (answer.status_code, answer.json()["type"]) == (409, "urn:footfall:problem:segments-full")
         assert [s["key"] for s in (await client.get("/v1/segments")).json()["segments"]] == ["one"]
 
@@ -294,10 +311,8 @@ class TestReleases:
     async def test_a_shadow_that_raises_leaves_what_serves_as_it_is_and_others_still_go_live(
         self, client: httpx.AsyncClient, service: Any, shop: Log, breaking: Breaking
     ) -> None:
-        body = {"name": "base", "status": "active", "condition": BOOM}
         await shop.give(event(2, "identify", {"attributes": {"a": "x"}}))
-        answer = await client.put("/v1/segments/base", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
+        await again(client, "base", BOOM)
         await breaking()
         async with asyncio.timeout(30):
             while await backfill.step(service.deps):
@@ -332,6 +347,4 @@ class TestReleases:
         await make(client, service, "boom", BOOM)
         assert (await client.get("/v1/segments/boom")).json()["id"] == 4
         await breaking()
-        body = {"name": "boom", "status": "inactive", "condition": BOOM}
-        answer = await client.put("/v1/segments/boom", json=body, headers={"if-match": '"1"'})
-        assert answer.status_code == 200, answer.text
+        await again(client, "boom", BOOM, status="inactive")

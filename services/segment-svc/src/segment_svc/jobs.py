@@ -54,9 +54,14 @@ async def plan(
             "INSERT INTO plan (segment_id, version, atoms, epoch, live, waiting) VALUES ($1, $2, $3, $4, false, true)",
             stored.id, stored.version, [next(free) for _ in range(wanted[stored.id])], epoch,
         )  # fmt: skip
-    if not await tx.fetchval(JOIN, list(chosen)):
-        await tx.execute(WAIT, list(chosen), deps.clock.now_ms())
+    await wait(tx, list(chosen), now=deps.clock.now_ms())
     await go_on(tx)
+
+
+async def wait(tx: Tx, segments: Sequence[int], *, now: int) -> None:
+    """Have everybody evaluated when the job that runs has ended, for these segments; those that have no plan serve as they do."""
+    if not await tx.fetchval(JOIN, segments):
+        await tx.execute(WAIT, segments, now)
 
 
 async def forget(tx: Tx, segment_id: int) -> None:

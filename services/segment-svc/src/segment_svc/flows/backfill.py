@@ -2,14 +2,15 @@
 
 The pages evaluate the whole rule set, so they leave every row as a live batch would; progress is saved per page, and
 a crash resumes there. The swap is one transaction: plans, memberships, transitions, the new release, and the beginning of
-the job that waits (jobs.py). Who could not be evaluated (`not_before`) stays where they were until somebody can: what their
-bits and document said of the old plans, they say of the new ones, and nothing else.
+the job that waits (jobs.py), also for what refers to what was swapped and could not be computed with it. Who could not be
+evaluated (`not_before`) stays where they were until somebody can: what their bits and document said of the old plans, they say
+of the new ones, and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -21,6 +22,7 @@ from chassis.service import repeat
 from segment_svc import definitions, identities, jobs, store, wire
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
+from segment_svc.domain.definition import spread
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.meet import meet
 from segment_svc.flows.quarantine import guarded, patient
@@ -134,8 +136,17 @@ async def swap(deps: Deps, job_id: int) -> None:
             entered,
             left,
         )
+        if left_behind := _left_behind(rules, {s["segment_id"] for s in shadows}):
+            await jobs.wait(tx, left_behind, now=now)
         await jobs.go_on(tx)
     deps.relay.wake()
+
+
+def _left_behind(rules: Rules, swapped: Set[int]) -> list[int]:
+    """What goes on as it is, though it refers to what is swapped: its newest version is quarantined."""
+    others = {d.key: d for d in rules.live if d.id not in swapped}
+    found = spread({rules.keys[i]: "" for i in swapped}, {key: d.condition for key, d in others.items()})
+    return [others[key].id for key in found if key in others]
 
 
 async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
