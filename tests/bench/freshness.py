@@ -33,7 +33,7 @@ from tests.bench.shop import HEADERS, conditions, records
 
 PROBES, WARM_S, PAUSE_S = 300, 3.0, 0.05
 TICK_S, BATCH_BYTES, AGAIN_S, ID = 0.02, 1024 * 1024, 0.001, b'"id":"01JD'
-UNLIMITED = {f"{who}_PER_MINUTE": str(10**12) for who in ("PERSON", "BLOCK", "KEY")}
+UNLIMITED = {f"{who}_PER_MINUTE": str(10**12) for who in ("PERSON", "BLOCK", "KEY", "BYTES")}
 WORDS = {"*": {"schemaVersion": 1, "blocks": [{"id": "a", "type": "heading", "props": {"text": "hot"}}]}}
 LOOKED = {"field": "sku", "op": "eq", "value": "hot"}
 HOT = {"events": {"type": "product_view", "count": {"op": "gte", "value": 1}, "where": [LOOKED]}}

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "4"))
-UNLIMITED = {f"{who}_PER_MINUTE": "1000000000" for who in ("PERSON", "BLOCK", "KEY")}
+UNLIMITED = {f"{who}_PER_MINUTE": "1000000000" for who in ("PERSON", "BLOCK", "KEY", "BYTES")}
 ROLES = ("viewer", "marketer", "admin")
 KINDS = ("", "made-up", "publishable", "secret", *ROLES)
 CHECKS = [

@@ -24,7 +24,7 @@ from world import World
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 SEED, ROUNDS = int(os.environ.get("SEED", "1")), int(os.environ.get("ROUNDS", "3000"))
-UNLIMITED = {f"{who}_PER_MINUTE": "1000000000" for who in ("PERSON", "BLOCK", "KEY")}
+UNLIMITED = {f"{who}_PER_MINUTE": "1000000000" for who in ("PERSON", "BLOCK", "KEY", "BYTES")}
 PATIENT = {"gateway": {**UNLIMITED, "BUDGET_MS": "2000"}}  # a busy machine is no fault
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from typing import Annotated, Any
 
 import asyncpg
 import httpx
 import pytest
+from chassis import http
 from chassis.db import PASSING
 from chassis.health import Health
 from chassis.http import MOST_DEPTH, MOST_PARTS, STORABLE, Limits, read_json, require_json, service_app
 from chassis.problems import Problem
 from chassis.telemetry import HTTP_SECONDS
 from fastapi import Depends, Header, Request
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 
@@ -184,10 +189,73 @@ async def test_a_problem_of_the_applications_own_is_not_taken_for_one_of_the_bod
         )
 
 
+async def test_what_the_one_in_front_raises_of_a_body_is_the_answer() -> None:
+    sent = []
+
+    async def receive() -> Any:
+        raise Problem("odd", 409, "Odd")
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("status"))
+
+    for path in ("raw", "typed"):
+        scope = {
+            "type": "http", "method": "POST", "path": f"/{path}", "raw_path": b"", "query_string": b"", "root_path": "",
+            "headers": [(b"content-type", b"application/json")], "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        await Limits(app(), service="t")(scope, receive, send)
+    assert sent == [409, None] * 2
+
+
 def nested(levels: int, inside: Any) -> Any:
     for level in range(levels):
         inside = [inside] if level % 2 else {"a": inside}
     return inside
+
+
+def is_deep(value: Any, levels: int = MOST_DEPTH) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return not levels or any(is_deep(v, levels - 1) for v in (value.values() if isinstance(value, dict) else value))
+
+
+WORDS = st.text(st.sampled_from('[]{}"\\,:a\n\u00e9'), max_size=6)
+VALUES = st.recursive(
+    WORDS | st.integers(),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(WORDS, inside, max_size=3)
+        | st.builds(nested, st.integers(MOST_DEPTH - 4, MOST_DEPTH + 1), inside)
+    ),
+    max_leaves=8,
+)
+
+
+@given(VALUES, st.booleans())
+def test_whatever_texts_hold_depth_is_that_of_the_brackets_around_them(value: Any, ascii_only: bool) -> None:
+    assert http._is_deep(json.dumps(value, ensure_ascii=ascii_only).encode()) is is_deep(value)
+
+
+async def test_what_has_many_parts_is_read_beside_the_loop_of_one_sender_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, read, at_once = threading.current_thread(), [], [0]
+
+    def reading(body: bytes, *, nul: bool) -> Any:
+        at_once[0] += 1
+        time.sleep(0.02)
+        read.append((threading.current_thread() is here, at_once[0], nul))
+        at_once[0] -= 1
+        return read_json(body, nul=nul)
+
+    monkeypatch.setattr(http, "read_json", reading)
+    few, many = [0] * http.FEW_PARTS, [0] * (http.FEW_PARTS + 1)
+    assert await http.json_of(json.dumps(few).encode(), nul=True) == few
+    found = await asyncio.gather(*(http.json_of(json.dumps(many).encode(), "a") for _ in range(5)))
+    assert found == [many] * 5
+    assert read == [(True, 1, True)] + [(False, 1, False)] * 5
+    with pytest.raises(Problem, match="many parts"):
+        await http.json_of(json.dumps([0] * (MOST_PARTS + 1)).encode())
 
 
 @pytest.mark.parametrize(
@@ -201,6 +269,7 @@ def nested(levels: int, inside: Any) -> Any:
 )  # fmt: skip
 def test_what_is_deep_or_has_a_nul_or_many_parts_is_refused(value: Any, slug: str | None) -> None:
     body = json.dumps(value).encode()
+    assert http._is_deep(body) is is_deep(value)
     if slug is None:
         assert read_json(body) == value
     else:

@@ -33,7 +33,7 @@ class Unlimited:
     def take(self, *_: Any, **__: Any) -> None:
         """Nobody is refused."""
 
-    take_of = take_events = take
+    take_of = take_events = take_bytes = take
 
 
 def decisions(decider: Decider, keys: Keys) -> Decisions:

@@ -183,9 +183,7 @@ class Upstreams:
     def __init__(self, status: int) -> None:
         self.status, self.asked = status, list[list[str]]()
 
-    async def json(
-        self, service: str, method: str, path: str, shape: Any, *, json: Mapping[str, Any], most_s: float
-    ) -> Any:
+    async def json(self, service: str, method: str, path: str, shape: Any, *, json: Mapping[str, Any], **_: Any) -> Any:
         asks = [ask["name"] for ask in json["asks"]]
         self.asked.append(asks)
         await asyncio.sleep(0)

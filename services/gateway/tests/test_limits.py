@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import chassis.http
 import httpx
 import pytest
 from chassis.cache import open_redis
 from chassis.clock import ManualClock
 from chassis.health import Health
-from chassis.http import service_app
+from chassis.http import Limits, service_app
 from chassis.problems import Problem
 from gateway.adapters import limits
 from gateway.adapters.keys import Keys
@@ -109,6 +110,19 @@ class TestTake:
             limiter.take_events(100, person=b"c", address="203.0.113.3")
         limiter.take_events(100, person=b"d", address="198.51.100.1")
 
+    def test_bytes_of_bodies_are_counted_by_themselves_and_a_key_has_more(self, clock: ManualClock) -> None:
+        limiter = Limiter(None, clock, Most(1000, 1000, 1000, bytes=100), Health())
+        for n in range(limits.BYTES + 10):
+            limiter.take_bytes(60, key=None, address=f"198.51.{n}.1")
+            with pytest.raises(Problem) as refused:
+                limiter.take_bytes(60, key="k", address=f"198.51.{n}.2")
+            assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "60")
+        for _ in range(limits.BYTES):  # not charged for what a neighbourhood was refused
+            limiter.take_bytes(100, key="k", address=None)
+        with pytest.raises(Problem):
+            limiter.take_bytes(1, key="k", address=None)
+        limiter.take_bytes(100, key="another", address=None)
+
     def test_it_is_over_with_the_minute(self, limiter: Limiter, clock: ManualClock) -> None:
         assert taken(limiter, 5, person="a") == 3
         clock.advance(60_000)
@@ -160,6 +174,55 @@ class TestEachRoute:
         headers = {"x-api-key": key} if key else {}
         said = [(await client.request(method, path, headers=headers)).status_code for _ in range(15)]
         assert [status == 429 for status in said] == [False] * most + [True] * (15 - most), said
+
+
+class TestBodies:
+    """Charged by the byte before anybody looks at them, whichever route they are for, and however they are sent."""
+
+    @pytest.fixture
+    async def client(self, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+        def decode(body: bytes, **_: Any) -> Any:
+            self.decoded += len(body)
+            raise Problem("odd", 418, "Read")
+
+        self.decoded = 0
+        monkeypatch.setattr(chassis.http, "read_json", decode)
+        found = [{"id": k, "sha256": hashlib.sha256(k.encode()).hexdigest(), "kind": v} for k, v in KINDS.items()]
+        found[2]["role"] = "marketer"
+        keys, none = Keys(json.dumps(found)), None
+        limiter = Limiter(None, clock, Most(1000, 1000, 1000, bytes=1000), Health())
+        decisions: Any = none
+        reader, app = Reader(keys, RINGS, NOBODYS), service_app("t", pings={}, health=Health(), public=True)
+        for routes in (shop, merchants):
+            app.include_router(routes.router)
+        app.state.deps = SimpleNamespace(keys=keys, reader=reader, limiter=limiter)
+        lane = Lane(Limits(app, service="t"), Door(["localhost"]), decisions, keys, reader, limiter)
+        transport = httpx.ASGITransport(lane)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+
+    @pytest.mark.parametrize("pieces", [1, 4])
+    @pytest.mark.parametrize(
+        ("path", "key", "most"),
+        [
+            ("/v1/events", "page", 3), ("/v1/cart", "page", 3), ("/v1/events", "server", 312),
+            ("/admin/v1/blocks", "boss", 312), ("/admin/v1/segments", "boss", 312),
+        ],
+    )  # fmt: skip
+    async def test_of_an_address_or_a_key_are_read_up_to_so_many_bytes(
+        self, client: httpx.AsyncClient, path: str, key: str, most: int, pieces: int
+    ) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            for _ in range(pieces):
+                yield b"x" * (320 // pieces)
+
+        said = []
+        for _ in range(most + 20):
+            answer = await client.post(path, content=body(), headers={"x-api-key": key})
+            said.append(answer.status_code)
+            assert answer.status_code == 418 or answer.headers["retry-after"] == "60"
+        assert said == [418] * most + [429] * 20
+        assert self.decoded == 320 * most
 
 
 @pytest.mark.servers

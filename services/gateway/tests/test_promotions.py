@@ -128,7 +128,7 @@ async def test_redemptions_of_a_website_wait_for_each_other_and_not_for_those_of
         await go.wait()
         return httpx.Response(200)
 
-    async def body(_: Any) -> Any:
+    async def body(*_: Any) -> Any:
         return {}
 
     for name, stub in (("forward", hang), ("redeem", hang), ("_object_of", body)):

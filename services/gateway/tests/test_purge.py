@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis.asking import let_go
+from chassis.asking import ask
 from chassis.health import Health
 from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
 from gateway.domain.tags import ALL, MANY, MOST_LINE, of_answer
@@ -96,11 +96,11 @@ async def known(rig: Rig, edges: Edges, version: int = 5) -> None:
 async def test_what_an_edge_was_asked_is_gone_at_once(rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = list[weakref.ref[httpx.Response]]()
 
-    def seen(answer: httpx.Response) -> httpx.Response:
-        kept.append(weakref.ref(answer))
-        return let_go(answer)
+    async def seen(*asked: Any, **more: Any) -> httpx.Response:
+        kept.append(weakref.ref(answer := await ask(*asked, **more)))
+        return answer
 
-    monkeypatch.setattr(purge, "let_go", seen)
+    monkeypatch.setattr(purge, "ask", seen)
     monkeypatch.setattr(purge.httpx, "AsyncClient", None)  # it has its client, and makes no other
     gc.disable()
     try:

@@ -219,7 +219,7 @@ class TestApart:
         await watcher.look()
         answers = shop.json
 
-        async def away(service: str, method: str, path: str, shape: Any) -> Any:
+        async def away(service: str, method: str, path: str, shape: Any, **_: Any) -> Any:
             if service == SEGMENT and how == "refuses":
                 raise httpx.ConnectError("away")
             if service == SEGMENT:

@@ -26,7 +26,7 @@ class Shop:
         self.redis: str | None = None
         self.segments, self.lost = list[dict[str, Any]](), ""
 
-    async def json(self, service: str, method: str, path: str, shape: Any) -> Any:
+    async def json(self, service: str, method: str, path: str, shape: Any, **_: Any) -> Any:
         return msgspec.convert(self._says(service, path), shape)
 
     def _says(self, service: str, path: str) -> dict[str, Any]:

@@ -65,10 +65,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     tokens = CustomerTokens(settings.jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
     rings = _rings(settings)
     reader = Reader(keys, rings, tokens)
-    most = Most(
-        settings.person_per_minute, settings.block_per_minute, settings.key_per_minute, settings.events_per_minute
-    )
-    limiter = Limiter(redis, clock, most, health)
+    limiter = Limiter(redis, clock, _most(settings), health)
     purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
     pipe = Pipe(
         settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=lambda *s: watcher.seen(*s)
@@ -113,6 +110,16 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         for opened in (upstreams, merchants, news, purger, probes):
             await opened.aclose()
         await redis.aclose()
+
+
+def _most(settings: Settings) -> Most:
+    return Most(
+        person=settings.person_per_minute,
+        block=settings.block_per_minute,
+        key=settings.key_per_minute,
+        events=settings.events_per_minute,
+        bytes=settings.bytes_per_minute,
+    )
 
 
 def _rings(settings: Settings) -> Rings:

@@ -45,5 +45,6 @@ class Settings:
     block_per_minute: int = 6000
     key_per_minute: int = 600_000
     events_per_minute: int = 3000
+    bytes_per_minute: int = 32 << 20
     connections_per_address: int = 1000
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1")

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import httpx
-from chassis.asking import let_go
+from chassis.asking import ask
 from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
 
 PROMO = "promo-svc"
+MOST_BYTES, MOST_S = 16 << 20, 5.0  # of what a service says
 
 
 class Users:
@@ -35,7 +36,15 @@ class Users:
     async def _ask(self, name: str, url: str, asked: Mapping[str, str | Sequence[str]], reader: Actor) -> list[str]:
         try:
             headers = {"authorization": f"Bearer {self._tokens.issue(name, reader)}"}
-            answer = let_go(await self._client.get(f"{url}/v1/usage", params=asked, headers=headers))
+            answer = await ask(
+                self._client,
+                "GET",
+                f"{url}/v1/usage",
+                params=asked,
+                headers=headers,
+                most_bytes=MOST_BYTES,
+                most_s=MOST_S,
+            )
             answer.raise_for_status()
             return [str(user) for user in answer.json()["users"]]
         except (httpx.HTTPError, ValueError, KeyError) as error:

@@ -23,17 +23,19 @@ from redis.exceptions import RedisError
 NEIGHBOURS = {4: 24, 6: 48}  # bits of an address that whoever has one usually has all addresses of
 HOUSE = {4: 32, 6: 64}
 UNKNOWN = "unknown"
-EVENTS = 20
+EVENTS, BYTES = 20, 100
 SHARED_S, LEAST_TOLD, MOST_NAMES = 1.0, 1 / 8, 100_000
 
 
 class Most(NamedTuple):
-    """A minute: requests of a person, a neighbourhood, a key; events of a person, of which a neighbourhood has EVENTS as many."""
+    """A minute: requests of a person, a neighbourhood, a key; events of a person, of which a neighbourhood has EVENTS times as
+    many; bytes of bodies of a neighbourhood, of which a key has BYTES times as many."""
 
     person: int
     block: int
     key: int
     events: int = 3000
+    bytes: int = 32 << 20
 
 
 @lru_cache(maxsize=65_536)
@@ -100,6 +102,8 @@ class Limiter:
         self._keys = Counts("key", most.key, math.inf)
         self._events = Counts("events", most.events, MOST_NAMES)
         self._neighbours = Counts("neighbours", most.events * EVENTS, MOST_NAMES)
+        self._bytes = Counts("bytes", most.bytes, MOST_NAMES)
+        self._key_bytes = Counts("key-bytes", most.bytes * BYTES, math.inf)
 
     def take_of(self, address: str) -> None:
         """Count a request, before anything else is done for it; not of a server, which has many shoppers. Raises Problem 429."""
@@ -125,6 +129,13 @@ class Limiter:
         ):
             raise self._refused()
 
+    def take_bytes(self, count: int, *, key: str | None, address: str | None) -> None:
+        """Count bytes of a body, before anybody looks at them; of a server no `address`. Raises Problem 429."""
+        self._turn()
+        exceeded = address is not None and self._bytes.exceeds(block_of(address), count)
+        if exceeded or (key is not None and self._key_bytes.exceeds(key, count)):
+            raise self._refused()
+
     def _turn(self) -> None:
         minute = self._clock.now_ms() // 60_000
         if minute != self._minute:
@@ -141,7 +152,9 @@ class Limiter:
 
     async def share(self) -> bool:
         """Once: what each has counted so far, so that saying it twice changes nothing."""
-        minute, kinds = self._minute, (self._persons, self._blocks, self._keys, self._events, self._neighbours)
+        minute, kinds = self._minute, (
+            self._persons, self._blocks, self._keys, self._events, self._neighbours, self._bytes, self._key_bytes
+        )  # fmt: skip
         told = [(kind, who, count) for kind in kinds for who, count in kind.told().items()]
         pipe = self._redis.pipeline(transaction=False)
         for kind, who, count in told:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
-from chassis.asking import let_go
+from chassis import asking
 from chassis.auth import Actor, ServiceTokens
 from chassis.problems import Problem
 
@@ -18,6 +18,8 @@ SEGMENT, CONTENT, PROMO = "segment-svc", "content-svc", "promo-svc"
 # A service closes a connection that is idle for five seconds: one that is reused just then takes its questions along.
 MOST_IDLE_S = 2.0
 ANSWER_S = 5.0  # for a whole answer, however it drips
+# Bytes of an answer: to one question; to many at once, or of all that is published.
+MOST_BYTES, MOST_OF_MANY = 16 << 20, 64 << 20
 T = TypeVar("T")
 
 
@@ -37,31 +39,23 @@ class Upstreams:
         }
 
     async def send(
-        self, service: str, method: str, path: str, *, actor: Actor | None = None, most_s: float = ANSWER_S, **more: Any
-    ) -> httpx.Response:
-        """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer, or not all of it in time."""
-        headers = {**more.pop("headers", {}), **self._signed(service, actor)}
-        try:
-            async with asyncio.timeout(most_s):
-                return let_go(await self._clients[service].request(method, path, headers=headers, **more))
-        except TimeoutError:
-            raise httpx.ReadTimeout("not in time") from None
+        self, service: str, method: str, path: str, *, actor: Actor | None = None, most_s: float = ANSWER_S,
+        most_bytes: int = MOST_BYTES, headers: Mapping[str, str] | None = None, **more: Any,
+    ) -> httpx.Response:  # fmt: skip
+        """One request, of our own or for somebody; raises httpx.HTTPError when there is no answer, or it is too late or long."""
+        client, signed = self._clients[service], self._signed(service, actor, headers)
+        return await asking.ask(client, method, path, headers=signed, most_s=most_s, most_bytes=most_bytes, **more)
 
-    @asynccontextmanager
-    async def opened(
-        self, service: str, method: str, path: str, *, actor: Actor | None = None, **more: Any
-    ) -> AsyncIterator[httpx.Response]:
+    def opened(
+        self, service: str, method: str, path: str, *, actor: Actor | None = None,
+        headers: Mapping[str, str] | None = None, **more: Any,
+    ) -> AbstractAsyncContextManager[httpx.Response]:  # fmt: skip
         """The same, of an answer whose body is still to be read; its connection is free at the end, read or not."""
-        client, headers = self._clients[service], {**more.pop("headers", {}), **self._signed(service, actor)}
-        answer = await client.send(client.build_request(method, path, headers=headers, **more), stream=True)
-        try:
-            yield answer
-        finally:
-            await answer.aclose()
-            let_go(answer)
+        signed = self._signed(service, actor, headers)
+        return asking.opened(self._clients[service], method, path, headers=signed, **more)
 
-    def _signed(self, service: str, actor: Actor | None) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._tokens.issue(service, actor)}"}
+    def _signed(self, service: str, actor: Actor | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+        return {**(headers or {}), "authorization": f"Bearer {self._tokens.issue(service, actor)}"}
 
     async def json(self, service: str, method: str, path: str, shape: type[T], **more: Any) -> T:
         """What a good answer says; raises httpx.HTTPError for a bad one, and for one that does not look as it has to."""
@@ -125,7 +119,13 @@ class Coalescer:
         try:
             body = {"asks": [question for question, _ in batch]}
             found = await self._upstreams.json(
-                self._service, "POST", self._path, self._shape, json=body, most_s=self._most_s
+                self._service,
+                "POST",
+                self._path,
+                self._shape,
+                json=body,
+                most_s=self._most_s,
+                most_bytes=MOST_OF_MANY,
             )
             for (_, answer), value in zip(batch, found["answers"], strict=True):
                 if not answer.done():

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import httpx
 from chassis.auth import Actor
-from chassis.http import read_json, require_json
+from chassis.http import json_of, require_json
 from chassis.problems import Problem
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
@@ -31,12 +31,12 @@ MOST_BYTES = 2 << 20  # of an answer in memory: a page of 1 MiB fits, as service
 async def forward(deps: Deps, request: Request, service: str, path: str, *, actor: Actor) -> Response:
     """What a service says to a path of its own, of which at most MOST_BYTES are in memory.
 
-    Raises Problem 400, 404, 415, 422 for a body it would not read, 503.
+    Raises Problem 400, 404, 413, 415, 422 for a body it would not read, 503.
     """
     body = await request.body()
     if body:
         require_json(request)
-        read_json(body)
+        await json_of(body, actor.subject)
     headers = {n.decode(): value for n, value in request.headers.raw if n in HEADERS}
     more: dict[str, Any] = {"headers": headers, "content": body, "timeout": PATIENCE_S, "actor": actor}
     try:

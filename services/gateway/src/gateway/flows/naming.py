@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 from chassis.auth import Actor
-from chassis.http import read_json
+from chassis.http import json_of
 from chassis.problems import Problem
 from conditions.context import SAID_BY_ANYBODY
 
@@ -25,7 +25,7 @@ async def check(deps: Deps, owner: str, raw: bytes, *, actor: Actor) -> None:
     """Raises Problem 422 with pointers for a rule that names what holds because a page says so, and for names that who has some
     websites alone cannot see, or that there are not: he is told the same; 503 while nobody can say.
     """
-    named = _named(owner, read_json(raw))
+    named = _named(owner, await json_of(raw, actor.subject))
     keys = {key for _, key in named}
     if not named or len(keys) > MOST or (owner == CONTENT and not actor.websites):  # the service refuses so many
         return

@@ -11,7 +11,7 @@ import secrets as random
 from collections.abc import Callable, Sequence
 
 import httpx
-from chassis.asking import let_go
+from chassis.asking import SHORT, ask
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.service import repeat
@@ -95,7 +95,9 @@ class Probes:
             for who in order:
                 said_of = f"&aud={steps[who].aud}" if steps[who].aud else ""
                 url = f"{edge.rstrip('/')}/v1/decisions?slots={name}{said_of}"
-                answer = let_go(await self._client.get(url, headers=steps[who].headers))
+                answer = await ask(
+                    self._client, "GET", url, headers=steps[who].headers, most_bytes=SHORT, most_s=ANSWER_S
+                )
                 said = answer.raise_for_status().json()
                 wrong = probing.fault(steps[who], said)
                 key_id = key_id or (str(said.get("edge", "")) if isinstance(said, dict) else "")

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import httpx
-from chassis.asking import let_go
+from chassis.asking import SHORT, ask
 from chassis.cache import number
 from chassis.health import Health
 from chassis.service import repeat
@@ -152,6 +152,6 @@ class _Edge:
 
     async def _purge(self, tags: str, *, hard: bool) -> None:
         headers = {"xkey-purge" if hard else "xkey-softpurge": tags}
-        answer = let_go(await self._client.request("PURGE", self.url, headers=headers))
+        answer = await ask(self._client, "PURGE", self.url, headers=headers, most_bytes=SHORT, most_s=ANSWER_S)
         PURGES.labels(result=str(answer.status_code)).inc()
         answer.raise_for_status()

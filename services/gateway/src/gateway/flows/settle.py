@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+from chassis.asking import SHORT
 
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.deps import Deps
@@ -21,7 +22,7 @@ async def settle(deps: Deps, owner: str) -> None:
     """Wait for it, about MOST_S at most: what an edge that is away has to forget stays owed."""
     known, kind, began_s = deps.decider.knowledge, KINDS[owner], asyncio.get_running_loop().time()
     try:
-        said = await deps.merchants.json(owner, "GET", "/v1/head", Head, most_s=MOST_S)
+        said = await deps.merchants.json(owner, "GET", "/v1/head", Head, most_s=MOST_S, most_bytes=SHORT)
     except httpx.HTTPError:
         return
     known.hear(kind, said["version"], began_s)

@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from chassis.asking import SHORT
 from chassis.cache import number
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.pace import pause_s
 from chassis.service import repeat
 
-from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT, Upstreams
+from gateway.adapters.upstreams import CONTENT, MOST_OF_MANY, PROMO, SEGMENT, Upstreams
 from gateway.domain import said
 from gateway.domain.agreement import Word, off_ms
 from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
@@ -72,7 +73,7 @@ class Watcher:
         async def ask() -> bool:
             asked_s, before_ms = asyncio.get_running_loop().time(), self._clock.now_ms()
             async with asyncio.timeout(PATIENCE_S):
-                head = await self._upstreams.json(service, "GET", "/v1/head", said.Head)
+                head = await self._upstreams.json(service, "GET", "/v1/head", said.Head, most_bytes=SHORT)
             off = off_ms(before_ms, head["at_ms"], self._clock.now_ms())
             self._knowledge.agreement.heard(kind, Word(head["redis"], off, asked_s))
             if kind == OF_SEGMENTS:
@@ -173,7 +174,7 @@ class Watcher:
     async def _ask(self, kind: int) -> Mapping[str, Any]:
         (service, path, shape), asked_s = ASKED[kind], asyncio.get_running_loop().time()
         async with asyncio.timeout(PATIENCE_S):
-            found: Mapping[str, Any] = await self._upstreams.json(service, "GET", path, shape)
+            found: Mapping[str, Any] = await self._upstreams.json(service, "GET", path, shape, most_bytes=MOST_OF_MANY)
         self._knowledge.meet(kind, asked_s)
         return found
 

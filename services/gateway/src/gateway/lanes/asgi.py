@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from chassis.problems import MEDIA_TYPE, Problem
@@ -91,7 +92,7 @@ class Lane:
                     raise question
                 reply = self._decisions.now(question) or await self._decisions.later(question)
             else:
-                self._count(request)
+                receive = charged(receive, self._count(request))
                 await self._app(scope, receive, self._told(request, origin, send))
                 return
         except Problem as problem:
@@ -99,16 +100,20 @@ class Lane:
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    def _count(self, request: Request) -> None:
+    def _count(self, request: Request) -> Callable[[int], None]:
         """Whatever is asked for, whether or not there is such a route: of a server or a merchant by the key, for many people may
         be behind it; of anybody else by the address, before anything is done for them. Raises Problem 401, 429.
+
+        So many bytes of its body are to be charged by calling what this answers.
         """
         key = self._keys.find(request.fields.get(b"x-api-key", b""))
-        if key is None or key.kind == "publishable":
-            self._limiter.take_of(self._reader.address(request))
+        address = self._reader.address(request) if key is None or key.kind == "publishable" else None
+        if address is not None:
+            self._limiter.take_of(address)
         if key is not None:
             who = self._reader.identity(request) if key.kind == "publishable" else None
             self._limiter.take(key.id, person=who)
+        return partial(self._limiter.take_bytes, key=None if key is None else key.id, address=address)
 
     def _preflight(self, origin: bytes) -> Reply:
         found = cors.preflight(self._keys.origins, origin)
@@ -131,6 +136,18 @@ class Lane:
             await send(message)
 
         return telling
+
+
+def charged(receive: Any, charge: Callable[[int], None]) -> Any:
+    """What is received, of whose body every part is charged before anybody has it. It raises what `charge` does."""
+
+    async def charging() -> Any:
+        message = await receive()
+        if body := message.get("body"):
+            charge(len(body))
+        return message
+
+    return charging
 
 
 def refused(problem: Problem) -> Reply:

@@ -14,7 +14,7 @@ import httptools
 from chassis.health import Health
 from chassis.problems import Problem
 from chassis.service import repeat
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.adapters.limits import house_of
 from gateway.domain.reply import Headers, Reply, status_line
@@ -26,9 +26,11 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
-# Bytes of a request that nobody counts; of all others, as sent: of an address, and together.
+# Bytes of a request that nobody counts; of all others, as sent, and likewise of answers that are not taken: of an address, and
+# together.
 SMALL, MOST_OF_HOUSE, MOST_OF_ALL = 65_536, 32 << 20, 96 << 20
 MOST_WAITING = 100  # requests behind one that is being answered
+UNREAD_S = 10.0  # for which somebody may take nothing of an answer; of REQUEST_S, for which he may take all of it
 IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
 AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
@@ -41,15 +43,34 @@ CROWD = Problem("too-many-connections", 429, "Too many connections", headers={"r
 NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
 
 
+class Room:
+    """How many bytes are held for each house, and for all of them."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+        self.all = 0
+
+    def hold(self, house: str, more: int) -> bool:
+        """So many bytes more, or less; whether there is room for them."""
+        self.all += more
+        self.of[house] += more
+        if not self.of[house]:
+            del self.of[house]
+        return self.all <= MOST_OF_ALL and not self.is_full(house)
+
+    def is_full(self, house: str) -> bool:
+        """Whether a house has more than it may."""
+        return self.of[house] > MOST_OF_HOUSE
+
+
 class Connections:
-    """Those that are open, and how many of each address (of IPv6, of each /64); and how many bytes the large requests among what
-    they say come to: from their first to their answer."""
+    """Those that are open, and how many of each address (of IPv6, of each /64); how many bytes the large requests among what they
+    say come to, from their first to their answer; and the answers that they do not take."""
 
     def __init__(self, most_of_an_address: int, health: Health) -> None:
         self.open: set[Connection] = set()
         self.of: Counter[str] = Counter()
-        self.bytes_of: Counter[str] = Counter()
-        self.bytes = 0
+        self.requests, self.answers = Room(), Room()
         self.most, self._health = most_of_an_address, health
         self._now: Headers = []
         self._heads: dict[int, bytes] = {}
@@ -63,13 +84,11 @@ class Connections:
             found = self._heads[status] = status_line(status) + b"".join(b"%b: %b\r\n" % header for header in now)
         return found
 
-    def hold(self, house: str, more: int) -> bool:
-        """So many bytes more, or less, of a large request; whether there is room for them."""
-        self.bytes += more
-        self.bytes_of[house] += more
-        if not self.bytes_of[house]:
-            del self.bytes_of[house]
-        return self.bytes <= MOST_OF_ALL and self.bytes_of[house] <= MOST_OF_HOUSE
+    def make_room(self, house: str) -> None:
+        """End who has taken nothing for longest: of this house when it has too much, else of all."""
+        full = self.answers.is_full(house)
+        slow = [c for c in self.open if c.unsent and (c.house == house or not full)]
+        min(slow, key=lambda c: c.stuck_s).drop()
 
     async def run(self, stop: asyncio.Event) -> None:
         """End those that take too long, until `stop` is set."""
@@ -88,9 +107,11 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, connections: Connections, **more: Any) -> None:
         super().__init__(**more)
-        self.all, self.since, self.begun, self.stuck_s = connections, 0.0, False, 0.0
+        self.all, self.since, self.begun = connections, 0.0, False
+        self.unsent, self.left, self.stuck_s, self.moved_s = 0, 0, 0.0, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
-        self.closed_s, self.anew, self.held, self.start = 0.0, b"", 0, 0
+        self.anew, self.held, self.start = b"", 0, 0
+        self.put_off: tuple[RequestResponseCycle, Any] | None = None  # until they took what was said before
         self.last: Problem | None = None  # to be said when all that came before is answered
 
     def connection_made(self, transport: Any) -> None:
@@ -107,6 +128,7 @@ class Connection(HttpToolsProtocol):
         """One less."""
         self.all.open.discard(self)
         self.hold(0)
+        self.owe(0)
         self.all.of[self.house] -= 1
         if not self.all.of[self.house]:
             del self.all.of[self.house]
@@ -141,12 +163,13 @@ class Connection(HttpToolsProtocol):
 
     def look(self, now_s: float) -> None:
         """End what takes too long."""
-        if self.transport.is_closing():  # they do not take what is left
-            self.closed_s = self.closed_s or now_s
-            if now_s - self.closed_s > REQUEST_S:
-                self.transport.abort()
-        elif self.stuck_s and now_s - self.stuck_s > REQUEST_S:
-            self.transport.abort()
+        if self.transport.is_closing() or self.unsent:  # they are to take what is left
+            left = self.transport.get_write_buffer_size()
+            if not self.stuck_s or left < self.left:
+                self.moved_s = now_s
+            self.stuck_s, self.left = self.stuck_s or now_s, left
+            if now_s - self.moved_s > UNREAD_S or now_s - self.stuck_s > REQUEST_S:
+                self.drop()
         elif self.since and self.begun and now_s - self.since > REQUEST_S:
             self.end(TOO_SLOW)
         elif self.since and not self.begun and now_s - self.since > (IDLE_S if self.used else REQUEST_S):
@@ -173,7 +196,17 @@ class Connection(HttpToolsProtocol):
     def hold(self, count: int) -> bool:
         """A request is so large by now; whether there is room for it."""
         more, self.held = count - self.held, count
-        return self.all.hold(self.house, more) if more else True
+        return self.all.requests.hold(self.house, more) if more else True
+
+    def owe(self, count: int) -> bool:
+        """So many bytes are not taken; whether there is room for them."""
+        more, self.unsent = count - self.unsent, count
+        return self.all.answers.hold(self.house, more) if more else True
+
+    def drop(self) -> None:
+        """Take back what they do not take. Later: whoever is writing to it goes on."""
+        self.owe(0)
+        self.loop.call_soon(self.transport.abort)
 
     def _read(self, rest: memoryview) -> None:
         """All of it. A request whose upgrade we do not take is read once more without that, and then what is behind its head."""
@@ -278,11 +311,25 @@ class Connection(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:
-        """They do not read what we say."""
-        self.stuck_s = self.loop.time()
+        """They do not read what we say: nothing more is said, so this is all that there will be."""
         super().pause_writing()
+        self.stuck_s = self.moved_s = self.loop.time()
+        self.left = self.transport.get_write_buffer_size()
+        if not self.owe(self.left):
+            self.all.make_room(self.house)
 
     def resume_writing(self) -> None:
         """They do."""
-        self.stuck_s = 0.0
         super().resume_writing()
+        self.stuck_s = 0.0
+        self.owe(0)
+        if self.put_off is not None and not self.transport.is_closing():
+            (cycle, app), self.put_off = self.put_off, None
+            self._start_asgi_task(cycle, app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Not before they took what was said: an answer to this would have to wait here, too."""
+        if self.flow.write_paused:
+            self.put_off = (cycle, app)
+        else:
+            super()._start_asgi_task(cycle, app)

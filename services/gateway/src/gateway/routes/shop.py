@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from chassis.answers import says
-from chassis.http import read_json, require_json
+from chassis.http import json_of, require_json
 from chassis.problems import Problem
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.adapters.keys import ApiKey
+from gateway.adapters.limits import block_of
 from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain.cart import MOST_ID, MOST_LINES
@@ -157,7 +158,7 @@ CART = _object(
 @router.post("/v1/events", status_code=202, openapi_extra=EVENTS, **says(Accepted, 202))
 async def post_events(request: Request, deps: DepsDep, key: Storefront) -> dict[str, Any]:
     """Take a batch of events. A browser may say what it did itself; orders and customers need a secret key."""
-    body, asked = await _object_of(request, nul=True), request_of(request.scope)
+    body, asked = await _object_of(request, deps, nul=True), request_of(request.scope)
     visitor, events = deps.reader.visitor(asked.fields.get(b"cookie")), body.get("events")
     if key.kind != "secret" and isinstance(events, list):
         deps.limiter.take_events(len(events), person=visitor, address=deps.reader.address(asked))
@@ -172,7 +173,7 @@ async def post_cart(request: Request, deps: DepsDep, key: Storefront) -> Respons
     """
     asked, who = request_of(request.scope), identity(request, deps)
     facts, page = deps.reader.facts(asked), deps.reader.page(asked)
-    found = await price_cart(deps, key, await _object_of(request), identity=who, facts=facts, page=page)
+    found = await price_cart(deps, key, await _object_of(request, deps), identity=who, facts=facts, page=page)
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 
@@ -188,7 +189,7 @@ async def post_redemption(
     Without them it is the customer named.
     """
     who, facts = identity(request, deps), deps.reader.facts(request_of(request.scope))
-    body = await _object_of(request)
+    body = await _object_of(request, deps)
     async with deps.redeeming.of(key.website):
         return await redeem(deps, key, body, idempotency_key=idempotency_key, identity=who, facts=facts)
 
@@ -231,9 +232,10 @@ async def get_explain(
     return Response(deps.encode(found), media_type="application/json", headers={"cache-control": "private, no-store"})
 
 
-async def _object_of(request: Request, *, nul: bool = False) -> dict[str, Any]:
+async def _object_of(request: Request, deps: Deps, *, nul: bool = False) -> dict[str, Any]:
     require_json(request)
-    body = read_json(await request.body(), nul=nul)
+    sender = block_of(deps.reader.address(request_of(request.scope)))
+    body = await json_of(await request.body(), sender, nul=nul)
     if not isinstance(body, dict):
         raise Problem("invalid-request", 422, "The body is a JSON object", pointers=[""])
     return body
