@@ -56,6 +56,10 @@ class Room:
         self.of[house] += more
         if not self.of[house]:
             del self.of[house]
+        return self.fits(house)
+
+    def fits(self, house: str) -> bool:
+        """Whether neither a house has more than it may, nor all of them."""
         return self.all <= MOST_OF_ALL and not self.is_full(house)
 
     def is_full(self, house: str) -> bool:
@@ -85,10 +89,12 @@ class Connections:
         return found
 
     def make_room(self, house: str) -> None:
-        """End who has taken nothing for longest: of this house when it has too much, else of all."""
-        full = self.answers.is_full(house)
-        slow = [c for c in self.open if c.unsent and (c.house == house or not full)]
-        min(slow, key=lambda c: c.stuck_s).drop()
+        """End who has taken nothing for longest: of this house while it has too much, then of all."""
+        slow = sorted((c for c in self.open if c.unsent), key=lambda c: c.stuck_s)
+        while not self.answers.fits(house):
+            full = self.answers.is_full(house)
+            slow.remove(longest := next(c for c in slow if c.house == house or not full))
+            longest.drop()
 
     async def run(self, stop: asyncio.Event) -> None:
         """End those that take too long, until `stop` is set."""
