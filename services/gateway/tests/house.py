@@ -24,7 +24,8 @@ from gateway.flows.decide import Decider
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.people import Person
 from gateway.lanes.asgi import Door, Lane
-from gateway.lanes.connection import Connection, Connections
+from gateway.lanes.connection import Connection
+from gateway.lanes.connections import Connections
 from gateway.lanes.direct import Direct
 from gateway.lanes.request import Reader
 from rigged import KEYS, RING, RINGS, Unlimited, decisions, release, slot
@@ -98,7 +99,7 @@ class House:
         none: Any = None
         limiter: Any = Unlimited()
         self.lane = Lane(Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter)
-        self.connections = Connections(1000, Health())
+        self.connections = Connections(1000, Health(), RINGS.front)
         self.servers: dict[str, uvicorn.Server] = {}
         self.ports: dict[str, int] = {}
         self.cookies = []
@@ -110,7 +111,7 @@ class House:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[House]:
-        usual: Any = partial(Connection, Connections(1000, Health()))
+        usual: Any = partial(Connection, Connections(1000, Health(), RINGS.front))
         fast: Any = partial(Direct, self.connections, self.door, self.decisions)
         running = []
         for name, http in (("usual", usual), ("direct", fast)):

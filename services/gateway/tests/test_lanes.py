@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 from gateway.domain.identity import VISITOR
-from gateway.lanes import connection, direct
+from gateway.lanes import connection, connections, direct
 from gateway.lanes.connection import UVICORN
 from gateway.lanes.direct import Direct
 from house import CLOSE, LONG, House, exchange, get
@@ -104,7 +104,7 @@ async def test_who_reads_slowly_gets_everything_and_costs_no_more_than_what_is_o
 
 async def test_who_never_reads_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "REQUEST_S", 0.1)
-    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
     _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"], limit=1 << 12)
     writer.write(get(b"/v1/decisions?slots=long") * 200)
     await house.let_go(5)
@@ -188,7 +188,7 @@ class TestLimits:
     ) -> None:
         monkeypatch.setattr(connection, "REQUEST_S", 0.2)
         monkeypatch.setattr(connection, "IDLE_S", 0.2)
-        monkeypatch.setattr(connection, "LOOK_S", 0.05)
+        monkeypatch.setattr(connections, "LOOK_S", 0.05)
         found = await exchange(house.ports["direct"], [sent] if sent else [])
         assert found.startswith(status)
         assert found.count(b"HTTP/1.1 408") == (b"408" in status or b"200" in status)
@@ -196,7 +196,7 @@ class TestLimits:
         assert not house.connections.of
 
     async def test_an_address_has_so_many_connections_and_gets_them_back(self, house: House) -> None:
-        house.connections.most = 3
+        house.connections._most = 3
         held = [await asyncio.open_connection("127.0.0.1", house.ports["direct"]) for _ in range(3)]
         assert (await exchange(house.ports["direct"], [])).startswith(b"HTTP/1.1 429")
         for _, writer in held:

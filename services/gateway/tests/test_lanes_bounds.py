@@ -9,7 +9,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
-from gateway.lanes import connection
+from gateway.lanes import connection, connections
 from gateway.lanes.asgi import Door
 from gateway.lanes.request import Request
 from house import CLOSE, House, exchange, get
@@ -71,7 +71,7 @@ async def test_what_goes_wrong_behind_others_is_said_when_these_are_answered(
     house: House, monkeypatch: pytest.MonkeyPatch, before: int, rest: bytes, status: bytes
 ) -> None:
     monkeypatch.setattr(connection, "REQUEST_S", 0.3)
-    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
     cookie = b"cookie: __Host-ff_vid=" + house.cookies[0]
     for asked in (get(b"/healthz"), get(b"/v1/decisions?slots=top", cookie)):
         house.people.remembered_now.clear()
@@ -97,7 +97,7 @@ async def test_a_client_of_before_keep_alive_is_answered_alike(house: House) -> 
 async def test_who_does_not_take_the_last_of_it_is_let_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUEST_S", "IDLE_S"):
         monkeypatch.setattr(connection, name, 0.2)
-    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
     _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"], limit=1 << 10)
     writer.write(get(b"/v1/decisions?slots=long") * 90)
     await house.let_go(10)
@@ -172,7 +172,7 @@ async def test_a_request_is_counted_once_whichever_way_it_goes(
 async def test_large_requests_of_an_address_come_to_so_much_together(
     house: House, monkeypatch: pytest.MonkeyPatch, lane: str
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_OF_HOUSE", 700_000)
+    monkeypatch.setattr(connections, "MOST_OF_HOUSE", 700_000)
     head, body = get(b"/echo", b"content-length: 300000", method=b"POST"), b"x" * 300_000
     sent = []
     for _ in range(2):
@@ -205,7 +205,7 @@ async def test_large_requests_of_an_address_come_to_so_much_together(
 async def test_a_body_that_comes_behind_its_answer_takes_no_room_and_its_connection_ends(
     house: House, monkeypatch: pytest.MonkeyPatch, lane: str
 ) -> None:
-    monkeypatch.setattr(connection, "MOST_OF_HOUSE", 700_000)
+    monkeypatch.setattr(connections, "MOST_OF_HOUSE", 700_000)
     body, stay = b"x" * 300_000, []
     for _ in range(3):
         reader, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gateway.lanes import connection
-from gateway.lanes.connection import Connection, Room
+from gateway.lanes import connection, connections
+from gateway.lanes.connection import Connection
+from gateway.lanes.connections import Room
 from house import CLOSE, LONG, House, exchange, get
 
 FAST, USUAL = get(b"/v1/decisions?slots=long"), get(b"/v1/decisions?slots=long", b"content-length: 0")
@@ -33,7 +34,7 @@ class Counting:
 
 @pytest.fixture
 async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(connection, "LOOK_S", 0.05)
+    monkeypatch.setattr(connections, "LOOK_S", 0.05)
     made = House()
     made.lane = Counting(made.lane)  # type: ignore[assignment]
     async with made.opened():
@@ -85,7 +86,7 @@ async def test_who_did_not_take_an_answer_is_made_no_other(house: House, deaf: A
 async def test_what_is_not_taken_comes_to_so_much_and_who_waited_for_longest_goes(
     house: House, deaf: Any, monkeypatch: pytest.MonkeyPatch, asked: bytes, bound: str
 ) -> None:
-    monkeypatch.setattr(connection, bound, most := 2 * len(LONG))
+    monkeypatch.setattr(connections, bound, most := 2 * len(LONG))
     _, first = await deaf(asked * MANY)
     await stuck(house, 1)
     others, seen = [await deaf(asked * MANY) for _ in range(8)], 0
@@ -136,8 +137,8 @@ def test_who_takes_a_little_has_as_long_as_for_a_request(taken: int, most_s: flo
 
 
 def test_a_house_is_full_alone_and_all_are_full_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MOST_OF_HOUSE", 10)
-    monkeypatch.setattr(connection, "MOST_OF_ALL", 25)
+    monkeypatch.setattr(connections, "MOST_OF_HOUSE", 10)
+    monkeypatch.setattr(connections, "MOST_OF_ALL", 25)
     room = Room()
     assert [room.hold("a", 10), room.hold("a", 1), room.hold("b", 10), room.hold("c", 10)] == [True, False, True, False]
     assert room.is_full("a")

@@ -16,6 +16,46 @@ from structlog.testing import capture_logs
 from watched import VIP, Shop, asked, soon_s, told
 
 
+class TestFirst:
+    """What is known of the others when a gateway starts while one service is away."""
+
+    @pytest.mark.parametrize("lost", [SEGMENT, PROMO])
+    async def test_one_that_is_away_keeps_nothing_from_the_others_and_is_followed_when_it_comes(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher, lost: str
+    ) -> None:
+        watcher.seen(told(1, 5, 1), soon_s())
+        shop.lost = lost
+        kind = {SEGMENT: 0, PROMO: 2}[lost]
+        for _ in range(3):
+            with pytest.raises(httpx.ConnectError):
+                await watcher.look()
+            versions = [1, 5, 1]
+            versions[kind] = 0
+            assert (knowledge.loaded, knowledge.release.versions) == (True, tuple(versions))
+            assert set(knowledge.release.stale) == {kind}
+            assert kind not in {told_of for told_of, _ in shop.told}
+        shop.lost = ""
+        assert await watcher.look() is False
+        assert (knowledge.release.versions, set(knowledge.release.stale)) == ((1, 5, 1), set())
+        assert (kind, 1) in shop.told
+
+    async def test_without_content_nothing_is_known(self, shop: Shop, knowledge: Knowledge, watcher: Watcher) -> None:
+        shop.lost = CONTENT
+        with pytest.raises(httpx.ConnectError):
+            await watcher.look()
+        assert not knowledge.is_any
+
+    async def test_a_service_that_has_published_nothing_yet_is_heard(
+        self, shop: Shop, knowledge: Knowledge, watcher: Watcher
+    ) -> None:
+        shop.versions[PROMO], shop.lost = 0, PROMO
+        with pytest.raises(httpx.ConnectError):
+            await watcher.look()
+        shop.lost = ""
+        await watcher.look()
+        assert set(knowledge.release.stale) == set()
+
+
 class TestLag:
     async def test_an_answer_of_before_the_publish_is_asked_for_again_until_it_is_of_after_it(
         self, shop: Shop, knowledge: Knowledge, watcher: Watcher

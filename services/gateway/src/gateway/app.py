@@ -39,7 +39,8 @@ from gateway.flows.probe import Probes
 from gateway.flows.purge import Purger
 from gateway.flows.watch import WATCHED, Watcher
 from gateway.lanes.asgi import Door, Lane
-from gateway.lanes.connection import IDLE_S, UVICORN, Connections
+from gateway.lanes.connection import IDLE_S, UVICORN
+from gateway.lanes.connections import Connections
 from gateway.lanes.decisions import Decisions
 from gateway.lanes.direct import Direct
 from gateway.lanes.request import Reader
@@ -85,7 +86,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.include_router(merchant_routes.router)
     probes = Probes(settings.edge_urls, settings.cache_urls, rings, settings.hosts[0], clock, health)
     decisions = Decisions(decider, keys, reader, limiter, rings=rings, probes=probes)
-    door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health)
+    door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health, rings.front)
     app.state.deps = Deps(
         settings, clock, keys, tokens, upstreams, merchants, decider, reader, rings, limiter, Codec(), producer, encode,
         killer, purger,

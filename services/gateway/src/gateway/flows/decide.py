@@ -126,7 +126,7 @@ def late_bits(
 async def _make(decider: Decider, release: Release, plan: Plan, who: Known, *, late: Late, key: Any) -> Answer:
     """Ask both services under one deadline; what does not come in time is the last good answer, or the default."""
     now_ms, killed = decider.clock.now_ms(), decider.knowledge.kills
-    loaded = decider.knowledge.loaded and decider.knowledge.kills_known
+    loaded = decider.knowledge.is_any
     refs = (*plan.durable, *plan.late)
     standing = membership.standing(refs, plan.undefined, who.seen.atoms, late, epoch=who.epoch)
     common = {"website": plan.website, "at_ms": now_ms, **who.asked(standing)}

@@ -57,6 +57,11 @@ class Knowledge:
         self._good_s, self._good_until_s = [math.inf] * len(KINDS), math.inf
         self._swapped = asyncio.Event()
 
+    @property
+    def is_any(self) -> bool:
+        """Whether it is known which slots there are, and what is killed."""
+        return self.loaded and self.kills_known
+
     def swap(self, definitions: Any, content: Any, promo: Any, stale: Collection[int] = ()) -> None:
         """Take new versions in; nothing made from the old ones stays. `stale`: see Release."""
         self._adopt(release_of(definitions, content, promo, stale))

@@ -51,7 +51,7 @@ async def ask(deps: Deps, shopper: Shopper, path: str, body: Mapping[str, Any], 
     known = deps.decider.knowledge
     for _ in range(2):
         release = known.current()
-        if not (known.loaded and known.kills_known) or OF_PROMO in release.stale:
+        if not known.is_any or OF_PROMO in release.stale:
             return None
         asked, sure = _asked(deps, release, shopper)
         try:

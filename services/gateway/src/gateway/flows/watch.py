@@ -21,7 +21,7 @@ from chassis.service import repeat
 from gateway.adapters.upstreams import CONTENT, MOST_OF_MANY, PROMO, SEGMENT, Upstreams
 from gateway.domain import said
 from gateway.domain.agreement import Word, off_ms
-from gateway.domain.release import KINDS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
+from gateway.domain.release import KINDS, NO_CONTENT, NO_PROMO, NO_SEGMENTS, OF_CONTENT, OF_PROMO, OF_SEGMENTS, needs
 from gateway.flows.knowledge import Knowledge
 from gateway.telemetry import DECISIONS
 
@@ -35,6 +35,7 @@ HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
 # Each, with the time to be told and to answer, is to be less than two seconds; and so is PATIENCE_S.
 HELD_S, LATE_S = 0.5, 1.25
 Said = tuple[Mapping[str, Any], ...]
+NOTHING: Said = (NO_SEGMENTS, NO_CONTENT, NO_PROMO)  # of a service that has not been heard yet
 Changed = Callable[[int, Mapping[str, Any]], None]
 Belongs = Callable[[str | None], None]
 _hits = DECISIONS.labels(source="memory")
@@ -119,7 +120,7 @@ class Watcher:
         found = await asyncio.gather(*map(self._ask, kinds), return_exceptions=True)
         lost = {kind: error for kind, error in zip(kinds, found, strict=True) if isinstance(error, Exception)}
         new = {k: x for k, x in zip(kinds, found, strict=True) if isinstance(x, Mapping) and self._is_new(k, x)}
-        if lost and not self._said:
+        if not self._said and OF_CONTENT in lost:  # of no slot anything is known
             return list(lost.values())
         try:
             self._follow(new, lost)
@@ -131,12 +132,12 @@ class Watcher:
         return list(lost.values())
 
     def _follow(self, new: Mapping[int, Mapping[str, Any]], lost: Collection[int]) -> None:
-        parts = [new.get(kind) or self._said[kind] for kind in range(len(KINDS))]
-        stale = self._overdue(parts, lost)
+        before = self._said or NOTHING
+        parts = [new.get(kind) or before[kind] for kind in range(len(KINDS))]
+        stale = self._overdue(parts, lost) | {kind for kind, part in enumerate(parts) if part is NOTHING[kind]}
         if self._hold(parts, lost=OF_SEGMENTS in lost):
             stale.add(OF_SEGMENTS)
-        before = self._said
-        changed = [kind for kind, part in enumerate(parts) if not before or part is not before[kind]]
+        changed = [kind for kind, part in enumerate(parts) if part is not before[kind]]
         if changed or stale != self._knowledge.release.stale:
             self._knowledge.swap(parts[0], parts[1], parts[2], stale=stale)
             self._said = tuple(parts)
@@ -180,7 +181,7 @@ class Watcher:
 
     def _is_new(self, kind: int, found: Mapping[str, Any]) -> bool:
         """Whether to take what a service says: not what is older than what is known, but when its database went back."""
-        if not self._said:
+        if not self._said or self._said[kind] is NOTHING[kind]:
             return True
         known, version = int(self._said[kind]["version"]), int(found["version"])
         return version > known or (version < known and self._knowledge.newest(kind) < known)

@@ -5,20 +5,17 @@ It leans on the inside of uvicorn, whose version is UVICORN; with another one th
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections import Counter
 from typing import Any
 
 import httptools
-from chassis.health import Health
 from chassis.problems import Problem
-from chassis.service import repeat
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.adapters.limits import house_of
-from gateway.domain.reply import Headers, Reply, status_line
+from gateway.domain.reply import Reply
 from gateway.lanes.asgi import refused
+from gateway.lanes.connections import Connections
 
 UVICORN = "0.54.0"
 MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
@@ -26,12 +23,10 @@ MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
     100,
     2 << 20,
 )  # bytes of all headers; of them; bytes of one request, as sent
-# Bytes of a request that nobody counts; of all others, as sent, and likewise of answers that are not taken: of an address, and
-# together.
-SMALL, MOST_OF_HOUSE, MOST_OF_ALL = 65_536, 32 << 20, 96 << 20
+SMALL = 65_536  # bytes of a request that nobody counts
 MOST_WAITING = 100  # requests behind one that is being answered
 UNREAD_S = 10.0  # for which somebody may take nothing of an answer; of REQUEST_S, for which he may take all of it
-IDLE_S, REQUEST_S, LOOK_S = 75, 30.0, 1.0  # caches keep an idle connection for a minute: they are to close it, not we
+IDLE_S, REQUEST_S = 75, 30.0  # caches keep an idle connection for a minute: they are to close it, not we
 AUTHORITY = re.compile(rb"[^/?#]+://([^/?#]*)")  # of a target that is no path
 TOO_MANY = Problem("too-many-headers", 431, "Too many headers")
 TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
@@ -43,73 +38,10 @@ CROWD = Problem("too-many-connections", 429, "Too many connections", headers={"r
 NO_HTTP = Problem("invalid-request", 400, "That is not HTTP")
 
 
-class Room:
-    """How many bytes are held for each house, and for all of them."""
-
-    def __init__(self) -> None:
-        self.of: Counter[str] = Counter()
-        self.all = 0
-
-    def hold(self, house: str, more: int) -> bool:
-        """So many bytes more, or less; whether there is room for them."""
-        self.all += more
-        self.of[house] += more
-        if not self.of[house]:
-            del self.of[house]
-        return self.fits(house)
-
-    def fits(self, house: str) -> bool:
-        """Whether neither a house has more than it may, nor all of them."""
-        return self.all <= MOST_OF_ALL and not self.is_full(house)
-
-    def is_full(self, house: str) -> bool:
-        """Whether a house has more than it may."""
-        return self.of[house] > MOST_OF_HOUSE
-
-
-class Connections:
-    """Those that are open, and how many of each address (of IPv6, of each /64); how many bytes the large requests among what they
-    say come to, from their first to their answer; and the answers that they do not take."""
-
-    def __init__(self, most_of_an_address: int, health: Health) -> None:
-        self.open: set[Connection] = set()
-        self.of: Counter[str] = Counter()
-        self.requests, self.answers = Room(), Room()
-        self.most, self._health = most_of_an_address, health
-        self._now: Headers = []
-        self._heads: dict[int, bytes] = {}
-
-    def head(self, status: int, now: Headers) -> bytes:
-        """The status line and what every answer of this second has; uvicorn makes a new list when the second is over."""
-        if now is not self._now:
-            self._now, self._heads = now, {}
-        found = self._heads.get(status)
-        if found is None:
-            found = self._heads[status] = status_line(status) + b"".join(b"%b: %b\r\n" % header for header in now)
-        return found
-
-    def make_room(self, house: str) -> None:
-        """End who has taken nothing for longest: of this house while it has too much, then of all."""
-        slow = sorted((c for c in self.open if c.unsent), key=lambda c: c.stuck_s)
-        while not self.answers.fits(house):
-            full = self.answers.is_full(house)
-            slow.remove(longest := next(c for c in slow if c.house == house or not full))
-            longest.drop()
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """End those that take too long, until `stop` is set."""
-        await repeat(self.look, stop, name="connections", idle_s=LOOK_S, health=self._health)
-
-    async def look(self) -> bool:
-        """Once."""
-        now_s = asyncio.get_running_loop().time()
-        for connection in list(self.open):
-            connection.look(now_s)
-        return False
-
-
 class Connection(HttpToolsProtocol):
-    """`since`: from when on the other side is to say or take something, in seconds of the loop; 0 while we are at work."""
+    """`since`: from when on the other side is to say or take something, in seconds of the loop; 0 while we are at work. `house`:
+    whose the bytes are that it holds. `edge`: whether it is an edge's, which none knows before its first request.
+    """
 
     def __init__(self, connections: Connections, **more: Any) -> None:
         super().__init__(**more)
@@ -117,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self.unsent, self.left, self.stuck_s, self.moved_s = 0, 0, 0.0, 0.0
         self.taken, self.chunk, self.headed, self.ended, self.used = 0, b"", False, False, False
         self.anew, self.held, self.start = b"", 0, 0
+        self.edge: bool | None = None
         self.put_off: tuple[RequestResponseCycle, Any] | None = None  # until they took what was said before
         self.last: Problem | None = None  # to be said when all that came before is answered
 
@@ -126,8 +59,7 @@ class Connection(HttpToolsProtocol):
         self.since, self.address = self.loop.time(), self.client[0] if self.client else ""
         self.all.open.add(self)
         self.house = house_of(self.address)
-        self.all.of[self.house] += 1
-        if self.all.of[self.house] > self.all.most:
+        if not self.all.count(self.house):
             self.end(CROWD)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -135,9 +67,8 @@ class Connection(HttpToolsProtocol):
         self.all.open.discard(self)
         self.hold(0)
         self.owe(0)
-        self.all.of[self.house] -= 1
-        if not self.all.of[self.house]:
-            del self.all.of[self.house]
+        if not self.edge:
+            self.all.uncount(self.house)
         super().connection_lost(exc)
 
     def end(self, problem: Problem) -> None:
@@ -285,6 +216,18 @@ class Connection(HttpToolsProtocol):
         self.end(problem)
         raise httptools.HttpParserError(problem.slug)  # nothing that follows is read
 
+    def look_whose(self) -> None:
+        """An edge asks for others: what comes and goes is theirs, and it may have any number of connections."""
+        if self.edge is False:  # as it is of every browser
+            return
+        client = self.all.asked_for(self.headers)
+        if self.edge is None:
+            self.edge = client is not None
+            if self.edge:
+                self.all.uncount(self.house)
+        if not self.held and not self.unsent:
+            self.house = house_of(client or self.address)
+
     def on_headers_complete(self) -> None:
         """What is said from now on is said to it."""
         if len(self.pipeline) >= MOST_WAITING:
@@ -292,6 +235,7 @@ class Connection(HttpToolsProtocol):
         self.weigh()
         if self.is_put_off():
             return
+        self.look_whose()
         self._go_by_target()
         self.expect_100_continue = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers)
         super().on_headers_complete()

@@ -34,6 +34,8 @@ SPECIAL = frozenset((b"authorization", b"x-edge-proof", b"x-front-key"))  # by w
 MOST_PLANS, MOST_ASKED = 32 << 20, 16 << 20  # bytes
 PROOF = (b"x-edge-key", b"x-edge-mask", b"x-edge-aud", b"x-edge-proof", b"x-api-key")
 NAMED = aud.PARAMETER.encode() + b"="
+# Better than an empty page: edges have copies, and shops their own defaults.
+NOTHING_YET = Problem("starting", 503, "It is not known yet what there is", headers={"retry-after": "1"})
 
 DESCRIBED: dict[str, Any] = {
     PATH.decode(): {
@@ -159,7 +161,7 @@ class Decisions:
         return self._private(answer, usual.key, usual.fields)
 
     def begin(self, request: Request) -> Question:
-        """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429."""
+        """Who asks what, and whether he may. Raises Problem 400, 401, 403, 405, 429, and 503 before anything is known."""
         if request.method not in METHODS:
             raise Problem("method-not-allowed", 405, "Method not allowed", headers={"allow": ", ".join(METHODS)})
         known = self._keys.find(request.fields.get(b"x-api-key", b""))
@@ -170,6 +172,8 @@ class Decisions:
         if probing.MARK in request.query:
             return self._by_url(Question(request, None, None, proven, identity))
         key = self._keys.require(request.fields.get(b"x-api-key"), ("publishable", "secret"))
+        if not self._decider.knowledge.is_any:
+            raise NOTHING_YET
         plan = self._plan(request, self._decider.knowledge.release, key)
         self._limiter.take(key.id, person=None if key.kind == "secret" else identity)
         question = Question(request, key, plan, proven, identity)

@@ -17,7 +17,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from gateway.domain.reply import Reply
 from gateway.flows.people import Person
 from gateway.lanes.asgi import QUESTION, Door
-from gateway.lanes.connection import Connection, Connections
+from gateway.lanes.connection import Connection
+from gateway.lanes.connections import Connections
 from gateway.lanes.decisions import PATH, Decisions, Question, Usual
 from gateway.lanes.request import Request, fields_of, is_twice
 
@@ -61,6 +62,7 @@ class Direct(Connection):
         self.weigh()
         if self.is_put_off():
             return
+        self.look_whose()
         free = self.cycle is None or self.cycle.response_complete
         found = self._found(free=free) if self.url.startswith(START) else None
         if isinstance(found, Reply):
