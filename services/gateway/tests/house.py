@@ -99,7 +99,7 @@ class House:
         none: Any = None
         limiter: Any = Unlimited()
         self.lane = Lane(Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter)
-        self.connections = Connections(1000, Health(), RINGS.front)
+        self.connections, self.others = (Connections(1000, Health(), RINGS.front) for _ in range(2))  # of each lane
         self.servers: dict[str, uvicorn.Server] = {}
         self.ports: dict[str, int] = {}
         self.cookies = []
@@ -111,7 +111,7 @@ class House:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[House]:
-        usual: Any = partial(Connection, Connections(1000, Health(), RINGS.front))
+        usual: Any = partial(Connection, self.others)
         fast: Any = partial(Direct, self.connections, self.door, self.decisions)
         running = []
         for name, http in (("usual", usual), ("direct", fast)):
