@@ -124,7 +124,11 @@ def test_one_who_asks_for_very_much_silences_nobody_behind_the_same_edge(shop: S
     front = {"x-front-key": shop.stack.secrets.front}
     with httpx.Client(headers={**shop.key, **front, "x-fact-address": "198.51.100.7"}) as abuser:
         url = f"{shop.edge.url}/v1/decisions?slots=x"
-        found = {abuser.get(f"{url}{n}").status_code for n in range(BLOCK + 200)}
+        found = set[int]()
+        for n in range(2 * BLOCK + 200):  # wherever among them a minute ends
+            found.add(abuser.get(f"{url}{n}").status_code)
+            if 429 in found:
+                break
     assert found == {200, 429}
     shop.slot("new")
     assert shop.sees("new", **front, **{"x-fact-address": "203.0.113.9"}) == "new:default"
