@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
 
@@ -121,7 +121,7 @@ async def _attempt(
             changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
             live = [row for row in touched.rows.values() if row.key in changed]
             await tx.behind(store.keep(tx, touched.kept))
-            await settle(tx, live, rules, now=now, moves=moves, touched=touched)
+            await settle(tx, in_key_order(live), rules, now=now, moves=moves, touched=touched)
         if receipt.dead and steps:
             await outbox.add(tx, FACTS, *wire.dead_letters(receipt.dead))
         if undo:
@@ -208,9 +208,15 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     touched.aliases[visitor.key] = customer.key
 
 
+async def in_key_order(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """So that workers never wait in a circle for people who are new to both."""
+    for row in sorted(rows, key=lambda r: r.key):
+        yield row
+
+
 async def settle(
     tx: Tx,
-    rows: Sequence[Row],
+    rows: AsyncIterable[Row],
     rules: Rules,
     *,
     now: int,
@@ -219,20 +225,22 @@ async def settle(
 ) -> None:
     """Evaluate rows whose profile is up to date, and save them with their transitions, documents and facts.
 
-    The server saves a chunk while the next one is evaluated; chunks go in key order, so that workers never wait in a circle.
+    Each is asked for when the one before was evaluated, and may add to `moves`. The server saves a chunk meanwhile.
     """
     moves = [] if moves is None else moves
     fresh: list[Row] = []
-    rows = sorted(rows, key=lambda r: r.key)
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        for row in chunk:
-            shown = row.document
-            moves += _evaluate(row, rules, now, touched)
-            await tx.stay()
-            if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
-                fresh.append(row)
-        await tx.behind(store.save(tx, chunk, now=now))
+    chunk: list[Row] = []
+    async for row in rows:
+        shown = row.document
+        moves += _evaluate(row, rules, now, touched)
+        await tx.stay()
+        if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
+            fresh.append(row)
+        chunk.append(row)
+        if len(chunk) == CHUNK:
+            await tx.behind(store.save(tx, chunk, now=now))
+            chunk = []
+    await tx.behind(store.save(tx, chunk, now=now))
     if touched and touched.aliases:  # after the people: whoever would name the same ones waits for those
         await identities.alias(tx, touched.aliases, since=now)
         strangers = await identities.let_go(tx, touched.rows, {*touched.aliases.values()})
