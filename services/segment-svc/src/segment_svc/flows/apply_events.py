@@ -6,12 +6,14 @@ transitions, activity, and, through the outbox, audience documents, membership f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import heapq
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
+from typing import Any, TypeVar
 
 from chassis import outbox
 from chassis.bus import Fenced
@@ -34,8 +36,10 @@ from segment_svc.store import Row
 from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
 CHUNK, LONG_S = 250, 2.0
+LARGE = 64 * 1024  # bytes of state; one event of every type takes 3 KiB
 MOST_LEGS = bounds.LIMIT + 100  # an event dated ahead ends one
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
+T = TypeVar("T")
 log = get_logger("apply")
 REFUSED = {
     "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
@@ -142,8 +146,13 @@ async def catch_up(tx: Tx, rows: Iterable[Row], rules: Rules, now: int) -> list[
     for row in rows:
         await tx.stay()
         if _overdue(row, now):
-            moves += _caught_up(row, rules, now)
+            moves += await worked(tx, row, _caught_up, rules, now)
     return moves
+
+
+async def worked(tx: Tx, row: Row, work: Callable[..., T], *args: Any) -> T:
+    """`work(row, *args)`: beside the loop for who has a large state, with whom it may take longer than the server waits."""
+    return await tx.during(asyncio.to_thread(work, row, *args)) if row.size > LARGE else work(row, *args)
 
 
 def _caught_up(row: Row, rules: Rules, now: int) -> list[Transition]:
@@ -197,6 +206,7 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     before = touched.resolve(visitor.key)
     if before is visitor:
         people.merge(customer.profile, visitor.profile, now)
+        customer.size += visitor.size  # about, until it is saved
         visitor.profile, visitor.next_flip_at, visitor.coming = people.empty("visitor"), None, None
     # Readers may hold the document of the visitor, or of whose the visitor was, under a higher version: the next must win.
     customer.version = max(customer.version, visitor.version, before.version)
@@ -232,7 +242,7 @@ async def settle(
     chunk: list[Row] = []
     async for row in rows:
         shown = row.document
-        moves += _evaluate(row, rules, now, touched)
+        moves += await worked(tx, row, _evaluate, rules, now, touched)
         await tx.stay()
         if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
             fresh.append(row)
@@ -246,7 +256,7 @@ async def settle(
         strangers = await identities.let_go(tx, touched.rows, {*touched.aliases.values()})
         touched.merged.update(row.key for row in strangers)
         for row in strangers:
-            moves += _evaluate(row, rules, now, touched)
+            moves += await worked(tx, row, _evaluate, rules, now, touched)
         await store.save(tx, strangers, now=now)
         fresh += strangers
     if moves:
@@ -270,7 +280,7 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     if thread_time() - began > SLOW_S:
         DEAR.inc()
         if not rules.told_dear:
-            rules.told_dear.extend(_dearest(row, rules, now))
+            rules.told_dear[:] = _dearest(row, rules, now)
             log.warning("person_dear", rules=rules.told_dear)
     before, row.coming = row.coming, coming
     if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):

@@ -16,9 +16,9 @@ from chassis.telemetry import get_logger
 from segment_svc import store
 from segment_svc.definitions import Rules
 from segment_svc.domain import profile as people
-from segment_svc.domain.ruleset import RuleRaised
+from segment_svc.domain.ruleset import RuleRaised, Timeline
 from segment_svc.domain.transition import Transition
-from segment_svc.flows.apply_events import catch_up, settle
+from segment_svc.flows.apply_events import catch_up, settle, worked
 from segment_svc.store import Row
 
 LONG_S = 0.5
@@ -60,13 +60,17 @@ async def settle_many(
 async def _sound(tx: Tx, row: Row, rules: Rules, *, now: int) -> bool:
     """Whether a person can be evaluated. Raises RuleRaised."""
     try:
-        copy = people.decode(people.encode(row.profile))
-        people.advance(copy, now)
-        rules.ruleset.timeline(copy, now, horizon_ms=rules.horizon_ms, key=row.key)
-        await catch_up(tx, [replace(row, profile=copy)], rules, now)
+        copy = replace(row, profile=people.decode(people.encode(row.profile)))
+        people.advance(copy.profile, now)
+        await worked(tx, copy, _decided, rules, now)
+        await catch_up(tx, [copy], rules, now)
     except RuleRaised:
         raise
     except Exception as error:
         log.error("person_raises", profile=row.key, error=type(error).__name__)
         return False
     return True
+
+
+def _decided(row: Row, rules: Rules, now: int) -> Timeline:
+    return rules.ruleset.timeline(row.profile, now, horizon_ms=rules.horizon_ms, key=row.key)
