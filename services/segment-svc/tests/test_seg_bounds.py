@@ -121,6 +121,22 @@ class TestBounds:
         assert min(meanwhile) > 1
         assert await members(client, "now") == set()
 
+    async def test_so_is_who_is_new_and_sends_very_much_at_once(
+        self, client: httpx.AsyncClient, service: Any, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(client, service, "viewers")
+        monkeypatch.setattr(apply_events, "LARGE", 1000)
+        work, threads = apply_events._evaluate, list[int]()
+
+        def noted(*args: Any) -> Any:
+            threads.append(threading.get_ident())
+            return work(*args)
+
+        monkeypatch.setattr(apply_events, "_evaluate", noted)
+        await log.give(event(1, data={"name": "x" * 2000}))
+        assert threads
+        assert threading.get_ident() not in threads
+
     async def test_a_preview_looks_at_so_many_bytes_and_says_of_how_many(
         self, client: httpx.AsyncClient, crowd: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -194,6 +194,7 @@ def _fold(touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Recei
             receipt.dead.append(wire.Dead(event.record, outcome.replace("_", "-"), REFUSED[outcome]))
         elif outcome != "duplicate":
             row.touched.add(activity.type)
+            row.size += len(activity.props)
             touched.sources[row.key] = event
             touched.kept.append((row.key, now, activity))
 
@@ -238,8 +239,7 @@ async def settle(
     Each is asked for when the one before was evaluated, and may add to `moves`. The server saves a chunk meanwhile.
     """
     moves = [] if moves is None else moves
-    fresh: list[Row] = []
-    chunk: list[Row] = []
+    fresh, chunk = list[Row](), list[Row]()
     async for row in rows:
         shown = row.document
         moves += await worked(tx, row, _evaluate, rules, now, touched)
