@@ -17,7 +17,7 @@ from chassis import db
 from chassis.clock import ManualClock
 from segment_svc import catalog, definitions, reads
 from segment_svc.domain import probes
-from segment_svc.flows import apply_events, backfill, preview
+from segment_svc.flows import apply_events, backfill, preview, settle_many, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import START, VIEWED, Log, event, make, members, shown
@@ -84,6 +84,58 @@ class TestBounds:
         await make(client, service, "viewers")
         assert len(await members(client, "viewers")) == 10
         assert await members(client, "now") == set()
+
+    @pytest.mark.parametrize(
+        ("where", "slow"), [(apply_events, "_evaluate"), (apply_events, "_caught_up"), (settle_many, "_decided")]
+    )
+    async def test_one_person_who_takes_longer_than_that_is_done_while_the_loop_goes_on(
+        self, client: httpx.AsyncClient, service: Any, log: Log, clock: ManualClock, monkeypatch: pytest.MonkeyPatch,
+        where: Any, slow: str,
+    ) -> None:  # fmt: skip
+        await make(client, service, "now", {"events": {**VIEWED["events"], "window": {"last": "P7D"}}})
+        await log.give(event(1, data={"name": "x" * 2000}))
+        assert await members(client, "now") == {"v:ann"}
+        clock.advance(8 * 86_400_000)
+        monkeypatch.setattr(db, "STAY_S", 0.05)
+        monkeypatch.setattr(db.Database, "tx", partialmethod(db.Database.tx, silence_s=0.5))
+        monkeypatch.setattr(apply_events, "LARGE", 1000)
+        work, turns, meanwhile = getattr(where, slow), [0], list[int]()
+
+        def slowly(*args: Any) -> Any:
+            before = turns[0]
+            time.sleep(1.5)
+            meanwhile.append(turns[0] - before)
+            return work(*args)
+
+        async def others() -> None:
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(where, slow, slowly)
+        rules = await service.deps.rulebook.latest(service.deps.db)
+        beside = asyncio.create_task(others())
+        async with service.deps.db.tx() as tx:
+            assert await sweep.settle_due(tx, rules, clock, by=clock.now_ms(), wary=where is settle_many) == 1
+        beside.cancel()
+        assert min(meanwhile) > 1
+        assert await members(client, "now") == set()
+
+    async def test_so_is_who_is_new_and_sends_very_much_at_once(
+        self, client: httpx.AsyncClient, service: Any, log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await make(client, service, "viewers")
+        monkeypatch.setattr(apply_events, "LARGE", 1000)
+        work, threads = apply_events._evaluate, list[int]()
+
+        def noted(*args: Any) -> Any:
+            threads.append(threading.get_ident())
+            return work(*args)
+
+        monkeypatch.setattr(apply_events, "_evaluate", noted)
+        await log.give(event(1, data={"name": "x" * 2000}))
+        assert threads
+        assert threading.get_ident() not in threads
 
     async def test_a_preview_looks_at_so_many_bytes_and_says_of_how_many(
         self, client: httpx.AsyncClient, crowd: None, monkeypatch: pytest.MonkeyPatch

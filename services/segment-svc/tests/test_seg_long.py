@@ -13,13 +13,14 @@ import pytest
 from chassis import db
 from chassis.clock import ManualClock
 from segment_svc import definitions
-from segment_svc.flows import apply_events, backfill, ingest, settle_many, sweep
+from segment_svc.flows import apply_events, backfill, ingest, set_back, settle_many, sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seg_log import VIEWED, Log, event, make, members
 
 pytestmark = pytest.mark.servers
-PEOPLE, EACH_S = 40, 0.01
+PEOPLE, EACH_S, MOST = 40, 0.01, 5
+LIGHT = 30  # so many, in key order, cost nothing
 WEEK = {"events": {**VIEWED["events"], "window": {"last": "P7D"}}}
 
 
@@ -29,23 +30,24 @@ def log(service: Any) -> Log:
 
 
 class Slow:
-    """What a person costs, from `begin` on; how often somebody was evaluated, and whose turn of the loop it was then."""
+    """What a person costs, from `begin` on; how often somebody for whom it takes long was evaluated, and whose turn of the loop
+    it was then. No more than MOST of them can be begun before it was too long."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch, self.turn, self.turns = monkeypatch, 0, list[int]()
 
-    def begin(self) -> None:
+    def begin(self, *, light: int = 0) -> None:
         evaluate = apply_events._evaluate
 
-        def slowly(*args: Any) -> Any:
-            time.sleep(EACH_S)
-            self.turns.append(self.turn)
-            return evaluate(*args)
+        def slowly(row: Any, *args: Any) -> Any:
+            if row.key >= f"v:v{light:02}" or row.key < "v:v":
+                time.sleep(EACH_S)
+                self.turns.append(self.turn)
+            return evaluate(row, *args)
 
         self._patch.setattr(apply_events, "_evaluate", slowly)
         for where in (settle_many, apply_events):
-            self._patch.setattr(where, "LONG_S", 5 * EACH_S)
-        self._patch.setattr(settle_many, "FIRST", 1)
+            self._patch.setattr(where, "LONG_S", MOST * EACH_S)
 
 
 @pytest.fixture
@@ -61,35 +63,101 @@ def everybody() -> set[str]:
     return {f"v:v{n:02}" for n in range(PEOPLE)}
 
 
+@pytest.mark.parametrize("light", [0, LIGHT])
 async def test_a_backfill_takes_as_many_as_it_can_do_in_a_moment(
-    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, light: int
 ) -> None:
     await log.give(*views())
     body = {"key": "viewers", "name": "x", "status": "active", "condition": VIEWED}
     assert (await client.post("/v1/segments", json=body)).status_code == 201
-    slow.begin()
+    slow.begin(light=light)
     pages = []
     while await backfill.step(service.deps):
         pages.append(len(slow.turns) - sum(pages))
-    assert sum(pages) == PEOPLE
-    assert max(pages) < PEOPLE / 2
+    assert sum(pages) == PEOPLE - light
+    assert max(pages) <= MOST
     assert await members(client, "viewers") == everybody()
+    found = (await client.get("/v1/backfills")).json()["backfills"]
+    assert [(job["done"], job["total"]) for job in found if job["status"] == "done"] == [(PEOPLE, PEOPLE)]
 
 
+@pytest.mark.parametrize("light", [0, LIGHT])
 async def test_so_does_a_sweep(
-    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock, light: int
 ) -> None:
     await make(client, service, "week", WEEK)
     await log.give(*views())
     assert await members(client, "week") == everybody()
     clock.advance(8 * 86_400_000)
-    slow.begin()
+    slow.begin(light=light)
     lots = []
     while await sweep.sweep(service.deps):
         lots.append(len(slow.turns) - sum(lots))
-    assert sum(lots) == PEOPLE
-    assert max(lots) < PEOPLE / 2
+    assert sum(lots) == PEOPLE - light
+    assert max(lots) <= MOST
     assert await members(client, "week") == set()
+
+
+async def test_what_a_sweep_left_is_swept_at_once(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "week", WEEK)
+    await log.give(*views())
+    clock.advance(8 * 86_400_000)
+    slow.begin()
+    monkeypatch.setattr(sweep, "IDLE_S", 600.0)
+    stop = asyncio.Event()
+    sweeping = asyncio.create_task(sweep.run(service.deps, stop))
+    async with asyncio.timeout(60):
+        while await members(client, "week"):
+            await asyncio.sleep(0.05)
+    stop.set()
+    await sweeping
+
+
+async def test_so_does_who_looks_first_whether_somebody_can_be_evaluated(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "week", WEEK)
+    await log.give(*views())
+    clock.advance(8 * 86_400_000)
+    slow.begin()
+    sound, looked = settle_many._sound, list[str]()
+
+    async def counted(tx: Any, row: Any, *args: Any, **more: Any) -> bool:
+        looked.append(row.key)
+        return await sound(tx, row, *args, **more) and row.key != "v:v00"
+
+    monkeypatch.setattr(settle_many, "_sound", counted)
+    rules = await service.deps.rulebook.latest(service.deps.db)
+    lots, due = [], PEOPLE
+    while due:
+        async with service.deps.db.tx() as tx:
+            due = await sweep.settle_due(tx, rules, clock, by=clock.now_ms(), wary=True)
+        lots.append(len(looked) - sum(lots))
+    assert sorted(looked) == sorted(everybody())
+    assert max(lots) <= MOST + 1, "who cannot be costs nothing here"
+    assert await members(client, "week") == {"v:v00"}
+
+
+async def test_so_does_who_settles_anew_after_a_clock_was_set_back(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, clock: ManualClock
+) -> None:
+    await make(client, service, "week", WEEK)
+    await log.give(*views())
+    clock.advance(8 * 86_400_000)
+    while await sweep.sweep(service.deps):
+        pass
+    await set_back.look(service.deps)
+    clock.advance(-8 * 86_400_000)
+    slow.begin(light=LIGHT)
+    after, pages, settled = "", [], 0
+    while (page := await set_back._page(service.deps, after, False)) is not None:
+        pages.append(len(slow.turns) - sum(pages))
+        after, settled = page[0], settled + page[1]
+    assert (sum(pages), settled) == (PEOPLE - LIGHT, PEOPLE)
+    assert max(pages) <= MOST
+    assert await members(client, "week") == everybody()
 
 
 async def test_a_batch_that_takes_too_long_is_applied_in_parts_and_the_next_ones_are_smaller(

@@ -73,9 +73,9 @@ class Row:
     """One profile as stored: `atoms` is the bitset at the last evaluation, which was as of `settled_at` (epoch ms); `document`
     is what readers were given.
 
-    Kept in memory only: `new`, nobody has stored it; `size`, bytes of stored state; `coming`, what the rules said of the
-    profile before the events of the types `touched`; `names`, every identity of the person, the own key first (none: not
-    looked up).
+    Kept in memory only: `new`, nobody has stored it; `size`, bytes of state (about, until it is saved); `coming`, what the
+    rules said of the profile before the events of the types `touched`; `names`, every identity of the person, the own key first
+    (none: not looked up).
     """
 
     key: str

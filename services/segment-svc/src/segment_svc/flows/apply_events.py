@@ -6,12 +6,14 @@ transitions, activity, and, through the outbox, audience documents, membership f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import thread_time
+from typing import Any, TypeVar
 
 from chassis import outbox
 from chassis.bus import Fenced
@@ -34,8 +36,10 @@ from segment_svc.store import Row
 from segment_svc.telemetry import DEAD, DEAR, EVENTS
 
 CHUNK, LONG_S = 250, 2.0
+LARGE = 64 * 1024  # bytes of state; one event of every type takes 3 KiB
 MOST_LEGS = bounds.LIMIT + 100  # an event dated ahead ends one
 SLOW_S = 0.15  # of this thread's own time, which a busy machine does not add to
+T = TypeVar("T")
 log = get_logger("apply")
 REFUSED = {
     "too_old": "older than what is kept of its type, so that it cannot be told from a duplicate",
@@ -121,7 +125,7 @@ async def _attempt(
             changed = {*touched.sources, *touched.merged, *(row.key for row in late)}
             live = [row for row in touched.rows.values() if row.key in changed]
             await tx.behind(store.keep(tx, touched.kept))
-            await settle(tx, live, rules, now=now, moves=moves, touched=touched)
+            await settle(tx, in_key_order(live), rules, now=now, moves=moves, touched=touched)
         if receipt.dead and steps:
             await outbox.add(tx, FACTS, *wire.dead_letters(receipt.dead))
         if undo:
@@ -142,8 +146,13 @@ async def catch_up(tx: Tx, rows: Iterable[Row], rules: Rules, now: int) -> list[
     for row in rows:
         await tx.stay()
         if _overdue(row, now):
-            moves += _caught_up(row, rules, now)
+            moves += await worked(tx, row, _caught_up, rules, now)
     return moves
+
+
+async def worked(tx: Tx, row: Row, work: Callable[..., T], *args: Any) -> T:
+    """`work(row, *args)`: beside the loop for who has a large state, with whom it may take longer than the server waits."""
+    return await tx.during(asyncio.to_thread(work, row, *args)) if row.size > LARGE else work(row, *args)
 
 
 def _caught_up(row: Row, rules: Rules, now: int) -> list[Transition]:
@@ -185,6 +194,7 @@ def _fold(touched: Touched, incoming: Sequence[wire.Incoming], *, receipt: Recei
             receipt.dead.append(wire.Dead(event.record, outcome.replace("_", "-"), REFUSED[outcome]))
         elif outcome != "duplicate":
             row.touched.add(activity.type)
+            row.size += len(activity.props)
             touched.sources[row.key] = event
             touched.kept.append((row.key, now, activity))
 
@@ -197,6 +207,7 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     before = touched.resolve(visitor.key)
     if before is visitor:
         people.merge(customer.profile, visitor.profile, now)
+        customer.size += visitor.size  # about, until it is saved
         visitor.profile, visitor.next_flip_at, visitor.coming = people.empty("visitor"), None, None
     # Readers may hold the document of the visitor, or of whose the visitor was, under a higher version: the next must win.
     customer.version = max(customer.version, visitor.version, before.version)
@@ -208,9 +219,15 @@ def _merge(touched: Touched, login: tuple[str, str], *, now: int) -> None:
     touched.aliases[visitor.key] = customer.key
 
 
+async def in_key_order(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    """So that workers never wait in a circle for people who are new to both."""
+    for row in sorted(rows, key=lambda r: r.key):
+        yield row
+
+
 async def settle(
     tx: Tx,
-    rows: Sequence[Row],
+    rows: AsyncIterable[Row],
     rules: Rules,
     *,
     now: int,
@@ -219,26 +236,27 @@ async def settle(
 ) -> None:
     """Evaluate rows whose profile is up to date, and save them with their transitions, documents and facts.
 
-    The server saves a chunk while the next one is evaluated; chunks go in key order, so that workers never wait in a circle.
+    Each is asked for when the one before was evaluated, and may add to `moves`. The server saves a chunk meanwhile.
     """
     moves = [] if moves is None else moves
-    fresh: list[Row] = []
-    rows = sorted(rows, key=lambda r: r.key)
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        for row in chunk:
-            shown = row.document
-            moves += _evaluate(row, rules, now, touched)
-            await tx.stay()
-            if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
-                fresh.append(row)
-        await tx.behind(store.save(tx, chunk, now=now))
+    fresh, chunk = list[Row](), list[Row]()
+    async for row in rows:
+        shown = row.document
+        moves += await worked(tx, row, _evaluate, rules, now, touched)
+        await tx.stay()
+        if row.document != shown or (touched and row.key in touched.merged and not row.merged_into):
+            fresh.append(row)
+        chunk.append(row)
+        if len(chunk) == CHUNK:
+            await tx.behind(store.save(tx, chunk, now=now))
+            chunk = []
+    await tx.behind(store.save(tx, chunk, now=now))
     if touched and touched.aliases:  # after the people: whoever would name the same ones waits for those
         await identities.alias(tx, touched.aliases, since=now)
         strangers = await identities.let_go(tx, touched.rows, {*touched.aliases.values()})
         touched.merged.update(row.key for row in strangers)
         for row in strangers:
-            moves += _evaluate(row, rules, now, touched)
+            moves += await worked(tx, row, _evaluate, rules, now, touched)
         await store.save(tx, strangers, now=now)
         fresh += strangers
     if moves:
@@ -262,7 +280,7 @@ def _evaluate(row: Row, rules: Rules, now: int, touched: Touched | None) -> list
     if thread_time() - began > SLOW_S:
         DEAR.inc()
         if not rules.told_dear:
-            rules.told_dear.extend(_dearest(row, rules, now))
+            rules.told_dear[:] = _dearest(row, rules, now)
             log.warning("person_dear", rules=rules.told_dear)
     before, row.coming = row.coming, coming
     if before is None or before.flips is not coming.flips or not row.touched.isdisjoint(people.REGISTERS):

@@ -26,7 +26,7 @@ from segment_svc.domain.definition import spread
 from segment_svc.domain.transition import Transition
 from segment_svc.flows.meet import meet
 from segment_svc.flows.quarantine import guarded, patient
-from segment_svc.flows.settle_many import lots, settle_lot
+from segment_svc.flows.settle_many import settle_many
 from segment_svc.flows.sweep import settle_due, sweep
 from segment_svc.telemetry import BACKFILL
 
@@ -95,17 +95,14 @@ async def _page(deps: Deps, wary: bool) -> Job | None:
         if job is None:
             return None
         keys = [r["profile"] for r in await tx.fetch(NEXT, job["cursor"], PAGE, MOST_BYTES)]
-        done = 0
-        for lot in lots(keys):
-            found = await store.load(tx, lot, postponing=deps.clock.now_ms())
-            rows = [row for row in found.values() if row.merged_into is None]
-            await settle_lot(tx, rows, rules, now=rules.instant(deps.clock, found.values()), wary=wary)
-            done += len(lot)
+        found = await store.load(tx, keys, postponing=deps.clock.now_ms())
+        now = rules.instant(deps.clock, found.values())
+        done = await settle_many(tx, keys, found, rules, now=now, wary=wary)
         if done:
             await tx.execute(
-                "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], keys[done - 1], done
+                "UPDATE backfill SET cursor = $2, done = done + $3 WHERE id = $1", job["id"], done[-1], len(done)
             )
-            BACKFILL.set((job["done"] + done) / max(job["total"], 1))
+            BACKFILL.set((job["done"] + len(done)) / max(job["total"], 1))
     return Job(job["id"], complete=not keys)
 
 

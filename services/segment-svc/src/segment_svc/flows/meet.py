@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segment_svc import store
 from segment_svc.deps import Deps
-from segment_svc.flows.apply_events import settle
+from segment_svc.flows.apply_events import in_key_order, settle
 from segment_svc.flows.quarantine import agreed
 
 UNMET = """SELECT DISTINCT pick->>'profile' AS profile FROM plan p
@@ -21,4 +21,4 @@ async def _attempt(deps: Deps) -> None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)  # which reads every plan that the statement does
         new = [store.unmet(r["profile"]) for r in await tx.fetch(UNMET)]
-        await settle(tx, new, rules, now=rules.instant(deps.clock, new))
+        await settle(tx, in_key_order(new), rules, now=rules.instant(deps.clock, new))

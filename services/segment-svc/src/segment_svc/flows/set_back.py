@@ -17,7 +17,7 @@ from chassis.telemetry import get_logger
 from segment_svc import store
 from segment_svc.deps import Deps
 from segment_svc.flows.quarantine import patient
-from segment_svc.flows.settle_many import lots, settle_lot
+from segment_svc.flows.settle_many import settle_many
 
 PAGE, IDLE_S = 1000, 1.0
 REACH = "UPDATE reached SET at = greatest(at, $1) RETURNING at"
@@ -57,17 +57,15 @@ async def _page(deps: Deps, after: str, wary: bool) -> tuple[str, int] | None:
     async with deps.db.tx() as tx:
         rules = await deps.rulebook.current(tx)
         found = await tx.fetch(NEXT, after, deps.clock.now_ms() + SKEW_MS, PAGE)
-        keys, done = [r["profile"] for r in found if r["ahead"]], 0
-        for lot in lots(keys):
-            rows = (await store.load(tx, lot, postponing=deps.clock.now_ms())).values()
-            now = rules.instant(deps.clock, rows)
-            for statement in REDATE:
-                await tx.execute(statement, lot, now)
-            await settle_lot(tx, rows, rules, now=now, wary=wary)
-            done += len(lot)
-    if done < len(keys):
-        return keys[done - 1], done
-    return (found[-1]["profile"], done) if found else None
+        keys = [r["profile"] for r in found if r["ahead"]]
+        rows = await store.load(tx, keys, postponing=deps.clock.now_ms())
+        now = rules.instant(deps.clock, rows.values())
+        done = await settle_many(tx, keys, rows, rules, now=now, wary=wary)
+        for statement in REDATE:
+            await tx.execute(statement, done, now)
+    if len(done) < len(keys):
+        return done[-1], len(done)
+    return (found[-1]["profile"], len(done)) if found else None
 
 
 async def run(deps: Deps, stop: asyncio.Event) -> None:

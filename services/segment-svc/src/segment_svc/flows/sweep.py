@@ -15,7 +15,7 @@ from segment_svc import store
 from segment_svc.definitions import Rules
 from segment_svc.deps import Deps
 from segment_svc.flows.quarantine import patient
-from segment_svc.flows.settle_many import lots, settle_lot
+from segment_svc.flows.settle_many import settle_many
 from segment_svc.telemetry import OVERDUE
 
 BATCH = 256
@@ -23,7 +23,7 @@ IDLE_S = 0.25
 
 
 async def sweep(deps: Deps, *, by: int | None = None) -> int:
-    """Settle one batch of people due by an instant, by default now; answers how many were due, none when all is done."""
+    """Settle some of the people due by an instant, by default now; answers how many were due, none when all is done."""
     count = await patient(deps, lambda wary: _sweep(deps, wary, by))
     if count:
         deps.relay.wake()
@@ -38,11 +38,10 @@ async def _sweep(deps: Deps, wary: bool, by: int | None) -> int:
 
 
 async def settle_due(tx: Tx, rules: Rules, clock: Clock, *, by: int, wary: bool) -> int:
-    """Settle one batch of people due by an instant; answers how many were. `wary`: who cannot be is left for later."""
+    """Settle some of a batch of people due by an instant (see settle_many); answers how many were due."""
     keys = await store.due(tx, by, BATCH)
-    for lot in lots(keys):
-        found = (await store.load(tx, lot, postponing=clock.now_ms())).values()
-        await settle_lot(tx, found, rules, now=max(by, rules.instant(clock, found)), wary=wary)
+    found = await store.load(tx, keys, postponing=clock.now_ms())
+    await settle_many(tx, keys, found, rules, now=max(by, rules.instant(clock, found.values())), wary=wary)
     return len(keys)
 
 
@@ -50,6 +49,6 @@ async def run(deps: Deps, stop: asyncio.Event) -> None:
     """Sweep until `stop` is set; waits a moment whenever nothing is due."""
 
     async def work() -> bool:
-        return await sweep(deps) == BATCH
+        return await sweep(deps) > 0  # some may be left of any batch
 
     await repeat(work, stop, name="postgres sweep", idle_s=IDLE_S, health=deps.health)
