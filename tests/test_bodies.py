@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,15 @@ async def test_a_body_that_is_no_object_is_pointed_at(body: bytes) -> None:
     async def receive() -> Any:
         return {"type": "http.request", "body": body, "more_body": False}
 
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [],
+        "path": "/",
+        "query_string": b"",
+        "client": ("192.0.2.1", 1),
+    }
+    deps: Any = SimpleNamespace(reader=SimpleNamespace(address=lambda _: "192.0.2.1"))
     with pytest.raises(Problem) as refused:
-        await shop._object_of(Request({"type": "http", "method": "POST", "headers": []}, receive))
+        await shop._object_of(Request(scope, receive), deps)
     assert (refused.value.status, [e["pointer"] for e in refused.value.errors]) == (422, [""])
