@@ -93,9 +93,9 @@ async def test_a_body_that_is_no_object_is_pointed_at(body: bytes) -> None:
         "type": "http",
         "method": "POST",
         "headers": [],
-        "path": "/",
+        "raw_path": b"/",
         "query_string": b"",
-        "client": ("192.0.2.1", 1),
+        "client": None,
     }
     deps: Any = SimpleNamespace(reader=SimpleNamespace(address=lambda _: "192.0.2.1"))
     with pytest.raises(Problem) as refused:
