@@ -98,7 +98,9 @@ class House:
         app.add_api_route("/echo", echo, methods=["POST"])
         none: Any = None
         limiter: Any = Unlimited()
-        self.lane = Lane(Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter)
+        self.lane: Any = Lane(
+            Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter
+        )
         self.connections, self.others = (Connections(1000, Health(), RINGS.front) for _ in range(2))  # of each lane
         self.servers: dict[str, uvicorn.Server] = {}
         self.ports: dict[str, int] = {}
@@ -138,6 +140,14 @@ class House:
                 await asyncio.sleep(0.01)
             while self.connections.open:
                 await asyncio.sleep(0.05)
+
+
+async def begun(port: int, sent: bytes) -> asyncio.StreamWriter:
+    """A connection on which this was sent, and nothing is read."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    await writer.drain()
+    return writer
 
 
 async def exchange(port: int, parts: Sequence[bytes]) -> bytes:

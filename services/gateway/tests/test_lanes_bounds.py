@@ -12,7 +12,7 @@ import pytest
 from gateway.lanes import connection, connections
 from gateway.lanes.asgi import Door
 from gateway.lanes.request import Request
-from house import CLOSE, House, exchange, get
+from house import CLOSE, House, begun, exchange, get
 
 
 @pytest.fixture
@@ -176,10 +176,7 @@ async def test_large_requests_of_an_address_come_to_so_much_together(
     head, body = get(b"/echo", b"content-length: 300000", method=b"POST"), b"x" * 300_000
     sent = []
     for _ in range(2):
-        _, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
-        writer.write(head + body[:-1])
-        await writer.drain()
-        sent.append(writer)
+        sent.append(await begun(house.ports[lane], head + body[:-1]))
     await asyncio.sleep(0.1)
     refused = b""
     with contextlib.suppress(ConnectionResetError):  # of who is still sending when the last word is said

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from gateway.lanes import connections
-from house import CLOSE, RINGS, House, exchange, get
+from house import CLOSE, RINGS, House, begun, exchange, get
 
 KEY = b"x-front-key: " + RINGS.front
 
@@ -28,10 +28,7 @@ async def test_connections_of_an_edge_keep_nobody_away(house: House, lane: str) 
     house.connections._most = house.others._most = 3
     held = []
     for n in range(10):
-        _, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
-        writer.write(asking(KEY, b"x-fact-address: 192.0.2.%d" % n))
-        await writer.drain()
-        held.append(writer)
+        held.append(await begun(house.ports[lane], asking(KEY, b"x-fact-address: 192.0.2.%d" % n)))
         answer = await exchange(house.ports[lane], [get(b"/healthz") + CLOSE])
         assert answer.startswith(b"HTTP/1.1 200 OK"), "its probe has no key"
     for writer in held:
@@ -43,10 +40,7 @@ async def test_whoever_has_not_its_key_is_counted(house: House, odd: bytes) -> N
     house.connections._most = 3
     held = []
     for _ in range(3):
-        _, writer = await asyncio.open_connection("127.0.0.1", house.ports["direct"])
-        writer.write(asking(odd))
-        await writer.drain()
-        held.append(writer)
+        held.append(await begun(house.ports["direct"], asking(odd)))
     assert (await exchange(house.ports["direct"], [])).startswith(b"HTTP/1.1 429")
     for writer in held:
         writer.close()
@@ -67,10 +61,7 @@ async def test_what_somebody_has_an_edge_send_is_his_and_nobody_elses(
         return get(b"/echo", b"content-length: 300000", KEY, of, method=b"POST")
 
     for _ in range(2):
-        _, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
-        writer.write(get(b"/healthz", KEY) + sent(1) + body[:-1])
-        await writer.drain()
-        held.append(writer)
+        held.append(await begun(house.ports[lane], get(b"/healthz", KEY) + sent(1) + body[:-1]))
     rooms = (house.connections.requests, house.others.requests)
     async with asyncio.timeout(10):
         while max(room.all for room in rooms) < 2 * len(body):

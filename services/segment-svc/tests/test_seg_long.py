@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ class Slow:
         for where in (settle_many, apply_events):
             self._patch.setattr(where, "LONG_S", MOST * EACH_S)
 
+    async def comes_in_parts(self, step: Callable[[], Awaitable[Any]], count: int) -> None:
+        """Take steps until there are none: so many people were evaluated for whom it takes long, a few in each."""
+        parts = list[int]()
+        while await step():
+            parts.append(len(self.turns) - sum(parts))
+        assert sum(parts) == count
+        assert max(parts) <= MOST
+
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
@@ -71,11 +80,7 @@ async def test_a_backfill_takes_as_many_as_it_can_do_in_a_moment(
     body = {"key": "viewers", "name": "x", "status": "active", "condition": VIEWED}
     assert (await client.post("/v1/segments", json=body)).status_code == 201
     slow.begin(light=light)
-    pages = []
-    while await backfill.step(service.deps):
-        pages.append(len(slow.turns) - sum(pages))
-    assert sum(pages) == PEOPLE - light
-    assert max(pages) <= MOST
+    await slow.comes_in_parts(lambda: backfill.step(service.deps), PEOPLE - light)
     assert await members(client, "viewers") == everybody()
     found = (await client.get("/v1/backfills")).json()["backfills"]
     assert [(job["done"], job["total"]) for job in found if job["status"] == "done"] == [(PEOPLE, PEOPLE)]
@@ -90,11 +95,7 @@ async def test_so_does_a_sweep(
     assert await members(client, "week") == everybody()
     clock.advance(8 * 86_400_000)
     slow.begin(light=light)
-    lots = []
-    while await sweep.sweep(service.deps):
-        lots.append(len(slow.turns) - sum(lots))
-    assert sum(lots) == PEOPLE - light
-    assert max(lots) <= MOST
+    await slow.comes_in_parts(lambda: sweep.sweep(service.deps), PEOPLE - light)
     assert await members(client, "week") == set()
 
 

@@ -28,7 +28,8 @@ OUTBOX_DDL = (
 )
 # How old the oldest is, also when another relay has it.
 AGE = "SELECT extract(epoch FROM now() - created_at)::float8 FROM outbox WHERE channel = $1 ORDER BY id LIMIT 1"
-TAKE = f"SELECT id, payload, ({AGE}) AS age FROM outbox WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"  # noqa: S608
+TAKE = f"""SELECT id, payload, ({AGE}) AS age FROM outbox
+    WHERE channel = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"""  # noqa: S608 - constants
 # A relay that stands still amid its handler keeps its rows from others until the server ends its transaction.
 MOST, IDLE_S, PATIENCE_S, HANDLER_S, SILENCE_S, AT_ONCE_S = 100, 0.5, 30.0, 4.0, 5.0, 1.0
 

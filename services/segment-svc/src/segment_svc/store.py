@@ -172,6 +172,8 @@ async def load(
     visitors = [key for key in wanted if key.startswith("v:")]
     if visitors:
         wanted.update([r["merged_into"] for r in await tx.fetch(OWNERS, visitors)])
+    if not wanted:
+        return {}
     names = sorted(wanted)
     had = {key: row for key in names if (row := recent.take(key))} if recent else {}
     rows: dict[str, Row] = {}

@@ -16,6 +16,7 @@ from gateway.adapters.limits import house_of
 from gateway.domain.reply import Reply
 from gateway.lanes.asgi import refused
 from gateway.lanes.connections import Connections
+from gateway.lanes.request import fields_of, front_asks_for
 
 UVICORN = "0.54.0"
 MOST_HEAD, MOST_HEADERS, MOST_UNREAD = (
@@ -220,7 +221,7 @@ class Connection(HttpToolsProtocol):
         """An edge asks for others: what comes and goes is theirs, and it may have any number of connections."""
         if self.edge is False:  # as it is of every browser
             return
-        client = self.all.asked_for(self.headers)
+        client = front_asks_for(fields_of(self.headers), self.all.front)
         if self.edge is None:
             self.edge = client is not None
             if self.edge:

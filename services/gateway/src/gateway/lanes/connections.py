@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -48,12 +47,12 @@ class Connections:
     """Those that are open, and how many of each address (of IPv6, of each /64); how many bytes the large requests among what they
     say come to, from their first to their answer; and the answers that they do not take."""
 
-    def __init__(self, most_of_an_address: int, health: Health, front: bytes = b"") -> None:
+    def __init__(self, most_of_an_address: int, health: Health, front: bytes) -> None:
         """`front`: the key by which an edge, or who else stands in front, is known."""
         self.open: set[Connection] = set()
         self.of: Counter[str] = Counter()
         self.requests, self.answers = Room(), Room()
-        self._most, self._health, self._front = most_of_an_address, health, front
+        self.front, self._most, self._health = front, most_of_an_address, health
         self._now: Headers = []
         self._heads: dict[int, bytes] = {}
 
@@ -76,13 +75,6 @@ class Connections:
         self.of[house] -= 1
         if not self.of[house]:
             del self.of[house]
-
-    def asked_for(self, headers: Headers) -> str | None:
-        """The address that an edge asks for, empty if it does not say; None of anybody else."""
-        said = dict(headers)
-        if not self._front or not hmac.compare_digest(said.get(b"x-front-key", b""), self._front):
-            return None
-        return said.get(b"x-fact-address", b"").decode("latin-1")
 
     def make_room(self, house: str) -> None:
         """End who has taken nothing for longest: of this house while it has too much, then of all."""

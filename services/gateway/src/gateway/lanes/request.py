@@ -67,6 +67,13 @@ def is_twice(headers: list[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]) 
     return len(names) > len(set(names))
 
 
+def front_asks_for(fields: Mapping[bytes, bytes], key: bytes) -> str | None:
+    """The address that who stands in front, and has its key, asks for; empty if they do not say. None of anybody else."""
+    if not key or not hmac.compare_digest(fields.get(b"x-front-key", b""), key):
+        return None
+    return fields.get(b"x-fact-address", b"").decode("latin-1")
+
+
 class Reader:
     """Who asks, from where. It remembers the cookies it verified.
 
@@ -96,10 +103,6 @@ class Reader:
             return b"c:" + self._tokens.customer_of(bearer).encode()
         return self.visitor(request.fields.get(b"cookie"))
 
-    def _is_front(self, request: Request) -> bool:
-        said = request.fields.get(b"x-front-key")
-        return said is not None and hmac.compare_digest(said, self._rings.front)
-
     def cache(self, request: Request) -> str:
         """By which key a cache says that it keys by the URL; empty for anybody else."""
         said = request.fields.get(b"x-cache-key", b"")
@@ -108,13 +111,13 @@ class Reader:
 
     def address(self, request: Request) -> str:
         """Where a request comes from, as who has the key of the front says; else who is connected."""
-        said = request.fields.get(b"x-fact-address", b"") if self._is_front(request) else b""
-        return said.decode("latin-1") or request.client
+        return front_asks_for(request.fields, self._rings.front) or request.client
 
     def facts(self, request: Request) -> dict[str, str]:
         """What is trusted of a request: from who has the key of the front, or a secret API key; never from a browser."""
         key = self._keys.find(request.fields.get(b"x-api-key", b""))
-        if not (self._is_front(request) or (key is not None and key.kind == "secret")):
+        front = front_asks_for(request.fields, self._rings.front) is not None
+        if not (front or (key is not None and key.kind == "secret")):
             return {}
         said = {name: request.fields.get(b"x-fact-" + name.encode(), b"") for name in FACTS}
         return {name: unquote(value.decode("latin-1"))[:MOST_VALUE] for name, value in said.items() if value}
