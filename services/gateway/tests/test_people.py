@@ -11,9 +11,8 @@ from chassis.cache import versioned
 from contracts import audience
 from gateway.domain.answer import Answer, finish
 from gateway.domain.dimensions import Seen
-from gateway.domain.membership import NOTHING_SAID
 from gateway.domain.release import release_of
-from gateway.domain.targeting import Plan, definitions_of
+from gateway.domain.targeting import LOGIN_SAID, NOTHING_SAID, Plan, definitions_of
 from gateway.flows.people import Person
 from rigged import release, slot
 
@@ -29,8 +28,9 @@ WHOLE = audience.encode(audience.Audience(audience.FORMAT, 3, b"\1", ((1000, b"\
     ],
 )  # fmt: skip
 def test_of_whom_nobody_can_read_anything_nothing_is_said(stored: bytes) -> None:
-    known = Person(stored, b"0").known(NOBODY, b"v:a", 0)
-    assert (known.epoch, known.seen.atoms, known.seen.group) == (NOTHING_SAID, 0, "guest")
+    for identity, epoch in ((b"v:a", NOTHING_SAID), (b"c:a", LOGIN_SAID)):  # a token says that it is a customer
+        known = Person(stored, b"0").known(NOBODY, identity, 0)
+        assert (known.epoch, known.seen.atoms, known.seen.group, known.degraded) == (epoch, 0, "guest", True)
 
 
 def test_what_a_document_says_holds_until_it_says_otherwise_and_not_before_it_was_asked() -> None:

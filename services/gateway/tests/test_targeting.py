@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from conditions.context import Context
-from gateway.domain.membership import NOTHING_SAID, Late, late_bits, standing
-from gateway.domain.targeting import definitions_of
+from gateway.domain.membership import Late, late_bits, standing
+from gateway.domain.targeting import LOGIN_SAID, NOTHING_SAID, definitions_of
 
 
 def segment(number: int, region: str, **more: Any) -> dict[str, Any]:
@@ -51,20 +51,22 @@ class TestStanding:
     @pytest.mark.parametrize(
         ("epoch", "inside", "unknown"),
         [
-            (2, ["s1", "s2", "s3"], ["gone"]),
-            (1, ["s1", "s2"], ["gone", "s3"]),  # a document of before the bits of s3 were its
-            (NOTHING_SAID, ["s2"], ["gone", "s1", "s3"]),
+            (2, ["s1", "s2", "s3", "s4"], ["gone"]),
+            (1, ["s1", "s2", "s4"], ["gone", "s3"]),  # a document of before the bits of s3 were its
+            (LOGIN_SAID, ["s2", "s4"], ["gone", "s1", "s3"]),
+            (NOTHING_SAID, ["s2"], ["gone", "s1", "s3", "s4"]),  # a visitor's, who may have logged in
         ],
     )
     def test_what_a_document_does_not_say_nobody_says(self, epoch: int, inside: list[str], unknown: list[str]) -> None:
         both = {"all": [{"atom": 0}, {"context": "region", "op": "eq", "value": "BY"}]}
         segments = [
             {**segment(1, "BY"), "atom": 0, "residual": None}, segment(2, "BY"), {**segment(3, "BY", residual=both), "epoch": 2},
+            segment(4, "", residual={"context": "logged_in", "op": "eq", "value": True}),
         ]  # fmt: skip
         found = definitions_of(release(*segments))
         refs = list(found.segments.values())
-        assert [r.personal for r in refs] == [True, False, True]
-        said = standing(refs, ["gone"], 1, late_bits(found, refs, 1, {"region": "BY"}, 0), epoch=epoch)
+        late = late_bits(found, refs, 1, {"region": "BY", "logged_in": epoch != NOTHING_SAID}, 0)
+        said = standing(refs, ["gone"], 1, late, epoch=epoch)
         assert said == (inside, unknown)
 
     def test_what_raises_is_neither_in_nor_out(self) -> None:

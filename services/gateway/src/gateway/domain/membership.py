@@ -10,9 +10,9 @@ from conditions import Node, holds
 from msgspec.structs import replace
 
 from gateway.domain.dimensions import GUEST, Seen
-from gateway.domain.targeting import Definitions, SegmentRef
+from gateway.domain.targeting import LOGIN_SAID, NOTHING_SAID, Definitions, SegmentRef
 
-NOTHING_SAID, EVERYTHING_SAID = -1, 1 << 62  # epochs of a document that cannot be had, and of who has none
+EVERYTHING_SAID = 1 << 62  # the epoch of who has no document
 NO_CONSENT = 1
 
 
@@ -26,8 +26,8 @@ class Standing(NamedTuple):
 class Known(msgspec.Struct, frozen=True, gc=False):
     """What the document of an identity says, and when this changes by itself (epoch ms).
 
-    `epoch`: of the document; NOTHING_SAID when Redis could not be asked, or the document not be read. Without `consent` they
-    count as a stranger, whatever is known.
+    `epoch`: of the document; NOTHING_SAID or LOGIN_SAID when Redis could not be asked, or the document not be read. Without
+    `consent` they count as a stranger, whatever is known.
     """
 
     seen: Seen
@@ -38,7 +38,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     @property
     def degraded(self) -> bool:
         """Whether nothing is known of them that should be."""
-        return self.epoch == NOTHING_SAID
+        return self.epoch <= LOGIN_SAID
 
     def asked(self, standing: Standing) -> dict[str, Any]:
         """What services are told of them."""
@@ -88,8 +88,9 @@ def known_of(definitions: Definitions, identity: bytes | None, person: Document 
 
 
 def unknown(definitions: Definitions, identity: bytes) -> Known:
-    """Of somebody whose document cannot be had."""
-    return Known(Seen(definitions.empty, logged_in=identity.startswith(b"c:")), epoch=NOTHING_SAID)
+    """Of somebody whose document cannot be had. A visitor may be a customer, and only it says so."""
+    logged_in = identity.startswith(b"c:")
+    return Known(Seen(definitions.empty, logged_in=logged_in), epoch=LOGIN_SAID if logged_in else NOTHING_SAID)
 
 
 class Facts:
@@ -138,7 +139,7 @@ def standing(refs: Iterable[SegmentRef], undefined: Iterable[str], atoms: int, l
     """Where a person stands with segments. `epoch`: of the person's document; of what has a later one it says nothing."""
     inside, unknown = [], set(undefined)
     for r in refs:
-        if (late.unknown >> r.bit & 1 if r.atom is None else False) or (r.personal and epoch < r.epoch):
+        if (late.unknown >> r.bit & 1 if r.atom is None else False) or epoch < r.epoch:
             unknown.add(r.key)
         elif (late.held >> r.bit if r.atom is None else atoms >> r.atom) & 1:
             inside.append(r.key)

@@ -13,6 +13,7 @@ from gateway.domain import dimensions
 from gateway.domain.dimensions import CLOCK, Dimension, Place
 
 VOCABULARY = Vocabulary([Atom(), Context()])
+NOTHING_SAID, LOGIN_SAID = -2, -1  # epochs of a document that cannot be had: of a visitor, and of who proves to be logged in
 MOST_SLOTS, MOST_SLOT, MOST_LOCALE = 20, 63, 10
 SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 
@@ -22,9 +23,9 @@ class SegmentRef:
     """A segment: `atom` when its membership is one bit of the person, else `bit`, which it has among the request-dependent ones.
 
     `depends_on`: what of a request its membership depends on; `by_the_hour`: whether it may change with the hour; `by_locale`:
-    whether it depends on the locale asked for; `by_anybody`: whether on what a page says of itself; `personal`: whether it takes
-    the person's document to say, and then one of which `epoch`, or a later one. `since`: the version of the definitions with
-    which it got its codes.
+    whether it depends on the locale asked for; `by_anybody`: whether on what a page says of itself. `epoch`: of the earliest
+    document that says enough of somebody; LOGIN_SAID where it is enough to know who is logged in, NOTHING_SAID for what nobody's
+    is asked. `since`: the version of the definitions with which it got its codes.
     """
 
     bit: int
@@ -35,7 +36,6 @@ class SegmentRef:
     by_the_hour: bool = False
     by_locale: bool = False
     by_anybody: bool = False
-    personal: bool = True
     epoch: int = 0
     since: int = 0
 
@@ -82,14 +82,14 @@ def definitions_of(raw: Mapping[str, Any]) -> Definitions:
         try:
             if s["residual"] is None and s["atom"] is not None:
                 found = dimensions.ordered([dimensions.member(f"s{s['id']}", s["atom"], empty)])
-                bit, names, personal = 0, frozenset[str](), True
+                bit, names, epoch = 0, frozenset[str](), s["epoch"]
             else:
                 tree = parse(s["residual"], VOCABULARY)  # of what has neither, there is none
-                found, names, personal = _asked(tree, empty, s["epoch"])
+                found, names, epoch = _asked(tree, empty, s["epoch"])
                 late.append((bit := len(late), tree))
             refs[s["key"]] = SegmentRef(
                 bit, s["key"], tuple(s["websites"]), s["atom"], found, not names.isdisjoint(CLOCK),
-                not names.isdisjoint(IN_THE_URL), not names.isdisjoint(SAID_BY_ANYBODY), personal, s["epoch"], s["since"],
+                not names.isdisjoint(IN_THE_URL), not names.isdisjoint(SAID_BY_ANYBODY), epoch, s["since"],
             )  # fmt: skip
         except (Invalid, ValueError):
             unreadable.append(s["key"])
@@ -101,8 +101,8 @@ def nobodys(definitions: Definitions) -> Definitions:
     return Definitions(0, definitions.empty, definitions.empty_customer, {}, [], compile_set([]))
 
 
-def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], frozenset[str], bool]:
-    """What a tree over atoms and context depends on, the fields of a request in it, and whether a person's atoms are."""
+def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], frozenset[str], int]:
+    """What a tree over atoms and context depends on, the fields of a request in it, and whose document says enough."""
     found: list[Dimension] = []
     names: set[str] = set()
     for leaf in leaves(tree):
@@ -110,9 +110,9 @@ def _asked(tree: Node, empty: int, epoch: int) -> tuple[tuple[Dimension, ...], f
             found.append(dimensions.member(f"a{leaf.params}e{epoch}", leaf.params, empty))
         else:
             names.add(leaf.params[0])
-    personal = bool(found)
+    said = epoch if found else LOGIN_SAID if "logged_in" in names else NOTHING_SAID
     found += [d for d in map(dimensions.asked, sorted(names)) if d is not None]
-    return dimensions.ordered(found), frozenset(names), personal
+    return dimensions.ordered(found), frozenset(names), said
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def plan(
 
 def epoch_of(refs: Iterable[SegmentRef]) -> int:
     """The earliest epoch of which a document says something of all these segments."""
-    return max((r.epoch for r in refs if r.personal), default=0)
+    return max((r.epoch for r in refs if r.epoch >= 0), default=0)
 
 
 def of_website(parts: Iterable[Mapping[str, Any]], website: str) -> list[Mapping[str, Any]]:
