@@ -16,7 +16,7 @@ import httpx
 from devstack.stack import Stack
 from oracle import Audience, History, Shown, State, View
 
-STALL_S = 2.5
+STALL_S, SETTLED_S = 2.5, 60
 SLOTS = ("one", "two", "three", "four")
 ATTRIBUTES = ("gold", "busy", "local")  # durable segments, by the attribute of that name
 ASKED = {
@@ -259,21 +259,26 @@ class World:
 
     async def _settled(self, person: Person, view: View, asked_s: float, through: Sequence[View] = ()) -> None:
         """Wait until somebody is what events make of them; `through`: what they may have been on the way."""
-        async with asyncio.timeout(60):
-            while not await self._is(person, view):
-                await asyncio.sleep(0.05)
+        until_s = time.monotonic() + SETTLED_S
+        while (said := await self._said(person)) != (view.segments, view.group):
+            assert time.monotonic() < until_s, (
+                f"{self.subject(person)} is {said}, not {view}, {SETTLED_S} s after what they did"
+            )
+            await asyncio.sleep(0.05)
         now_s = time.monotonic()
         for held in (*through, view):
             person.held.change(held, asked_s=asked_s, answered_s=now_s)
 
-    async def _is(self, person: Person, view: View) -> bool:
+    async def _said(self, person: Person) -> tuple[frozenset[str], str] | str:
+        """The segments and the group of somebody, or why nobody says so."""
         profile = self.subject(person).replace("visitor:", "v:").replace("customer:", "c:")
         found = await self.server.get("/v1/explain", params={"profile": profile, "slots": ",".join(SLOTS)})
         if found.status_code != 200:
-            return False
+            return found.text
         facts = await self.admin.get(f"/profiles/{profile}")
-        inside = {s["segment"] for s in facts.json()["segments"]} if facts.status_code == 200 else set()
-        return inside == set(view.segments) and found.json()["group"] == view.group
+        if facts.status_code != 200:
+            return facts.text
+        return frozenset(s["segment"] for s in facts.json()["segments"]), found.json()["group"]
 
     def subject(self, person: Person) -> str:
         """As events name them."""

@@ -47,7 +47,7 @@ class Slow:
             return evaluate(row, *args)
 
         self._patch.setattr(apply_events, "_evaluate", slowly)
-        for where in (settle_many, apply_events):
+        for where in (settle_many, apply_events, ingest):
             self._patch.setattr(where, "LONG_S", MOST * EACH_S)
 
     async def comes_in_parts(self, step: Callable[[], Awaitable[Any]], count: int) -> None:
@@ -182,6 +182,27 @@ async def test_a_batch_that_takes_too_long_is_applied_in_parts_and_the_next_ones
     before = len(slow.turns)
     await log.give(*views(first=100))
     assert len(slow.turns) - before < 2 * PEOPLE, "little is begun in vain"
+    assert (await log.place(), await log.reasons()) == (2 * PEOPLE, [])
+
+
+async def test_after_a_batch_that_took_nearly_too_long_the_next_ones_are_smaller(
+    client: httpx.AsyncClient, service: Any, log: Log, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(client, service, "viewers")
+    slow.begin()
+    monkeypatch.setattr(apply_events, "LONG_S", 60.0)  # nearly
+    apply, lots = ingest.apply_events, list[int]()
+
+    async def counted(deps: Any, incoming: Any, *args: Any, **more: Any) -> Any:
+        lots.append(len(incoming))
+        return await apply(deps, incoming, *args, **more)
+
+    monkeypatch.setattr(ingest, "apply_events", counted)
+    await log.give(*views())
+    await log.give(*views(first=100))
+    assert lots[0] == PEOPLE
+    assert max(lots[1:]) < PEOPLE
+    assert sum(lots[1:]) == PEOPLE
     assert (await log.place(), await log.reasons()) == (2 * PEOPLE, [])
 
 

@@ -27,6 +27,8 @@ MOST_COPIES = 3
 CONNECT_S, AWAY_S, REQUEST_MS, DAY_MS = 3.0, 3.0, 10_000, 86_400_000
 # A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
 MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
+# Whoever finds a batch full waits, and all who wait are woken with every batch that goes: of 16 KiB, that was a seventh of a worker.
+MOST_BATCH = 128 * 1024
 NO_TOPIC = "no-such-topic"
 NEVER = {
     MessageSizeTooLargeError: "too-large",
@@ -155,6 +157,7 @@ class KafkaProducer:
             request_timeout_ms=REQUEST_MS,
             compression_type="lz4",
             linger_ms=5,
+            max_batch_size=MOST_BATCH,
             max_request_size=2 * 1024 * 1024,
         )
         try:

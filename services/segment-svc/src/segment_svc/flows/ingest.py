@@ -2,11 +2,12 @@
 
 A batch that fails, for no reason that passes, is cut in halves, down to the one record. When a harmless event could be applied in
 its place, that one is dead-lettered as `poison`; otherwise the trouble is ours, and the record is taken again later. A batch that
-takes too long is halved too, and the next ones are smaller.
+takes too long is halved too. After one that took much of that time the next ones are smaller, so that little is done in vain.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from segment_svc import wire
 from segment_svc.definitions import ClockOff
 from segment_svc.deps import Deps
 from segment_svc.domain.profile import NewerState
-from segment_svc.flows.apply_events import Receipt, apply_events, rehearse
+from segment_svc.flows.apply_events import LONG_S, Receipt, apply_events, rehearse
 from segment_svc.store import Conflict
 
 HEADERS = (("content-type", b"application/cloudevents+json"),)
@@ -40,8 +41,10 @@ class Ingest:
         whole, rest = Receipt(), slices
         while rest:
             lot, rest = _cut(rest, self._most)
+            began_s, count = time.monotonic(), sum(len(step.records) for step in lot)
             whole.add(await self._applied(lot))
-            self._most = min(MOST, self._most + self._most // 8 + 1)
+            share = (time.monotonic() - began_s) / (LONG_S / 2)
+            self._most = max(1, int(count / share)) if share > 1 else min(MOST, self._most + self._most // 8 + 1)
         return whole
 
     async def _applied(self, slices: Sequence[Slice]) -> Receipt:
