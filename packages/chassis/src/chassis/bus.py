@@ -27,7 +27,7 @@ MOST_COPIES = 3
 CONNECT_S, AWAY_S, REQUEST_MS, DAY_MS = 3.0, 3.0, 10_000, 86_400_000
 # A broker takes records of up to 1,048,588 bytes unless it was told otherwise; what frames them needs a little.
 MOST_RECORD, MOST_PAYLOAD = 1_000_000, 512 * 1024
-# Whoever finds a batch full waits, and all who wait are woken with every batch that goes: of 16 KiB, that was a seventh of a worker.
+# Whoever finds a batch full waits, and all who do are woken with each that goes: with 16 KiB, that was a seventh of a worker.
 MOST_BATCH = 128 * 1024
 NO_TOPIC = "no-such-topic"
 NEVER = {
