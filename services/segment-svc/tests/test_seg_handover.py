@@ -78,9 +78,9 @@ class TestHistory:
         await known(client, service)
         put = VersionedWriter.put_many
 
-        async def slow(*args: Any) -> None:
+        async def slow(*args: Any) -> set[str]:
             await asyncio.sleep(0.01)
-            await put(*args)
+            return await put(*args)
 
         monkeypatch.setattr(VersionedWriter, "put_many", slow)
         monkeypatch.setattr("chassis.outbox.MOST", 1)
@@ -207,9 +207,10 @@ class TestRoom:
         await service.redis.delete(project.MARK)
         put = VersionedWriter.put_many
 
-        async def refused(*args: Any) -> None:
-            await put(*args)
+        async def refused(*args: Any) -> set[str]:
+            runs = await put(*args)
             await handover.doubt(service.redis, "full")
+            return runs
 
         with monkeypatch.context() as patch:
             patch.setattr(VersionedWriter, "put_many", refused)

@@ -65,13 +65,24 @@ class TestProjection:
         monkeypatch.setattr(project, "PAGE", 1)
         put, stood, go_on = VersionedWriter.put_many, asyncio.Event(), asyncio.Event()
 
-        async def put_many(writer: VersionedWriter, entries: Any) -> None:
-            await put(writer, entries)
-            there = await service.redis.exists("aud:v:bob") and (at == "a page" or not entries)
-            if there and not stood.is_set():
+        async def put_many(writer: VersionedWriter, entries: Any) -> set[str]:
+            runs = await put(writer, entries)
+            if at == "a page":
+                await stand()
+            return runs
+
+        async def names_of(tx: Any, keys: Any) -> Any:
+            if at == "the end" and not keys:
+                await stand()
+            return await names(tx, keys)
+
+        async def stand() -> None:
+            if await service.redis.exists("aud:v:bob") and not stood.is_set():
                 stood.set()
                 await go_on.wait()
 
+        names = project.identities.names_of
+        monkeypatch.setattr(project.identities, "names_of", names_of)
         monkeypatch.setattr(VersionedWriter, "put_many", put_many)
         await service.redis.flushdb()
         slow = asyncio.ensure_future(project.project(service.deps, service.redis))
@@ -92,16 +103,18 @@ class TestProjection:
     ) -> None:
         await known(client, service)
         await service.redis.delete(project.MARK)
-        whole = project._whole
+        at_home, looks = project._at_home, list[int | None]()
 
         async def emptied(*args: Any) -> Any:
-            if await service.redis.exists(project.MARK):
+            if len(looks) == 2:  # at the beginning, and after the page
                 await service.redis.flushdb()
-            return await whole(*args)
+            looks.append(await at_home(*args))
+            return looks[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(project, "_whole", emptied)
+            patch.setattr(project, "_at_home", emptied)
             await project.project(service.deps, service.redis)
+        assert looks == [0, 0, 0]
         assert not await service.redis.exists(project.MARK)
         assert await project.project(service.deps, service.redis) == 1
         await service.redis.set(project.MARK, project.CLAIM + "without an end")

@@ -15,13 +15,16 @@ from redis.exceptions import RedisError, ResponseError
 
 from chassis.telemetry import get_logger
 
+UNKNOWN_RUN = "?"
 # Values start with an 8-byte big-endian version: bytes compare as the numbers do. None is so high that it begins as a text does.
-PUT = """for i, key in ipairs(KEYS) do
+PUT = f"""for i, key in ipairs(KEYS) do
     local old = redis.pcall('GETRANGE', key, 0, 7)
     if type(old) ~= 'string' or old == '' or old:match('^[ -~]') or old <= ARGV[i]:sub(1, 8) then
         redis.call('SET', key, ARGV[i])
     end
-end"""
+end
+local said = redis.pcall('INFO', 'server')
+return type(said) == 'string' and said:match('run_id:(%w+)') or '{UNKNOWN_RUN}'"""
 # What was published late must not hide what came after it, whichever of two writers is slower. Nobody comes so FAR as what
 # stands there by mistake may say: a database that went on after it would have no number left that can be read.
 RAISE = """local old = redis.pcall('GET', KEYS[1])
@@ -37,7 +40,6 @@ redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
 return 1"""
 FAR = 10**9
 MOST_KEYS = 500
-UNKNOWN_RUN = "?"
 log = get_logger("cache")
 
 
@@ -116,8 +118,11 @@ class VersionedWriter:
     def __init__(self, redis: Any) -> None:
         self._put = redis.register_script(PUT)
 
-    async def put_many(self, entries: Sequence[tuple[str, int, bytes]]) -> None:
-        """Write every entry whose version is not older than the stored one."""
+    async def put_many(self, entries: Sequence[tuple[str, int, bytes]]) -> set[str]:
+        """Write every entry whose version is not older than the stored one; answers to which runs of the server (`run_of`)."""
+        runs: set[str] = set()
         for start in range(0, len(entries), MOST_KEYS):
             part = entries[start : start + MOST_KEYS]
-            await self._put(keys=[key for key, _, _ in part], args=[versioned(v, body) for _, v, body in part])
+            run = await self._put(keys=[key for key, _, _ in part], args=[versioned(v, body) for _, v, body in part])
+            runs.add(run.decode())
+        return runs

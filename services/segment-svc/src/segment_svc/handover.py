@@ -27,6 +27,10 @@ KNOWN = "SELECT $1 = ''::bytea OR EXISTS (SELECT FROM handed WHERE token = $1)"
 NEXT = f"WITH new AS (INSERT INTO handed (token) VALUES ($2)) {KNOWN}"  # noqa: S608 - constants
 # A token that was replaced in Redis is asked for no more, but by who began before that.
 FORGET = "DELETE FROM handed WHERE at < now() - interval '10 minutes' AND token <> $1"
+AWAY_S = 3
+HOME = "SELECT run FROM home"
+KEEP = f"""UPDATE home SET run = $1, at = clock_timestamp()
+    WHERE run IN ('', $1) OR at < clock_timestamp() - interval '{AWAY_S} seconds' RETURNING true"""  # noqa: S608 - constants
 PATIENCE_S, STREAK_S = 1.0, 15.0  # a relay tries again after ten seconds at most
 ERA = re.compile(rb"[0-9]{1,4}")
 log = get_logger("handover")
@@ -34,6 +38,15 @@ log = get_logger("handover")
 
 class WentBack(Exception):
     """The database has not all that was handed on: nothing more is, until project.go_on has begun another era."""
+
+
+class NotAtHome(Exception):
+    """Documents are handed to another Redis than the one that is reached: these have to be, too."""
+
+
+async def keep(tx: Tx, run: str) -> bool:
+    """Whether this run of Redis, which is reached now, is the home of the documents, or becomes it."""
+    return bool(await tx.fetchval(KEEP, run))
 
 
 async def token_of(redis: Any) -> bytes:
@@ -86,15 +99,18 @@ class Handover:
         self._failed_first = self._failed_last = -STREAK_S
 
     async def __call__(self, payloads: Sequence[bytes]) -> list[Refusal]:
-        """Write documents. Raises WentBack, and what Redis and the database raise."""
+        """Write documents. Raises WentBack, NotAtHome, and what Redis and the database raise."""
         documents, refused = readable(payloads, wire.documents_of)
         try:
             await self._announce()
-            await self._writer.put_many(documents)
+            runs = await self._writer.put_many(documents)
         except RedisError as error:
             await self._failed(type(error).__name__)
             raise
         self._failed_last = -STREAK_S
+        # Asked afterwards: whatever becomes the home later gets these with all the others.
+        if (home := await self._db.once(HOME)) and not runs <= {home}:
+            raise NotAtHome
         return refused
 
     async def _announce(self) -> None:

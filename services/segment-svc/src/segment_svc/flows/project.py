@@ -5,13 +5,14 @@ started again, or took over, may have lost some or have old ones; a database tha
 Whoever finds another mark claims it for a while, under a name that nobody else has, and renews the claim with every page: a crash
 lets another worker take over. Whoever was slow, and finds a claim that is not theirs, or none, gives up: Redis may have been
 emptied since they began.
-A server that may drop documents for room never gets the mark.
+A server that may drop documents for room never gets the mark, nor does one that is not the home of the documents.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 from chassis.cache import VersionedWriter, may_evict, raise_to, replace, run_of
@@ -26,7 +27,7 @@ from segment_svc.deps import Deps
 from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
-CLAIM, POLICY = "claimed:", "redis policy"  # no reader takes a claim for an era
+CLAIM, POLICY, HOME = "claimed:", "redis policy", "redis home"  # no reader takes a claim for an era
 # A claim that has no end is nobody's.
 CLAIMED = """local found = redis.pcall('GET', KEYS[1])
 if found == ARGV[1] then return 0 end
@@ -44,34 +45,49 @@ async def project(deps: Deps, redis: Any) -> int:
     if evicts:
         await handover.doubt(redis, evicts)
         return 0
-    (era, whole), claim = await _whole(deps, redis), CLAIM + uuid.uuid4().hex
+    run = await run_of(redis)
+    era = await _at_home(deps, run)
+    elsewhere = "documents are handed to another Redis than the one that is reached" if era is None else None
+    deps.health.set(HOME, elsewhere)
+    if elsewhere:
+        await handover.doubt(redis, elsewhere)
+        return 0
+    whole, claim = f"{era} {run}", CLAIM + uuid.uuid4().hex
     if not await redis.eval(CLAIMED, 1, MARK, whole, claim, CLAIM_S):
         return 0
-    writer, after, total = VersionedWriter(redis), "", 0
-    while True:
-        async with deps.db.tx() as tx:
-            found = await store.documents(tx, after, PAGE)
-            names = await identities.names_of(tx, [key for key, _, _ in found])
-        entries = [(f"aud:{name}", dated(era, v), body) for key, v, body in found for name in names[key]]
-        await writer.put_many(entries)
-        if not found:
-            break
-        after, total = found[-1][0], total + len(found)
-        REWRITTEN.inc(len(found))
+    total = 0
+    async for written in _rewritten(deps, redis, era, run):
+        total += written
         deps.health.beat(PART)
-        if not await replace(redis, MARK, claim, claim, for_s=CLAIM_S):
+        if await _at_home(deps, run) != era or not await replace(redis, MARK, claim, claim, for_s=CLAIM_S):
             return total
     # If it is another one by now, what was written before may be lost again.
-    if (era, whole) == await _whole(deps, redis) and await replace(redis, MARK, claim, whole):
+    if await run_of(redis) == run and await _at_home(deps, run) == era and await replace(redis, MARK, claim, whole):
         log.info("documents_rewritten", profiles=total)
     return total
 
 
-async def _whole(deps: Deps, redis: Any) -> tuple[int, str]:
-    """The era, and the mark for when all documents of it are there."""
+async def _at_home(deps: Deps, run: str) -> int | None:
+    """The era, if all documents are to be at this run of Redis."""
     async with deps.db.tx() as tx:
-        era = await definitions.era(tx)
-    return era, f"{era} {await run_of(redis)}"
+        return await definitions.era(tx) if await handover.keep(tx, run) else None
+
+
+async def _rewritten(deps: Deps, redis: Any, era: int, run: str) -> AsyncIterator[int]:
+    """Write a page of people after the other; answers how many each had. Raises NotAtHome."""
+    writer, after = VersionedWriter(redis), ""
+    while True:
+        async with deps.db.tx() as tx:
+            found = await store.documents(tx, after, PAGE)
+            names = await identities.names_of(tx, [key for key, _, _ in found])
+        if not found:
+            return
+        entries = [(f"aud:{name}", dated(era, v), body) for key, v, body in found for name in names[key]]
+        if not await writer.put_many(entries) <= {run}:
+            raise handover.NotAtHome
+        after = found[-1][0]
+        REWRITTEN.inc(len(found))
+        yield len(found)
 
 
 async def go_on(deps: Deps, redis: Any) -> None:

@@ -123,6 +123,11 @@ STATEMENTS = (
         version bigint NOT NULL, era int NOT NULL DEFAULT 0 CHECK (era BETWEEN 0 AND 65535)
     )""",
     "INSERT INTO release_head (version) VALUES (1)",
+    # The run of Redis to which documents are handed, and when somebody last reached it.
+    """CREATE TABLE home (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), run text NOT NULL, at timestamptz NOT NULL DEFAULT now()
+    )""",
+    "INSERT INTO home (run) VALUES ('')",
     "CREATE TABLE release (version bigint PRIMARY KEY, tags text[] NOT NULL, at bigint NOT NULL)",
     # `status`: running, waiting, done, or replaced: by a later change of all that it was for.
     """CREATE TABLE backfill (
