@@ -39,6 +39,7 @@ sub vcl_recv {
         return (synth(200, "purged " + xkey.purge(req.http.Xkey-Purge)));
     }
     unset req.http.X-Purge-Key;
+    unset req.http.Range;  # no answer has parts, and of one that is passed on they cannot be made
     std.collect(req.http.X-Api-Key);  # two of them are none
     call facts;
     if (req.method != "GET" && req.method != "HEAD") {

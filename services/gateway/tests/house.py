@@ -101,7 +101,9 @@ class House:
         self.lane: Any = Lane(
             Limits(app, service="t"), self.door, self.decisions, KEYS, Reader(KEYS, RINGS, none), limiter
         )
-        self.connections, self.others = (Connections(1000, Health(), RINGS.front) for _ in range(2))  # of each lane
+        self.connections, self.others = (
+            Connections(1000, Health(), RINGS.front, files=4096) for _ in range(2)
+        )  # of each lane
         self.servers: dict[str, uvicorn.Server] = {}
         self.ports: dict[str, int] = {}
         self.cookies = []

@@ -233,3 +233,25 @@ class TestCoalescer:
         found = await asyncio.gather(*(coalescer.ask({"name": n}) for n in names), return_exceptions=True)
         assert all(isinstance(f, httpx.HTTPError) for f in found)
         assert upstreams.asked == [names]
+
+    async def test_who_asks_for_much_keeps_nobody_waiting_and_is_not_left_waiting_either(self) -> None:
+        upstreams: Any = Upstreams(503)
+        coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)
+        much = [{"name": f"much{n}", "slots": ["s"] * 20} for n in range(12)]
+        little = [{"name": f"little{n}", "slots": ["s"]} for n in range(100)]
+        await asyncio.gather(*(coalescer.ask(question) for question in much + little))
+        sizes = [sum(20 if name.startswith("much") else 1 for name in asks) for asks in upstreams.asked]
+        assert max(sizes) <= Coalescer.MOST_SLOTS
+        assert sum(map(len, upstreams.asked)) == len(much + little)
+        first, then = upstreams.asked[:2]
+        assert {name for name in first + then if name.startswith("little")}, "half of what is asked is little"
+        assert {name for name in first + then if name.startswith("much")}
+        last = [n for n, asks in enumerate(upstreams.asked) if any(name.startswith("little") for name in asks)][-1]
+        assert last <= 4, "of 100 at most 64 at once, every other time"
+
+    async def test_a_question_for_more_than_a_request_has_room_for_is_asked_alone(self) -> None:
+        upstreams: Any = Upstreams(503)
+        coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)
+        questions = [{"name": n, "slots": ["s"] * (Coalescer.MOST_SLOTS + 1)} for n in ("a", "b")]
+        assert await asyncio.gather(*(coalescer.ask(question) for question in questions)) == ["a", "b"]
+        assert upstreams.asked == [["a"], ["b"]]

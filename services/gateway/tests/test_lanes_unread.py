@@ -147,3 +147,22 @@ def test_a_house_is_full_alone_and_all_are_full_together(monkeypatch: pytest.Mon
     assert room.hold("b", -10)
     assert room.hold("c", -10)
     assert (room.all, room.of) == (0, {})
+
+
+async def test_when_all_places_are_taken_who_has_most_of_them_gives_one_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.connections, "_most_of_all", 6)
+    port = house.ports["direct"]
+    many = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+    for _, writer in many:
+        writer.write(b"GET /v1/decisions?slots=")
+    few = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(3)]
+    for reader, writer in few:
+        writer.write(CLOSE)
+        assert (await reader.read()).startswith(b"HTTP/1.1 404")
+    ended = [i for i, (reader, _) in enumerate(many) if reader.at_eof() or reader.exception()]
+    assert ended == [0, 1]
+    for _, writer in many + few:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in many + few), return_exceptions=True)

@@ -14,6 +14,7 @@ from gateway.adapters.keys import ApiKey
 from gateway.adapters.tokens import CustomerTokens
 from gateway.domain.identity import CONTEXT, VISITOR, visitor_cookie
 from gateway.domain.kept import Kept
+from gateway.domain.release import OF_SEGMENTS
 from gateway.flows import promotions
 from gateway.flows.decide import Decider
 from gateway.flows.knowledge import Knowledge
@@ -96,7 +97,8 @@ async def test_a_cart(decider: Decider, there: Meanwhile) -> None:
     assert there.asked[-1]["segments"] == []
 
 
-async def test_a_context(decider: Decider, there: Meanwhile) -> None:
+async def context(decider: Decider) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that makes a context."""
     tokens: Any = CustomerTokens("", issuer="", audience="")
     deps: Any = SimpleNamespace(
         decider=decider, reader=Reader(KEYS, RINGS, tokens), rings=RINGS, clock=SystemClock(),
@@ -104,11 +106,28 @@ async def test_a_context(decider: Decider, there: Meanwhile) -> None:
     )  # fmt: skip
     scope = {"type": "http", "method": "GET", "raw_path": b"/v1/context", "query_string": b"", "client": None}
     scope |= {"headers": [(b"cookie", f"{VISITOR}={COOKIE}".encode())]}
-    answer = await get_context(Request(scope), deps, ApiKey("k", "", "publishable"))
-    said = next(v for n, v in answer.raw_headers if n == b"set-cookie" and v.startswith(CONTEXT.encode()))
+    return (await get_context(Request(scope), deps, ApiKey("k", "", "publishable"))).raw_headers
+
+
+async def test_a_context(decider: Decider, there: Meanwhile) -> None:
+    said = next(v for n, v in await context(decider) if n == b"set-cookie" and v.startswith(CONTEXT.encode()))
     codes, version = said.decode().partition("=")[2].split("|")[0], said.decode().split("|")[2]
     # Who is as everybody whom nobody saw has no codes: those of a stranger are none, in whatever segment strangers are.
     assert (codes, version) == (".", "2")
+
+
+@pytest.mark.parametrize("why", ["withheld", "not loaded"])
+async def test_while_nobody_is_known_to_be_in_a_segment_no_context_is_made(
+    decider: Decider, there: Meanwhile, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    async def get(_: bytes) -> Person:
+        if why == "withheld":
+            there.knowledge._adopt(there.knowledge.release.anew(without=[OF_SEGMENTS]))
+        there.knowledge.loaded = why == "withheld"
+        return Person(None, b"0")
+
+    monkeypatch.setattr(there, "get", get)
+    assert not [v for n, v in await context(decider) if n == b"set-cookie" and v.startswith(CONTEXT.encode())]
 
 
 async def test_what_a_locale_is_in_counts_although_no_content_is_in_it(decider: Decider, there: Meanwhile) -> None:

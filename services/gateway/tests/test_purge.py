@@ -170,14 +170,33 @@ class TestStart:
         await other.look()
         assert edges.taken[ONE] == [("purge", main("t6"))] * 2
 
-    @pytest.mark.parametrize("why", ["away", "odd"])
-    async def test_when_nobody_knows_everything_is_purged(self, rig: Rig, edges: Edges, why: str) -> None:
-        if why == "away":
-            edges.away.add("redis")
+    async def test_when_nobody_knows_everything_is_purged(self, rig: Rig, edges: Edges) -> None:
         edges.stored |= dict.fromkeys((f"edge:purged:content:{edge}" for edge in (ONE, TWO)), b"12.5")
         rig.purger.changed(1, said(6))
         await rig.look()
         assert edges.taken[ONE] == [("purge", {ALL})]
+
+    async def test_while_redis_does_not_say_nothing_is_thrown_away_that_was_not_replaced_since(
+        self, rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await known(rig, edges, 5)
+        edges.away.add("redis")
+        other = Rig(edges, monkeypatch)
+        other.purger.changed(1, said(7))
+        await other.look()
+        await other.look(AGAIN_S)
+        assert edges.taken[ONE] == [("softpurge", {ALL})]
+        other.purger.changed(1, said(8))
+        await other.look()
+        assert edges.taken[ONE][1:] == [("purge", main("t8"))]
+        edges.away.clear()
+        await other.look(AGAIN_S)
+        assert edges.taken[ONE][2:] == [("purge", main("t6", "t7", "t8"))]
+        await other.look(AGAIN_S)
+        assert edges.taken[ONE][3:] == [("purge", main("t6", "t7"))]
+        await other.look(AGAIN_S)
+        assert edges.stored[f"edge:purged:content:{ONE}"] == b"8"
+        assert len(edges.taken[ONE]) == 4
 
 
 class TestDebts:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -61,6 +62,7 @@ class Service:
 # How long a loop has to end, and a process from when it is to end; the most that is waited before the next try: of what follows
 # others' news, which is to be known as soon as they are back, and of all else.
 DRAIN_S, END_S, FOLLOW_S, MOST_PAUSE_S = 15.0, 30.0, 1.0, 10.0
+FILES = 16_384  # shells and supervisors often begin with 1,024, which one address can take
 Build = Callable[[Any], AbstractAsyncContextManager[Service]]
 
 
@@ -78,7 +80,16 @@ def run(build: Build, settings: HasAddress) -> None:
     uvloop.run(_main(build, settings))
 
 
+def most_files() -> int:
+    """How many files, sockets among them, this process may have open: as many as it was allowed to allow itself, up to FILES."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
 async def _main(build: Build, settings: HasAddress) -> None:
+    most_files()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):

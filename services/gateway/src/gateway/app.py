@@ -18,7 +18,7 @@ from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.http import Limits, service_app
 from chassis.pipe import Pipe
-from chassis.service import Loop, Service
+from chassis.service import Loop, Service, most_files
 from chassis.telemetry import get_logger
 from contracts.codec import Codec
 
@@ -86,7 +86,10 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.include_router(merchant_routes.router)
     probes = Probes(settings.edge_urls, settings.cache_urls, rings, settings.hosts[0], clock, health)
     decisions = Decisions(decider, keys, reader, limiter, rings=rings, probes=probes)
-    door, connections = Door(settings.hosts), Connections(settings.connections_per_address, health, rings.front)
+    door, connections = (
+        Door(settings.hosts),
+        Connections(settings.connections_per_address, health, rings.front, files=most_files()),
+    )
     app.state.deps = Deps(
         settings, clock, keys, tokens, upstreams, merchants, decider, reader, rings, limiter, Codec(), producer, encode,
         killer, purger,

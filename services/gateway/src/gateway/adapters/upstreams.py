@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -80,21 +79,29 @@ def read(answer: httpx.Response, shape: type[T]) -> T:
 _Asked = tuple[Mapping[str, Any], asyncio.Future[Any]]
 
 
+def _slots(item: _Asked) -> int:
+    return len(item[0].get("slots", ()))
+
+
 class Coalescer:
     """Joins questions that arrive together into one request: {"asks": [...]} -> {"answers": [...]}.
 
     A miss per visitor and an HTTP call per miss would drown the gateway after every publish; this way its cost is
     shared, and at most IN_FLIGHT requests wait for a slow service, as long as anybody waits for them. When a service refuses
     what was joined, each is asked alone, once.
+
+    A request has so many questions (MOST) and slots (MOST_SLOTS). Every other one has those first that ask for least, so that who
+    asks for very much keeps nobody else waiting.
     """
 
-    IN_FLIGHT, MOST = 2, 64
+    IN_FLIGHT, MOST, MOST_SLOTS = 2, 64, 64
 
     def __init__(self, upstreams: Upstreams, service: str, path: str, shape: Any, *, most_s: float) -> None:
         """`shape` has a list of `answers`; `most_s`: how long who asks waits."""
         self._upstreams, self._service, self._path = upstreams, service, path
         self._shape, self._most_s = shape, most_s
-        self._queue: deque[_Asked] = deque()
+        self._queue: list[_Asked] = []
+        self._by_age = False
         self._senders: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Mapping[str, Any]) -> Any:
@@ -108,12 +115,19 @@ class Coalescer:
         return await answer
 
     async def _send(self) -> None:
-        while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(self.MOST, len(self._queue)))]
-            batch = [item for item in batch if not item[1].done()]
-            if not batch:
-                continue  # everybody gave up waiting
+        while batch := self._next():
             await self._answer(batch)
+
+    def _next(self) -> list[_Asked]:
+        waiting = [item for item in self._queue if not item[1].done()]  # the others gave up
+        self._by_age = not self._by_age
+        if not self._by_age:
+            waiting.sort(key=_slots)
+        count = slots = 0
+        while count < min(self.MOST, len(waiting)) and (not count or slots + _slots(waiting[count]) <= self.MOST_SLOTS):
+            slots, count = slots + _slots(waiting[count]), count + 1
+        self._queue = waiting[count:]
+        return waiting[:count]
 
     async def _answer(self, batch: list[_Asked]) -> None:
         try:

@@ -13,10 +13,7 @@ from gateway.domain import dimensions
 from gateway.domain.dimensions import CLOCK, Dimension, Place
 
 VOCABULARY = Vocabulary([Atom(), Context()])
-NOTHING_SAID, LOGIN_SAID = (
-    -2,
-    -1,
-)  # epochs of a document that cannot be had: of a visitor, and of who proves to be logged in
+NOTHING_SAID, LOGIN_SAID = -2, -1  # epochs where no document can be had: of a visitor, of who is logged in
 MOST_SLOTS, MOST_SLOT, MOST_LOCALE = 20, 63, 10
 SLOTS = f"names up to {MOST_SLOTS} slots, each of 1 to {MOST_SLOT} characters"
 

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from gateway.adapters.upstreams import MOST_IDLE_S
 from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
 from gateway.domain.release import KINDS
-from gateway.domain.tags import of_change
+from gateway.domain.tags import ALL, of_change
 from gateway.telemetry import PURGES
 
 LOOK_S, ANSWER_S = 0.1, 2.0
@@ -72,12 +72,12 @@ class _Marks:
     def __init__(self, redis: Any, edge: str) -> None:
         self._redis, self._names = redis, [f"edge:purged:{kind}:{edge}" for kind in KINDS]
 
-    async def read(self) -> list[int | None]:
-        """None for what nobody knows."""
+    async def read(self) -> list[int | None] | None:
+        """None for what nobody knows; None instead of all while Redis does not say."""
         try:
             return [*map(number, self._names, await self._redis.mget(self._names))]
         except (RedisError, OSError):
-            return [None] * len(KINDS)
+            return None
 
     async def write(self, versions: Sequence[int | None]) -> None:
         """What cannot be remembered is purged once more, by whoever starts next."""
@@ -96,9 +96,10 @@ class _Edge:
         self._marks, self._client, self._health = marks, client, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
-        self._until: list[int | None] | None = (
-            None  # up to which version of each kind there are debts, or none any more
-        )
+        self._until: list[int | None] = [None] * len(
+            KINDS
+        )  # of each kind: there are debts up to here, or none any more
+        self._first: dict[int, Mapping[str, Any]] | None = {}  # what was said first, until the marks are read
         self._paid = True
         self._woken = asyncio.Event()
 
@@ -131,10 +132,14 @@ class _Edge:
     async def look(self) -> bool:
         """Pay what is due; what the edge does not take stays owed."""
         self._woken.clear()
-        self._until = self._until or await self._marks.read()
         now_s = asyncio.get_running_loop().time()
+        await self._read_marks(now_s)
         for kind, said in self._news.items():
-            self._debts += debts_of(said, self._until[kind], self._websites, now_s)
+            if self._first is not None and self._until[kind] is None:
+                self._first[kind] = said
+                self._debts.append(Debt(frozenset([ALL]), False, now_s))
+            else:
+                self._debts += debts_of(said, self._until[kind], self._websites, now_s)
             self._until[kind], self._paid = said["version"], False
         self._news.clear()
         try:
@@ -145,10 +150,21 @@ class _Edge:
             return False
         self._health.fine(self._name)
         self._debts = [debt for debt in self._debts if debt.due_s > now_s]
-        if not self._debts and not self._paid:
+        if not self._debts and not self._paid and self._first is None:
             await self._marks.write(self._until)
             self._paid = True
         return False
+
+    async def _read_marks(self, now_s: float) -> None:
+        """Learn once how far the edge was purged before us. Until Redis says so its copies are asked for anew, and not thrown
+        away: without Redis we may have nothing to answer.
+        """
+        if self._first is None or (marks := await self._marks.read()) is None:
+            return
+        for kind, said in self._first.items():
+            self._debts += debts_of(said, marks[kind], self._websites, now_s)
+        self._until = [mark if until is None else until for until, mark in zip(self._until, marks, strict=True)]
+        self._first = None
 
     async def _purge(self, tags: str, *, hard: bool) -> None:
         headers = {"xkey-purge" if hard else "xkey-softpurge": tags}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Bytes of requests that are counted, as sent, and likewise of answers that are not taken: of an address, and together.
 MOST_OF_HOUSE, MOST_OF_ALL = 32 << 20, 96 << 20
 LOOK_S = 1.0
+FILES = 256  # kept for services, Redis, Kafka and edges
 
 
 class Room:
@@ -47,12 +48,13 @@ class Connections:
     """Those that are open, and how many of each address (of IPv6, of each /64); how many bytes the large requests among what they
     say come to, from their first to their answer; and the answers that they do not take."""
 
-    def __init__(self, most_of_an_address: int, health: Health, front: bytes) -> None:
-        """`front`: the key by which an edge, or who else stands in front, is known."""
+    def __init__(self, most_of_an_address: int, health: Health, front: bytes, *, files: int) -> None:
+        """`front`: the key by which an edge, or who else stands in front, is known; `files`: that the process may have open."""
         self.open: set[Connection] = set()
         self.of: Counter[str] = Counter()
         self.requests, self.answers = Room(), Room()
         self.front, self._most, self._health = front, most_of_an_address, health
+        self._counted, self._most_of_all = 0, max(1, files - FILES)
         self._now: Headers = []
         self._heads: dict[int, bytes] = {}
 
@@ -66,15 +68,25 @@ class Connections:
         return found
 
     def count(self, house: str) -> bool:
-        """One more of a house; whether it may be."""
+        """One more of a house; whether it may be. When all places are taken, the house that has most of them gives one up."""
         self.of[house] += 1
+        self._counted += 1
+        if self._counted > self._most_of_all:
+            self._give_up()
         return self.of[house] <= self._most
 
     def uncount(self, house: str) -> None:
         """One less."""
         self.of[house] -= 1
+        self._counted -= 1
         if not self.of[house]:
             del self.of[house]
+
+    def _give_up(self) -> None:
+        fullest = self.of.most_common(1)[0][0]
+        waiting = [c for c in self.open if c.house == fullest and c.since and not c.edge]
+        if waiting:
+            min(waiting, key=lambda c: c.since).drop()
 
     def make_room(self, house: str) -> None:
         """End who has taken nothing for longest: of this house while it has too much, then of all."""

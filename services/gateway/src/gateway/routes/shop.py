@@ -97,9 +97,9 @@ async def get_context(
     steered = any(d.name in visible.steering and d.read(seen) for d in visible.codes)
     expires_ms = now_ms + (min(PRICE_S, deps.settings.context_s) if steered else deps.settings.context_s) * 1000
     expires_s = min(expires_ms, known.until or expires_ms) // 1000
-    if (
-        visitor is not None and known.epoch >= release.definitions.epoch
-    ):  # else a member would be a stranger to every edge as long as a cookie lives
+    # Else a member would be a stranger to every edge as long as a cookie lives.
+    said = known.epoch >= release.definitions.epoch and not release.withheld and deps.decider.knowledge.loaded
+    if visitor is not None and said:
         codes, version = release.codes(key.website, seen), release.definitions.version
         value = context_cookie(deps.rings.context, codes, expires_s, cookie, api_key or "", version=version)
         _cookie(response, CONTEXT, value, deps.settings.context_s)

@@ -28,6 +28,7 @@ from segment_svc.telemetry import REWRITTEN
 from segment_svc.wire import MARK, dated
 
 CLAIM, POLICY, HOME = "claimed:", "redis policy", "redis home"  # no reader takes a claim for an era
+ELSEWHERE = "documents are handed to another Redis than the one that is reached"
 # A claim that has no end is nobody's.
 CLAIMED = """local found = redis.pcall('GET', KEYS[1])
 if found == ARGV[1] then return 0 end
@@ -47,10 +48,9 @@ async def project(deps: Deps, redis: Any) -> int:
         return 0
     run = await run_of(redis)
     era = await _at_home(deps, run)
-    elsewhere = "documents are handed to another Redis than the one that is reached" if era is None else None
-    deps.health.set(HOME, elsewhere)
-    if elsewhere:
-        await handover.doubt(redis, elsewhere)
+    deps.health.set(HOME, ELSEWHERE if era is None else None)
+    if era is None:
+        await handover.doubt(redis, ELSEWHERE)
         return 0
     whole, claim = f"{era} {run}", CLAIM + uuid.uuid4().hex
     if not await redis.eval(CLAIMED, 1, MARK, whole, claim, CLAIM_S):
