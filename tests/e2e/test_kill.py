@@ -118,7 +118,7 @@ def shop(world: Killing) -> Killing:
     return world
 
 
-DONE = {"done": True, "missing": {"gateways": [], "edges": [], "caches": []}}
+DONE = {"done": True, "missing": {"redis": False, "gateways": [], "edges": [], "caches": []}}
 
 
 class TestKill:

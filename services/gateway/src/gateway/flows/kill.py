@@ -78,8 +78,10 @@ class Done:
     def view(self) -> dict[str, Any]:
         """What the API answers."""
         kind, _, key = self.name.partition(":")
-        missing = {"gateways": self.gateways, "edges": self.edges, "caches": list(self.caches)}
-        done = self.stored and not any(missing.values())
+        missing = {
+            "redis": not self.stored, "gateways": self.gateways, "edges": self.edges, "caches": list(self.caches),
+        }  # fmt: skip
+        done = not any(missing.values())
         return {"kind": kind, "key": key, "owner": self.owner, "done": done, "missing": missing}
 
 

@@ -80,8 +80,9 @@ class Kills(TypedDict):
 
 
 class Missing(TypedDict):
-    """Whom a kill has not reached."""
+    """Whom a kill has not reached; `redis`: where gateways read of it that start, or were away."""
 
+    redis: bool
     gateways: list[str]
     edges: list[str]
     caches: list[str]
