@@ -249,6 +249,23 @@ class TestCoalescer:
         last = [n for n, asks in enumerate(upstreams.asked) if any(name.startswith("little") for name in asks)][-1]
         assert last <= 4, "of 100 at most 64 at once, every other time"
 
+    async def test_who_asks_for_much_has_a_turn_however_many_ask_for_little(self) -> None:
+        upstreams: Any = Upstreams(503)
+        coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)
+        over = asyncio.Event()
+
+        async def again_and_again(n: int) -> None:
+            while not over.is_set():
+                await coalescer.ask({"name": f"little{n}", "slots": ["s"]})
+
+        asking = [asyncio.ensure_future(again_and_again(n)) for n in range(400)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await coalescer.ask({"name": "much", "slots": ["s"] * 20}) == "much"
+        over.set()
+        await asyncio.gather(*asking)
+        assert len(upstreams.asked) < 100
+
     async def test_a_question_for_more_than_a_request_has_room_for_is_asked_alone(self) -> None:
         upstreams: Any = Upstreams(503)
         coalescer = Coalescer(upstreams, "s", "/many", dict, most_s=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -149,7 +150,7 @@ def test_a_house_is_full_alone_and_all_are_full_together(monkeypatch: pytest.Mon
     assert (room.all, room.of) == (0, {})
 
 
-async def test_when_all_places_are_taken_who_has_most_of_them_gives_one_up(
+async def test_when_all_places_are_taken_who_has_most_of_them_gives_one_up_for_each_who_comes(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(house.connections, "_most_of_all", 6)
@@ -157,12 +158,21 @@ async def test_when_all_places_are_taken_who_has_most_of_them_gives_one_up(
     many = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
     for _, writer in many:
         writer.write(b"GET /v1/decisions?slots=")
-    few = [await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)) for _ in range(3)]
+    few = await asyncio.gather(
+        *(asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{2 + n}", 0)) for n in range(4))
+    )
+    assert len(house.connections.open) <= 6
     for reader, writer in few:
         writer.write(CLOSE)
         assert (await reader.read()).startswith(b"HTTP/1.1 404")
-    ended = [i for i, (reader, _) in enumerate(many) if reader.at_eof() or reader.exception()]
-    assert ended == [0, 1]
-    for _, writer in many + few:
+    async with asyncio.timeout(10):
+        for reader, _ in many[:3]:
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+    assert not any(reader.at_eof() for reader, _ in many[3:])
+    for _, writer in [*many, *few]:
         writer.close()
-    await asyncio.gather(*(writer.wait_closed() for _, writer in many + few), return_exceptions=True)
+    await asyncio.gather(*(writer.wait_closed() for _, writer in [*many, *few]), return_exceptions=True)
+    while house.connections.open:
+        await asyncio.sleep(0.01)
+    assert (house.connections.of, house.connections._counted) == ({}, 0)

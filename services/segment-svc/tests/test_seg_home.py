@@ -75,6 +75,29 @@ async def test_a_redis_that_all_left_and_came_back_to_has_not_what_was_handed_on
     assert await service.redis.get("aud:v:ann") == await other.get("aud:v:ann")
 
 
+async def test_nor_has_one_that_nobody_looked_at_before_all_were_back(
+    client: httpx.AsyncClient, service: Any, other: Any
+) -> None:
+    await save(client, service, "runners", VIEWS)
+    assert await look(service, service.redis)
+    await nobody_there(service)
+    assert await look(service, other)
+    await send(client, view(1, START))
+    await hand_on(service, other)
+    await nobody_there(service)
+    assert await look(service, service.redis)
+    assert await service.redis.get("aud:v:ann") == await other.get("aud:v:ann")
+
+
+async def test_a_clock_that_was_set_back_keeps_no_redis_waiting(
+    client: httpx.AsyncClient, service: Any, other: Any
+) -> None:
+    assert await look(service, service.redis)
+    async with service.deps.db.tx() as tx:
+        await tx.execute("UPDATE home SET at = now() + interval '1 hour'")
+    assert await look(service, other)
+
+
 async def test_who_stayed_at_an_old_redis_hands_nothing_on_that_the_new_one_does_not_get(
     client: httpx.AsyncClient, service: Any, other: Any
 ) -> None:

@@ -121,13 +121,14 @@ class Coalescer:
     def _next(self) -> list[_Asked]:
         waiting = [item for item in self._queue if not item[1].done()]  # the others gave up
         self._by_age = not self._by_age
-        if not self._by_age:
-            waiting.sort(key=_slots)
+        in_turn = waiting if self._by_age else sorted(waiting, key=_slots)
         count = slots = 0
-        while count < min(self.MOST, len(waiting)) and (not count or slots + _slots(waiting[count]) <= self.MOST_SLOTS):
-            slots, count = slots + _slots(waiting[count]), count + 1
-        self._queue = waiting[count:]
-        return waiting[:count]
+        while count < min(self.MOST, len(in_turn)) and (not count or slots + _slots(in_turn[count]) <= self.MOST_SLOTS):
+            slots, count = slots + _slots(in_turn[count]), count + 1
+        batch = in_turn[:count]
+        taken = {id(item) for item in batch}
+        self._queue = [item for item in waiting if id(item) not in taken]
+        return batch
 
     async def _answer(self, batch: list[_Asked]) -> None:
         try:

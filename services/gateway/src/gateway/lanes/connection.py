@@ -65,11 +65,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """One less."""
-        self.all.open.discard(self)
+        self.all.forget(self)
         self.hold(0)
         self.owe(0)
-        if not self.edge:
-            self.all.uncount(self.house)
         super().connection_lost(exc)
 
     def end(self, problem: Problem) -> None:
@@ -224,7 +222,7 @@ class Connection(HttpToolsProtocol):
         client = front_asks_for(fields_of(self.headers), self.all.front)
         if self.edge is None:
             self.edge = client is not None
-            if self.edge:
+            if self.edge and self in self.all.open:
                 self.all.uncount(self.house)
         if not self.held and not self.unsent:
             self.house = house_of(client or self.address)

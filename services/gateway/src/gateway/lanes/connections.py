@@ -82,11 +82,20 @@ class Connections:
         if not self.of[house]:
             del self.of[house]
 
+    def forget(self, connection: Connection) -> None:
+        """It is at its end. At once: who comes in the same turn of the loop needs a place of somebody else."""
+        if connection in self.open:
+            self.open.remove(connection)
+            if not connection.edge:
+                self.uncount(connection.house)
+
     def _give_up(self) -> None:
-        fullest = self.of.most_common(1)[0][0]
-        waiting = [c for c in self.open if c.house == fullest and c.since and not c.edge]
-        if waiting:
-            min(waiting, key=lambda c: c.since).drop()
+        for house, _ in self.of.most_common():
+            waiting = [c for c in self.open if c.house == house and c.since and not c.edge]
+            if waiting:
+                (longest := min(waiting, key=lambda c: c.since)).drop()
+                self.forget(longest)
+                return
 
     def make_room(self, house: str) -> None:
         """End who has taken nothing for longest: of this house while it has too much, then of all."""

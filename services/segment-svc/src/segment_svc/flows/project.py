@@ -47,7 +47,7 @@ async def project(deps: Deps, redis: Any) -> int:
         await handover.doubt(redis, evicts)
         return 0
     run = await run_of(redis)
-    era = await _at_home(deps, run)
+    era = await _at_home(deps, redis, run)
     deps.health.set(HOME, ELSEWHERE if era is None else None)
     if era is None:
         await handover.doubt(redis, ELSEWHERE)
@@ -59,18 +59,22 @@ async def project(deps: Deps, redis: Any) -> int:
     async for written in _rewritten(deps, redis, era, run):
         total += written
         deps.health.beat(PART)
-        if await _at_home(deps, run) != era or not await replace(redis, MARK, claim, claim, for_s=CLAIM_S):
+        if await _at_home(deps, redis, run) != era or not await replace(redis, MARK, claim, claim, for_s=CLAIM_S):
             return total
     # If it is another one by now, what was written before may be lost again.
-    if await run_of(redis) == run and await _at_home(deps, run) == era and await replace(redis, MARK, claim, whole):
+    if (
+        await run_of(redis) == run
+        and await _at_home(deps, redis, run) == era
+        and await replace(redis, MARK, claim, whole)
+    ):
         log.info("documents_rewritten", profiles=total)
     return total
 
 
-async def _at_home(deps: Deps, run: str) -> int | None:
+async def _at_home(deps: Deps, redis: Any, run: str) -> int | None:
     """The era, if all documents are to be at this run of Redis."""
     async with deps.db.tx() as tx:
-        return await definitions.era(tx) if await handover.keep(tx, run) else None
+        return await definitions.era(tx) if await handover.keep(tx, redis, run) else None
 
 
 async def _rewritten(deps: Deps, redis: Any, era: int, run: str) -> AsyncIterator[int]:
