@@ -10,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from chassis.asking import ask
+from chassis.clock import ManualClock
 from chassis.health import Health
-from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
+from gateway.domain.debts import AGAIN_S, LATE_MS, Debt, debts_of, lines
 from gateway.domain.tags import ALL, MANY, MOST_LINE, of_answer
 from gateway.flows import purge
 from gateway.flows.purge import Purger
 from redis.exceptions import ConnectionError as Away
 
+NOW = 1_800_000_000_000
 ONE, TWO = "http://one", "http://two"
 
 
@@ -70,7 +72,7 @@ class Rig:
     """A gateway's purger whose clock is moved by hand."""
 
     def __init__(self, edges: Edges, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.purger, self.now_s = Purger((ONE, TWO), "s", ["main"], edges, Health()), 100.0
+        self.purger, self.now_s = Purger((ONE, TWO), "s", ["main"], edges, ManualClock(NOW), Health()), 100.0
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now_s, raising=False)
 
     async def look(self, after_s: float = 0.0) -> None:
@@ -176,27 +178,32 @@ class TestStart:
         await rig.look()
         assert edges.taken[ONE] == [("purge", {ALL})]
 
-    async def test_while_redis_does_not_say_nothing_is_thrown_away_that_was_not_replaced_since(
+    async def test_while_redis_does_not_say_only_what_ended_of_late_is_thrown_away(
         self, rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await known(rig, edges, 5)
         edges.away.add("redis")
         other = Rig(edges, monkeypatch)
-        other.purger.changed(1, said(7))
+        told = said(7)
+        ages_ms = [0, 60_000, 60_000, LATE_MS, LATE_MS + 1, LATE_MS - 1, 0]
+        for change, age_ms in zip(told["changes"], ages_ms, strict=True):
+            change |= {"at": NOW - age_ms, "hard": change["version"] != 3}
+        other.purger.changed(1, told)
         await other.look()
+        assert edges.taken[ONE] == [("purge", main("t1", "t2", "t6", "t7")), ("softpurge", {ALL})]
         await other.look(AGAIN_S)
-        assert edges.taken[ONE] == [("softpurge", {ALL})]
+        assert edges.taken[ONE][2:] == [("purge", main("t1", "t2", "t6", "t7"))]
         other.purger.changed(1, said(8))
         await other.look()
-        assert edges.taken[ONE][1:] == [("purge", main("t8"))]
+        assert edges.taken[ONE][3:] == [("purge", main("t8"))]
         edges.away.clear()
         await other.look(AGAIN_S)
-        assert edges.taken[ONE][2:] == [("purge", main("t6", "t7", "t8"))]
+        assert edges.taken[ONE][4:] == [("purge", main("t6", "t7", "t8"))], "what nobody did before us"
         await other.look(AGAIN_S)
-        assert edges.taken[ONE][3:] == [("purge", main("t6", "t7"))]
+        assert edges.taken[ONE][5:] == [("purge", main("t6", "t7"))]
         await other.look(AGAIN_S)
         assert edges.stored[f"edge:purged:content:{ONE}"] == b"8"
-        assert len(edges.taken[ONE]) == 4
+        assert len(edges.taken[ONE]) == 6
 
 
 class TestDebts:

@@ -233,8 +233,6 @@ async def alone(tx: Tx) -> None:
 
 
 async def changes(tx: Tx, most: int = 200) -> list[dict[str, Any]]:
-    """{version, tags, websites, needs, hard} of the latest versions, oldest first."""
-    rows = await tx.fetch(
-        "SELECT version, tags, websites, needs, hard FROM release ORDER BY version DESC LIMIT $1", most
-    )
+    """{version, tags, websites, at, needs, hard} of the latest versions, oldest first; `at`: epoch ms, by the database."""
+    rows = await tx.fetch("SELECT * FROM release ORDER BY version DESC LIMIT $1", most)
     return [dict(r) for r in reversed(rows)]

@@ -67,7 +67,7 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     rings = _rings(settings)
     reader = Reader(keys, rings, tokens)
     limiter = Limiter(redis, clock, _most(settings), health)
-    purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, health)
+    purger = Purger(settings.edge_urls, settings.purge_key, keys.websites, redis, clock, health)
     pipe = Pipe(
         settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=lambda *s: watcher.seen(*s)
     )  # fmt: skip

@@ -125,6 +125,6 @@ async def sample(tx: Tx, most: int) -> tuple[list[tuple[str, bytes]], int]:
 
 
 async def releases(tx: Tx, most: int) -> list[dict[str, Any]]:
-    """The latest releases, oldest first: what each touched."""
-    found = await tx.fetch("SELECT version, tags FROM release ORDER BY version DESC LIMIT $1", most)
-    return [{"version": r["version"], "tags": list(r["tags"])} for r in reversed(found)]
+    """The latest releases, oldest first: what each touched, and when (epoch ms)."""
+    found = await tx.fetch("SELECT version, tags, at FROM release ORDER BY version DESC LIMIT $1", most)
+    return [dict(r) for r in reversed(found)]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from gateway.domain.tags import ALL, MOST_LINE, published
 
 AGAIN_S = 1.25  # after a publication: an answer of before it is on its way no longer
+LATE_MS = 300_000  # in which a gateway that died is replaced
 
 
 class Debt(NamedTuple):
@@ -31,6 +32,16 @@ def debts_of(said: Mapping[str, Any], since: int | None, websites: Collection[st
         tags = frozenset().union(*(published(c, websites) for c in changes if c.get("hard", True) is hard))
         found += [Debt(tags, hard, due) for due in (now_s, now_s + AGAIN_S) if tags]
     return found
+
+
+def debts_at_least(said: Mapping[str, Any], websites: Collection[str], now_s: float, now_ms: int) -> list[Debt]:
+    """What is owed while nobody can say what was purged before, and there may be nothing to show instead: what ended or was
+    replaced in LATE_MS, which a gateway may have died owing, is not shown any more; all else is asked for anew.
+    """
+    late = (c for c in said["changes"] if c.get("hard", True) and now_ms - c.get("at", now_ms) < LATE_MS)
+    tags = frozenset[str]().union(*(published(c, websites) for c in late))
+    hard = [Debt(tags, True, due) for due in (now_s, now_s + AGAIN_S) if tags]
+    return [*hard, Debt(frozenset([ALL]), False, now_s)]
 
 
 def lines(debts: Iterable[Debt], now_s: float) -> list[tuple[bool, str]]:

@@ -1,6 +1,5 @@
-"""What the services say, as far as it is looked at here. What does not look so says nothing: a service may be of another
-version, or broken, and no answer of it may stay in the way of what it says next. Instants are epoch ms, amounts minor units.
-"""
+"""What the services say, as far as it is looked at here. What does not look so says nothing: a service may be broken, or of
+another version, and no answer of it may stay in the way of what it says next. Instants are epoch ms, amounts minor units."""
 
 from __future__ import annotations
 
@@ -26,10 +25,11 @@ class Head(TypedDict):
 
 
 class Change(TypedDict):
-    """What a version changed; it is not to be followed without the segments that it `needs`; None: nobody knows which."""
+    """What a version changed, and when; it is not to be followed without the segments it `needs`; None: nobody knows which."""
 
     version: Whole
     tags: list[Word]
+    at: NotRequired[Whole]
     websites: NotRequired[list[Word]]
     needs: NotRequired[Whole | None]
     hard: NotRequired[bool]

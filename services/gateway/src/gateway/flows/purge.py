@@ -15,14 +15,15 @@ from typing import Any
 import httpx
 from chassis.asking import SHORT, ask
 from chassis.cache import number
+from chassis.clock import Clock
 from chassis.health import Health
 from chassis.service import repeat
 from redis.exceptions import RedisError
 
 from gateway.adapters.upstreams import MOST_IDLE_S
-from gateway.domain.debts import AGAIN_S, Debt, debts_of, lines
+from gateway.domain.debts import AGAIN_S, Debt, debts_at_least, debts_of, lines
 from gateway.domain.release import KINDS
-from gateway.domain.tags import ALL, of_change
+from gateway.domain.tags import of_change
 from gateway.telemetry import PURGES
 
 LOOK_S, ANSWER_S = 0.1, 2.0
@@ -32,12 +33,15 @@ class Purger:
     """One per gateway: tells every edge of it what is new."""
 
     def __init__(
-        self, edges: Sequence[str], secret: str, websites: Collection[str], redis: Any, health: Health
+        self, edges: Sequence[str], secret: str, websites: Collection[str], redis: Any, clock: Clock, health: Health
     ) -> None:
         limits = httpx.Limits(keepalive_expiry=MOST_IDLE_S)
         self._client = httpx.AsyncClient(timeout=ANSWER_S, limits=limits, headers={"x-purge-key": secret})
         self._websites = websites
-        self._edges = [_Edge(n, url, _Marks(redis, url), websites, self._client, health) for n, url in enumerate(edges)]
+        self._edges = [
+            _Edge(n, url, _Marks(redis, url), websites, self._client, clock=clock, health=health)
+            for n, url in enumerate(edges)
+        ]
 
     def changed(self, kind: int, said: Mapping[str, Any]) -> None:
         """Called with what a service says of itself, when that is new."""
@@ -90,10 +94,11 @@ class _Edge:
     """What one edge still has to forget."""
 
     def __init__(
-        self, number: int, url: str, marks: _Marks, websites: Collection[str], client: httpx.AsyncClient, health: Health
-    ) -> None:
+        self, number: int, url: str, marks: _Marks, websites: Collection[str], client: httpx.AsyncClient, *, clock: Clock,
+        health: Health,
+    ) -> None:  # fmt: skip
         self._name, self.url, self._websites = f"edge {number} purge", url, websites
-        self._marks, self._client, self._health = marks, client, health
+        self._marks, self._client, self._clock, self._health = marks, client, clock, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
         self._until: list[int | None] = [None] * len(
@@ -137,7 +142,7 @@ class _Edge:
         for kind, said in self._news.items():
             if self._first is not None and self._until[kind] is None:
                 self._first[kind] = said
-                self._debts.append(Debt(frozenset([ALL]), False, now_s))
+                self._debts += debts_at_least(said, self._websites, now_s, self._clock.now_ms())
             else:
                 self._debts += debts_of(said, self._until[kind], self._websites, now_s)
             self._until[kind], self._paid = said["version"], False
@@ -156,8 +161,8 @@ class _Edge:
         return False
 
     async def _read_marks(self, now_s: float) -> None:
-        """Learn once how far the edge was purged before us. Until Redis says so its copies are asked for anew, and not thrown
-        away: without Redis we may have nothing to answer.
+        """Learn once how far the edge was purged before us. Until Redis says so not everything is thrown away that may be of
+        before: without Redis we may have nothing to answer.
         """
         if self._first is None or (marks := await self._marks.read()) is None:
             return
