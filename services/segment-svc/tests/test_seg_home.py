@@ -59,15 +59,20 @@ async def hand_on(service: Any, redis: Any) -> int:
     return await relay.step(AUDIENCE)
 
 
-async def test_a_redis_that_all_left_and_came_back_to_has_not_what_was_handed_on_meanwhile(
-    client: httpx.AsyncClient, service: Any, other: Any
-) -> None:
+async def all_left(client: httpx.AsyncClient, service: Any, other: Any) -> None:
+    """Everybody is at the other Redis now, and somebody is known there who was not when they left."""
     await save(client, service, "runners", VIEWS)
     assert await look(service, service.redis)
     await nobody_there(service)
     assert await look(service, other)
     await send(client, view(1, START))
     await hand_on(service, other)
+
+
+async def test_a_redis_that_all_left_and_came_back_to_has_not_what_was_handed_on_meanwhile(
+    client: httpx.AsyncClient, service: Any, other: Any
+) -> None:
+    await all_left(client, service, other)
     assert not await service.redis.exists("aud:v:ann")
     assert not await look(service, service.redis), "others are at the other one, for all it knows"
     await nobody_there(service)
@@ -78,12 +83,7 @@ async def test_a_redis_that_all_left_and_came_back_to_has_not_what_was_handed_on
 async def test_nor_has_one_that_nobody_looked_at_before_all_were_back(
     client: httpx.AsyncClient, service: Any, other: Any
 ) -> None:
-    await save(client, service, "runners", VIEWS)
-    assert await look(service, service.redis)
-    await nobody_there(service)
-    assert await look(service, other)
-    await send(client, view(1, START))
-    await hand_on(service, other)
+    await all_left(client, service, other)
     await nobody_there(service)
     assert await look(service, service.redis)
     assert await service.redis.get("aud:v:ann") == await other.get("aud:v:ann")

@@ -30,8 +30,8 @@ FORGET = "DELETE FROM handed WHERE at < now() - interval '10 minutes' AND token 
 AWAY_S = 3
 HOME = "SELECT run FROM home"
 # A time that is still to come was written by a clock that was set back since.
-KEEP = f"""WITH was AS (SELECT run FROM home FOR UPDATE) UPDATE home SET run = $1, at = clock_timestamp() FROM was
-    WHERE home.run IN ('', $1) OR abs(extract(epoch FROM clock_timestamp() - at)) > {AWAY_S} RETURNING was.run"""  # noqa: S608
+KEEP = """WITH was AS (SELECT run FROM home FOR UPDATE) UPDATE home SET run = $1, at = clock_timestamp() FROM was
+    WHERE home.run IN ('', $1) OR abs(extract(epoch FROM clock_timestamp() - at)) > $2 RETURNING was.run"""
 PATIENCE_S, STREAK_S = 1.0, 15.0  # a relay tries again after ten seconds at most
 ERA = re.compile(rb"[0-9]{1,4}")
 log = get_logger("handover")
@@ -49,7 +49,7 @@ async def keep(tx: Tx, redis: Any, run: str) -> bool:
     """Whether this run of Redis, which is reached now, is the home of the documents, or becomes it: then it was left behind until
     now, and what it says of itself does not count.
     """
-    before: str | None = await tx.fetchval(KEEP, run)
+    before: str | None = await tx.fetchval(KEEP, run, AWAY_S)
     if before not in (None, "", run):
         await doubt(redis, "documents were handed to another Redis")
     return before is not None

@@ -101,9 +101,8 @@ class _Edge:
         self._marks, self._client, self._clock, self._health = marks, client, clock, health
         self._debts: list[Debt] = []
         self._news: dict[int, Mapping[str, Any]] = {}
-        self._until: list[int | None] = [None] * len(
-            KINDS
-        )  # of each kind: there are debts up to here, or none any more
+        # Of each kind: up to which version there are debts, or none any more.
+        self._until: list[int | None] = [None] * len(KINDS)
         self._first: dict[int, Mapping[str, Any]] | None = {}  # what was said first, until the marks are read
         self._paid = True
         self._woken = asyncio.Event()
