@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from importlib.machinery import PathFinder
 from typing import Any
 
 import httpx
@@ -91,3 +92,14 @@ async def test_what_is_as_long_as_it_may_be_is_taken(talker: Talker, client: htt
     assert b"x-a: b" in talker.heads[0]
     with pytest.raises(httpx.DecodingError):
         await asked(client, f"{talker.url}/exact", most_bytes=999)
+
+
+async def test_no_question_looks_for_a_module(
+    talker: Talker, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks for one that is not there goes along the whole path, each time: more than the question takes."""
+    await asked(client, f"{talker.url}/exact", most_bytes=1000)
+    sought, find = list[str](), PathFinder.find_spec
+    monkeypatch.setattr(PathFinder, "find_spec", lambda name, *more: sought.append(name) or find(name, *more))
+    await asked(client, f"{talker.url}/exact", most_bytes=1000)
+    assert sought == []

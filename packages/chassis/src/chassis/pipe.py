@@ -51,11 +51,6 @@ class Memory(Protocol[V]):
         """Forget all."""
 
 
-def _command(*parts: bytes) -> bytes:
-    head = b"*%d\r\n" % len(parts)
-    return head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-
-
 class Pipe(asyncio.Protocol, Generic[V]):
     """`ask` and `get` are for any number of callers at once; what `read` makes of the bytes is in `memory` until they change.
 
@@ -74,7 +69,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
         self._url, self._timeout_s = urlsplit(url), timeout_s
         self._read, self._memory, self._mark, self._watched = read, memory, mark, frozenset(watched)
         self.remembered = memory.get  # at once, or None: `get` asks
-        self._watch = _command(b"MGET", *watched) if watched else b""
+        self._watch = (b"MGET", *watched) if watched else ()
         self._seen = seen
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
@@ -126,37 +121,37 @@ class Pipe(asyncio.Protocol, Generic[V]):
         who: list[bytes] = []
         if self._url.password:
             who = [b"AUTH", unquote(self._url.username or "default").encode(), unquote(self._url.password).encode()]
-        await self._ask(_command(b"HELLO", b"3", *who))
+        await self._ask(b"HELLO", b"3", *who)
         database = self._url.path.strip("/")
         if self._url.scheme != "unix" and database not in ("", "0"):
-            await self._ask(_command(b"SELECT", database.encode()))
+            await self._ask(b"SELECT", database.encode())
         try:
-            found = RUN.search(await self._ask(_command(b"INFO", b"server")))
+            found = RUN.search(await self._ask(b"INFO", b"server"))
             self._run = found[1] if found else UNKNOWN
         except hiredis.ReplyError:
             self._run = UNKNOWN
         try:
-            self._tracked = await self._ask(_command(b"CLIENT", b"TRACKING", b"ON")) == b"OK"
+            self._tracked = await self._ask(b"CLIENT", b"TRACKING", b"ON") == b"OK"
         except hiredis.ReplyError as error:  # it is forbidden here: then everything is asked for
             log.warning("pipe_untracked", error=str(error)[:200])
 
     async def _watchdog(self, stop: asyncio.Event) -> None:
         """Ask once in a while: a connection that says nothing is as good as lost, and watched keys stay fresh."""
         while not stop.is_set() and not self._lost.is_set():
-            await self._ask(_command(b"PING"))
+            await self._ask(b"PING")
             self._news.clear()
             if self._watch and self._seen is not None:
                 began_s = asyncio.get_running_loop().time()
-                self._seen(await self._ask(self._watch), began_s)
+                self._seen(await self._ask(*self._watch), began_s)
             self._failures = 0
             await pause_of(0.25, self._lost, stop, self._news)
 
-    async def _ask(self, command: bytes) -> Any:
+    async def _ask(self, *command: bytes) -> Any:
         if self._transport is None or self._loop is None:
             raise PipeUnavailable
         answer = self._loop.create_future()
         self._waiting.append(answer)
-        self._transport.write(command)
+        self._transport.write(hiredis.pack_command(command))
         async with asyncio.timeout(1.0):
             reply = await answer
         if isinstance(reply, hiredis.ReplyError):
@@ -194,7 +189,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             return
         timer = self._loop.call_later(self._timeout_s, _nothing, queue.values())
         self._waiting.append((queue, timer))
-        self._transport.write(_command(b"MGET", *queue, self._mark))
+        self._transport.write(hiredis.pack_command((b"MGET", *queue, self._mark)))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with bytes of the server."""

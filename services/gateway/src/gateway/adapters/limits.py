@@ -62,11 +62,12 @@ def _network(address: str, bits: Mapping[int, int]) -> str:
 class Counts:
     """What was counted in a minute of one kind of names: here, and elsewhere as far as that was told."""
 
-    __slots__ = ("elsewhere", "here", "kind", "most", "most_names")
+    __slots__ = ("elsewhere", "here", "kind", "least", "loud", "most", "most_names")
 
     def __init__(self, kind: str, most: int, most_names: float) -> None:
-        self.kind, self.most, self.most_names = kind, most, most_names
+        self.kind, self.most, self.least, self.most_names = kind, most, most * LEAST_TOLD, most_names
         self.here: dict[Any, int] = {}
+        self.loud: set[Any] = set()  # who concerns others
         self.elsewhere: dict[Any, int] = {}
 
     def exceeds(self, who: str | bytes, weight: int = 1) -> bool:
@@ -76,12 +77,13 @@ class Counts:
         if count == weight and len(here) >= self.most_names:
             return False
         here[who] = count
+        if count >= self.least:
+            self.loud.add(who)
         return count + self.elsewhere.get(who, 0) > self.most
 
     def told(self) -> dict[Any, int]:
-        """What concerns others."""
-        least = self.most * LEAST_TOLD
-        return {who: count for who, count in self.here.items() if count >= least}
+        """What concerns others; without a walk over everybody, which would keep the loop."""
+        return {who: self.here[who] for who in self.loud}
 
 
 class Limiter:

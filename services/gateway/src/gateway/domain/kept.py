@@ -40,4 +40,5 @@ class Kept(Generic[K, V]):
         self._values[key], self._sizes[key] = value, size
         self.size += size
         while self.size > self._most:
-            self.drop(next(iter(self._values)))
+            oldest, _ = self._values.popitem(last=False)
+            self.size -= self._sizes.pop(oldest)
