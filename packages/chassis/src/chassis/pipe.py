@@ -12,7 +12,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -28,6 +28,7 @@ OVERHEAD = (
     600  # bytes that what is remembered takes beside its own, which count twice: as they are, and as what they mean
 )
 RUN, UNKNOWN = re.compile(rb"run_id:(\w+)"), UNKNOWN_RUN.encode()
+_packed = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)  # its stub knows of tuples of one only
 log = get_logger("pipe")
 
 
@@ -151,7 +152,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             raise PipeUnavailable
         answer = self._loop.create_future()
         self._waiting.append(answer)
-        self._transport.write(hiredis.pack_command(command))
+        self._transport.write(_packed(command))
         async with asyncio.timeout(1.0):
             reply = await answer
         if isinstance(reply, hiredis.ReplyError):
@@ -189,7 +190,7 @@ class Pipe(asyncio.Protocol, Generic[V]):
             return
         timer = self._loop.call_later(self._timeout_s, _nothing, queue.values())
         self._waiting.append((queue, timer))
-        self._transport.write(hiredis.pack_command((b"MGET", *queue, self._mark)))
+        self._transport.write(_packed((b"MGET", *queue, self._mark)))
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop with bytes of the server."""
