@@ -50,7 +50,7 @@ class Edges:
         return httpx.Response(200)
 
     async def mget(self, names: list[str]) -> list[bytes | None]:
-        if "redis" in self.away:
+        if self.away & {"redis", "marks"}:
             raise Away
         return [self.stored.get(name) for name in names]
 
@@ -204,6 +204,17 @@ class TestStart:
         await other.look(AGAIN_S)
         assert edges.stored[f"edge:purged:content:{ONE}"] == b"8"
         assert len(edges.taken[ONE]) == 6
+
+    async def test_marks_that_nobody_read_are_not_written_over(
+        self, rig: Rig, edges: Edges, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await known(rig, edges, 5)
+        edges.away.add("marks")
+        other = Rig(edges, monkeypatch)
+        other.purger.changed(1, said(7))
+        for after_s in (0, AGAIN_S, 1):
+            await other.look(after_s)
+        assert edges.stored[f"edge:purged:content:{ONE}"] == b"5"
 
 
 class TestDebts:
