@@ -70,6 +70,21 @@ class TestConsumer:
             await until(lambda: len(kept.values) == 100 * (MOST_POLLED // each + 2))
         assert max(lots) <= MOST_POLLED + each + 100_000 < sum(lots)
 
+    async def test_what_data_that_went_back_has_lost_is_read_again_whether_more_comes_or_not(
+        self, kafka: Kafka, topic: str, send: Any
+    ) -> None:
+        kept = Kept()
+        async with consuming(kafka, topic, kept):
+            await send(b"a", b"b")
+            await until(lambda: len(kept.values) == 2)
+            was = kept.at[topic, 0]
+            await send(b"c", b"d")
+            await until(lambda: len(kept.values) == 4)
+            kept.at[topic, 0] = was
+            await until(lambda: len(kept.values) == 6)
+            await asyncio.sleep(LOOK_S)
+        assert kept.values[4:] == [b"c", b"d"]
+
     async def test_what_retention_took_is_a_halt_until_somebody_chooses(
         self, kafka: Kafka, topic: str, send: Any, admin: AIOKafkaAdminClient
     ) -> None:

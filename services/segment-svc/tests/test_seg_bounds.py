@@ -249,7 +249,7 @@ class TestBounds:
             state = await tx.fetchval("SELECT state FROM profile WHERE profile = 'v:ann'")
             damaged = state.replace(b"\xa9xylophone", b"\xc1xylophone")
             assert damaged != state
-            await tx.execute("UPDATE profile SET state = $1, version = version + 1 WHERE profile = 'v:ann'", damaged)
+            await tx.execute("UPDATE profile SET state = $1, stamp = stamp # 1 WHERE profile = 'v:ann'", damaged)
         await log.give(event(10, "page_view", who="visitor:ann"), event(11, "page_view", who="visitor:bob"))
         await make(client, service, "other")
         found = (await client.get("/v1/segments")).json()["segments"]

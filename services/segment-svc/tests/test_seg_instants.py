@@ -40,7 +40,7 @@ async def moves(client: httpx.AsyncClient, key: str, who: str = "v:ann") -> list
 async def written_by(service: Any, version: int, like: str) -> None:
     """The states of some people are of another version of the service."""
     async with service.deps.db.tx() as tx:
-        change = "UPDATE profile SET state = $1 || substr(state, 2), version = version + 1 WHERE profile LIKE $2"
+        change = "UPDATE profile SET state = $1 || substr(state, 2), stamp = stamp # 1 WHERE profile LIKE $2"
         await tx.execute(change, bytes([version]), like)
 
 

@@ -215,7 +215,7 @@ class TestStored:
         await make(client, service, "week", week)
         await log.give(event(1), event(2, who="visitor:bob"), event(3, who="visitor:zoe"))
         async with service.deps.db.tx() as tx:
-            await tx.execute("UPDATE profile SET state = 'x', version = version + 1 WHERE profile = 'v:bob'")
+            await tx.execute("UPDATE profile SET state = 'x', stamp = stamp # 1 WHERE profile = 'v:bob'")
         receipt = await log.give(event(4), event(5, who="visitor:bob"), event(6, who="visitor:zoe"))
         assert receipt.outcomes == {"applied": 2}
         assert await log.reasons() == [(b"poison", b"4")]
@@ -238,7 +238,7 @@ class TestStored:
         await log.give(event(1))
         newer = bytes([people.STATE_VERSION[0] + 1])
         async with service.deps.db.tx() as tx:
-            await tx.execute("UPDATE profile SET state = $1 || substr(state, 2), version = version + 1", newer)
+            await tx.execute("UPDATE profile SET state = $1 || substr(state, 2), stamp = stamp # 1", newer)
         with pytest.raises(people.NewerState):
             await log.give(event(2))
         assert (await log.letters(), await log.place()) == ([], 1)

@@ -253,7 +253,7 @@ HOT = {
     "LOAD": (["v:a"], [1]),
     "OWNERS": (["v:a"],),
     "READ": (["v:a"],),
-    "UPDATE": (["v:a"], ["m"], [None], [1], [None], [b""], [None], [b""], 1),
+    "UPDATE": (["v:a"], ["m"], [None], [1], [None], [b""], [None], [b""], 1, 1),
     "ENTER": (["v:a"], [1], [1], ["event"], [1]),
     "LEAVE": (["v:a"], [1]),
     "IDENTITIES": (["v:a"],),

@@ -125,11 +125,14 @@ class Places:
         return {tp: p.next_offset for tp, p in self._owned.items() if p.next_offset is not None}
 
     async def place(self, consumer: AIOKafkaConsumer) -> None:
-        """Place what has no place, and look again at what was halted, once in a while."""
+        """Place what has no place. Once in a while look again at what was halted, and whether the data says that all others are
+        where they are: a database that went back has not what was read since, which nobody would read again before more came.
+        """
         lost = [tp for tp, p in self._owned.items() if p.next_offset is None and not p.halted]
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
-            lost += [tp for tp, p in self._owned.items() if p.halted]
+            said = await self.positions.read([(tp.topic, tp.partition) for tp in self._owned])
+            lost = [tp for tp, p in self._owned.items() if said[tp.topic, tp.partition].next_offset != p.next_offset]
         if not lost:
             return
         stored = await self.positions.read([(tp.topic, tp.partition) for tp in lost])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -31,7 +32,9 @@ from segment_svc.settings import Settings
 from segment_svc.store import Row
 from segment_svc.telemetry import QUARANTINED
 
-HEAD = "SELECT version FROM release_head"
+HEAD, STAMPED = "SELECT version FROM release_head", "SELECT version, era, stamp FROM release_head"
+# A database that went back has the same versions of something else; no stamp.
+NEXT = "UPDATE release_head SET version = version + 1, stamp = gen_random_uuid() RETURNING version"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
 READY_S = 0.5  # so long a reader waits for what is being compiled
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
@@ -59,7 +62,7 @@ class Live:
 @dataclass(frozen=True, slots=True)
 class Rules:
     """One release, compiled. `live_mask` has the bits that are, by themselves, a live segment; `since` is when it began.
-    `epoch` is the one atom numbers of documents written by it are of; `era`: the one documents are of.
+    `epoch` is the one atom numbers of documents written by it are of; `era`: the one documents are of; `stamp`: of it alone.
 
     `told_dear`: the rules the log has named, once, as taking long for somebody.
     """
@@ -75,6 +78,7 @@ class Rules:
     since: int = 0
     epoch: int = 0
     era: int = 0
+    stamp: UUID | None = None
     told_dear: list[str] = field(default_factory=list)
 
     def instant(self, clock: Clock, rows: Iterable[Row]) -> int:
@@ -83,12 +87,13 @@ class Rules:
 
 
 class Release(NamedTuple):
-    """One release as stored: all its plans, when and in which era it began."""
+    """One release as stored: all its plans, when and in which era it began, and its stamp."""
 
     version: int
     plans: Sequence[dict[str, Any]]
     since: int
     era: int
+    stamp: UUID
 
 
 def compile_rules(release: Release, settings: Settings, before: Rules | None) -> Rules:
@@ -123,6 +128,7 @@ def compile_rules(release: Release, settings: Settings, before: Rules | None) ->
         since=release.since,
         epoch=max((d.epoch for d in found.values()), default=0),
         era=release.era,
+        stamp=release.stamp,
     )
 
 
@@ -204,15 +210,15 @@ class RuleBook:
 
     async def _read(self, tx: Tx) -> Rules | Release:
         """The head: compiled when it is what we have."""
-        version = await head(tx)
-        if self._rules is not None and self._rules.version == version:
+        version, era, stamp = await tx.fetchrow(STAMPED)
+        if self._rules is not None and self._rules.stamp == stamp:
             return self._rules
         plans = await read_plans(tx, self._bodies)
-        return Release(version, plans, await tx.fetchval(SINCE), await era(tx))
+        return Release(version, plans, await tx.fetchval(SINCE), era, stamp)
 
     async def _compiled(self, release: Release) -> Rules:
         async with self._one:
-            if self._rules is None or self._rules.version != release.version:
+            if self._rules is None or self._rules.stamp != release.stamp:
                 QUARANTINED.clear()
                 for plan in release.plans:
                     if plan["live"] and plan["cause"]:
@@ -275,14 +281,15 @@ def not_before(clock: Clock, *instants: int) -> int:
 
 async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
     """Start a new release and tell readers through the outbox, for who is `alone`."""
-    version: int = await tx.fetchval("UPDATE release_head SET version = version + 1 RETURNING version")
+    version: int = await tx.fetchval(NEXT)
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
     await outbox.add(tx, RELEASE, b"%d" % version)
     await outbox.add(tx, FACTS, *wire.targeting_facts(version, tags, now=now))
     return version
 
 
-GO_ON = "UPDATE release_head SET version = greatest(version, $1) + 1, era = greatest(era, $2) + 1 RETURNING era"
+GO_ON = """UPDATE release_head SET version = greatest(version, $1) + 1, era = greatest(era, $2) + 1,
+    stamp = gen_random_uuid() RETURNING era"""
 
 
 async def go_on_after(tx: Tx, version: int, era: int) -> int:

@@ -6,6 +6,7 @@ a login, asks who else has a name.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,22 +26,22 @@ from segment_svc.domain.transition import Transition
 from segment_svc.telemetry import TRANSITIONS
 
 # What the caller has of a version need not travel.
-LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.next_flip_at, p.settled_at,
-    CASE WHEN p.version <> u.version THEN p.atoms END AS atoms,
-    CASE WHEN p.version <> u.version THEN p.document END AS document,
-    CASE WHEN p.version <> u.version THEN p.state END AS state
-    FROM unnest($1::text[], $2::bigint[]) AS u (profile, version) JOIN profile AS p ON p.profile = u.profile
+LOAD = """SELECT p.profile, p.website, p.merged_into, p.version, p.stamp, p.next_flip_at, p.settled_at,
+    CASE WHEN p.stamp <> u.stamp THEN p.atoms END AS atoms,
+    CASE WHEN p.stamp <> u.stamp THEN p.document END AS document,
+    CASE WHEN p.stamp <> u.stamp THEN p.state END AS state
+    FROM unnest($1::text[], $2::bigint[]) AS u (profile, stamp) JOIN profile AS p ON p.profile = u.profile
     ORDER BY p.profile FOR UPDATE OF p"""
 OWNERS = "SELECT merged_into FROM profile WHERE profile = ANY($1::text[]) AND merged_into IS NOT NULL"
 COLUMNS = """unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[])
     AS u (profile, website, merged_into, version, next_flip_at, atoms, document, state)"""
 # A new row that another transaction created first is not counted, and not waited for once that has committed.
 INSERT = f"""INSERT INTO profile
-    (profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state)
-    SELECT u.profile, u.website, u.merged_into, u.version, u.next_flip_at, $9, u.atoms, u.document, u.state
+    (profile, website, merged_into, version, stamp, next_flip_at, settled_at, atoms, document, state)
+    SELECT u.profile, u.website, u.merged_into, u.version, $10, u.next_flip_at, $9, u.atoms, u.document, u.state
     FROM {COLUMNS} ON CONFLICT DO NOTHING"""  # noqa: S608 - constants
 # Loaded rows are locked.
-UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.version,
+UPDATE = f"""UPDATE profile AS p SET merged_into = u.merged_into, version = u.version, stamp = $10,
         next_flip_at = u.next_flip_at, not_before = NULL, settled_at = $9, atoms = u.atoms, document = u.document, state = u.state
     FROM {COLUMNS} WHERE p.profile = u.profile"""  # noqa: S608 - constants
 ENTER = """INSERT INTO membership (profile, segment_id, since, cause, definition_version)
@@ -61,9 +62,10 @@ DUE = """SELECT profile FROM profile WHERE next_flip_at IS NOT NULL AND greatest
 # When the flip is due stays as it is: whoever can evaluate the person then begins there.
 POSTPONE = """UPDATE profile SET next_flip_at = least(next_flip_at, greatest($2, settled_at)), not_before = $3
     WHERE profile = ANY($1::text[])"""
-READ = """SELECT profile, website, merged_into, version, next_flip_at, settled_at, atoms, document, state FROM profile
+READ = """SELECT profile, website, merged_into, version, stamp, next_flip_at, settled_at, atoms, document, state FROM profile
     WHERE profile = ANY($1::text[])"""
 MOVED, LATER_MS = 2000, 3600 * 1000
+NO_STAMP = -1  # no row has it
 NAME_BYTES = 120  # of a name in memory
 log = get_logger("store")
 
@@ -82,6 +84,7 @@ class Row:
     website: str
     profile: Profile
     version: int = 0
+    stamp: int = NO_STAMP
     atoms: int = 0
     next_flip_at: int | None = None
     document: bytes | None = None
@@ -97,9 +100,10 @@ class Row:
 class Recent:
     """Rows as last committed, of the people who were active last: they need not be read, decoded and evaluated again whole.
 
-    A row is right as long as its version is the one in PostgreSQL, which `load` compares under the lock. It is taken out to
-    be worked on and put back after the commit, so what a failed transaction did to it is gone with it. At most about
-    `most_bytes` of memory are kept, the longest untouched going first.
+    A row is right as long as its stamp is the one in PostgreSQL, which `load` compares under the lock: a random number of each
+    change, for a database that went back has the same versions of something else. It is taken out to be worked on and put back
+    after the commit, so what a failed transaction did to it is gone with it. At most about `most_bytes` of memory are kept, the
+    longest untouched going first.
     """
 
     def __init__(self, most_bytes: int = 256 * 1024 * 1024) -> None:
@@ -139,13 +143,13 @@ def to_bytes(bits: int) -> bytes:
 
 
 def _row(record: Any) -> Row:
-    key, website, merged_into, version, next_flip_at, settled_at, atoms, document, state = record
+    key, website, merged_into, version, stamp, next_flip_at, settled_at, atoms, document, state = record
     try:
         profile = people.decode(state)
     except ValueError as error:  # msgspec's errors are
         raise Unreadable from error
     return Row(
-        key, website, profile, version, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
+        key, website, profile, version, stamp, int.from_bytes(atoms, "little"), next_flip_at, document, merged_into,
         settled_at=settled_at, size=len(state),
     )  # fmt: skip
 
@@ -178,7 +182,7 @@ async def load(
     had = {key: row for key in names if (row := recent.take(key))} if recent else {}
     rows: dict[str, Row] = {}
     odd: dict[str, bool] = {}
-    for record in await tx.fetch(LOAD, names, [had[k].version if k in had else -1 for k in names]):
+    for record in await tx.fetch(LOAD, names, [had[k].stamp if k in had else NO_STAMP for k in names]):
         key = record["profile"]
         try:
             rows[key] = had[key] if record["state"] is None else _row(record)
@@ -213,8 +217,14 @@ def resolve(rows: Mapping[str, Row], key: str) -> Row | None:
     return row
 
 
+def new_stamp() -> int:
+    """Of a change that no other history has."""
+    return secrets.randbits(63)
+
+
 async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
     """Write rows whose `version` was already raised. Raises Conflict when a new one exists by now."""
+    stamp = new_stamp()
     for statement, some in ((INSERT, [r for r in rows if r.new]), (UPDATE, [r for r in rows if not r.new])):
         if not some:
             continue
@@ -230,11 +240,12 @@ async def save(tx: Tx, rows: Sequence[Row], *, now: int) -> None:
             [r.document for r in some],
             states,
             now,
+            stamp,
         )
         if int(done.rsplit(" ", 1)[1]) != len(some):
             raise Conflict
         for row, state in zip(some, states, strict=True):
-            row.size, row.new, row.settled_at = len(state), False, now
+            row.size, row.new, row.settled_at, row.stamp = len(state), False, now, stamp
 
 
 async def record(tx: Tx, moves: Sequence[Transition]) -> None:

@@ -61,7 +61,7 @@ LEAVE = f"""WITH page AS (
     ) SELECT profile, at FROM gone ORDER BY profile"""  # noqa: S608 - constants
 LEFT_OUT = """SELECT profile, version, atoms, document FROM profile
     WHERE not_before IS NOT NULL AND merged_into IS NULL AND profile > $1 ORDER BY profile LIMIT $2 FOR UPDATE"""
-CARRY = """UPDATE profile AS p SET version = u.version, atoms = u.atoms, document = u.document
+CARRY = """UPDATE profile AS p SET version = u.version, stamp = $5, atoms = u.atoms, document = u.document
     FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS u (profile, version, atoms, document)
     WHERE p.profile = u.profile"""
 
@@ -162,7 +162,8 @@ async def _carry(tx: Tx, shadows: Sequence[Any], rules: Rules) -> None:
     while found := await tx.fetch(LEFT_OUT, after, PAGE):
         keys, versions = [r["profile"] for r in found], [r["version"] + 1 for r in found]
         documents = [_carried_document(r["document"], sources, rules.epoch) for r in found]
-        await tx.execute(CARRY, keys, versions, [_carried(r["atoms"], sources) for r in found], documents)
+        atoms = [_carried(r["atoms"], sources) for r in found]
+        await tx.execute(CARRY, keys, versions, atoms, documents, store.new_stamp())
         names = await identities.names_of(tx, keys)
         shown = [(names[k], v, d) for k, v, d in zip(keys, versions, documents, strict=True) if d is not None]
         await outbox.add(tx, wire.AUDIENCE, *wire.audience(shown, era=rules.era))

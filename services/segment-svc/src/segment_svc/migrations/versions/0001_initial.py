@@ -19,6 +19,7 @@ STATEMENTS = (
         customer text GENERATED ALWAYS AS (CASE WHEN profile LIKE 'c:%' THEN substr(profile, 3) END) STORED,
         merged_into text,
         version bigint NOT NULL,
+        stamp bigint NOT NULL,
         next_flip_at bigint,
         not_before bigint,
         settled_at bigint NOT NULL,
@@ -120,7 +121,8 @@ STATEMENTS = (
     # One row: the number of the newest release, and how often the database went back.
     """CREATE TABLE release_head (
         one boolean PRIMARY KEY DEFAULT true CHECK (one),
-        version bigint NOT NULL, era int NOT NULL DEFAULT 0 CHECK (era BETWEEN 0 AND 65535)
+        version bigint NOT NULL, era int NOT NULL DEFAULT 0 CHECK (era BETWEEN 0 AND 65535),
+        stamp uuid NOT NULL DEFAULT gen_random_uuid()
     )""",
     "INSERT INTO release_head (version) VALUES (1)",
     # The run of Redis to which documents are handed, and when somebody last reached it.
