@@ -160,6 +160,18 @@ class TestTold:
         await store.snapshot.refresh()
         assert store.snapshot.value == (lost + 1, {"a": "one"})
 
+    async def test_nor_is_what_another_replica_saved_under_the_number_of_what_was_lost(self, store: Store) -> None:
+        await store.save("one", None)
+        await store.save("lost", 1)
+        lost = store.snapshot.version
+        async with store.db.tx() as tx:
+            await tx.execute("UPDATE head SET stamp = gen_random_uuid()")
+            await tx.execute("""UPDATE document SET body = '{"text": "other"}'""")
+        await store.snapshot.refresh()
+        assert store.snapshot.value == (lost + 1, {"a": "other"})
+        await store.snapshot.refresh()
+        assert store.snapshot.version == lost + 1
+
 
 class TestSnapshot:
     async def test_versions_share_the_documents_that_are_the_same(self, store: Store) -> None:

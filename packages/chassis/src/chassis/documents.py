@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from chassis import outbox
 from chassis.auth import Actor
@@ -34,13 +35,18 @@ DOCUMENTS_DDL = (
         saved_at bigint NOT NULL, deleted boolean NOT NULL, websites text[] NOT NULL,
         PRIMARY KEY (kind, key, version)
     )""",
-    "CREATE TABLE head (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL)",
+    """CREATE TABLE head (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL, stamp uuid NOT NULL DEFAULT gen_random_uuid()
+    )""",
     "INSERT INTO head (version) VALUES (1)",
     """CREATE TABLE release (
         version bigint PRIMARY KEY, tags text[] NOT NULL, websites text[] NOT NULL, at bigint NOT NULL, needs bigint,
         hard boolean NOT NULL
     )""",
 )
+RAISE = "UPDATE head SET version = version + 1, stamp = gen_random_uuid() RETURNING version"
+GO_ON = """UPDATE head SET version = $1 + 1, stamp = gen_random_uuid()
+    WHERE version < $1 OR (version = $1 AND stamp <> $2) RETURNING true"""
 LAST = "SELECT coalesce(max(version), 0) FROM document_version WHERE kind = $1 AND key = $2"
 OTHERS = "SELECT websites, bytes FROM document WHERE kind = $2 AND key <> $3"
 NEXT = f"""SELECT key, octet_length(body) AS bytes FROM document
@@ -82,6 +88,13 @@ class Edit:
     tags: Sequence[str] = ()
     needs: int | None = 0
     soft: bool = False
+
+
+class Stamped(NamedTuple):
+    """A version of everything, and a random mark of the change that made it."""
+
+    version: int
+    stamp: UUID | None
 
 
 def expected_version(if_match: str | None) -> int:
@@ -158,7 +171,7 @@ async def apply(
     `fact(version, tags, now)` gives the payloads of the channel FACTS. A deletion has a version, too, and a new document with
     the key goes on from there: who has the old one open cannot save over the new one.
     """
-    version: int = await tx.fetchval("UPDATE head SET version = version + 1 RETURNING version")
+    version: int = await tx.fetchval(RAISE)
     now = await now_ms(tx)
     found = await tx.fetchrow("SELECT * FROM document WHERE kind = $1 AND key = $2", edit.kind, edit.key)
     _expect(edit, found)
@@ -210,11 +223,16 @@ async def head(tx: Tx) -> int:
     return version
 
 
-async def go_on_after(tx: Tx, version: int) -> bool:
+async def stamped(tx: Tx) -> Stamped:
+    """The same, so that no other history of the database has it."""
+    return Stamped(*await tx.fetchrow("SELECT version, stamp FROM head"))
+
+
+async def go_on_after(tx: Tx, version: int, stamp: UUID | None = None) -> bool:
     """A database that went back (restored, or failed over to a standby that was behind) goes on after what readers have seen of
-    it: what they are told is never below that. Answers whether it did.
+    it, by version and, where that is known, `stamp`: what they are told is never below that. Answers whether it did.
     """
-    return bool(await tx.fetchval("UPDATE head SET version = $1 + 1 WHERE version < $1 RETURNING true", version))
+    return bool(await tx.fetchval(GO_ON, version, stamp))
 
 
 async def read_anew(tx: Tx, known: Mapping[int, tuple[str, Document]]) -> dict[int, tuple[str, Document]]:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from chassis import documents
 from chassis.db import Database, Tx
-from chassis.documents import RELEASE, Document
+from chassis.documents import RELEASE, Document, Stamped
 from chassis.health import Health
 from chassis.outbox import Relay
 from chassis.problems import Problem
@@ -61,7 +61,7 @@ class Snapshot(Generic[T]):
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db, self._build, self._health, self._seconds = db, build, health, seconds
-        self._version = -1
+        self._head = Stamped(-1, None)
         self._value: T | None = None
         self._past: deque[Past[T]] = deque()
         self._read: dict[int, tuple[str, Document]] = {}
@@ -77,7 +77,7 @@ class Snapshot(Generic[T]):
     @property
     def version(self) -> int:
         """Of the newest one."""
-        return self._version
+        return self._head.version
 
     @property
     def documents(self) -> list[Document]:
@@ -87,7 +87,7 @@ class Snapshot(Generic[T]):
     def at(self, version: int | None) -> T | None:
         """A version, by default the newest; None for one that is not here yet, or no more."""
         newest = self.value
-        if version is None or version == self._version:
+        if version is None or version == self.version:
             return newest
         return next((past.value for past in self._past if past.version == version), None)
 
@@ -95,35 +95,35 @@ class Snapshot(Generic[T]):
         """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            if await documents.head(tx) < self._version:
+            if await documents.stamped(tx) != self._head:
                 await self.go_on(tx)
             await self.catch_up(tx)
 
     async def catch_up(self, tx: Tx) -> None:
         """The same in a transaction whose head and documents belong together."""
-        version = await documents.head(tx)
-        if version == self._version:
+        head = await documents.stamped(tx)
+        if head == self._head:
             return
         read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
-        if version > self._version:
+        if head.version > self.version:
             gone = sum(
                 d.bytes for number, (_, d) in self._read.items() if number not in read or read[number][1] is not d
             )
             own = gone + sum(d.bytes for d in self.documents) // OWN_SHARE
             self._read = read
-            self._swap(version, self._build(version, self.documents, changes), own)
+            self._swap(head, self._build(head.version, self.documents, changes), own)
 
     async def go_on(self, tx: Tx) -> None:
         """A database that went back goes on after the version we have."""
-        await documents.go_on_after(tx, self._version)
+        await documents.go_on_after(tx, *self._head)
 
-    def _swap(self, version: int, value: T, own: int) -> None:
+    def _swap(self, head: Stamped, value: T, own: int) -> None:
         now_s = self._seconds()
         if self._value is not None:
-            self._past.append(Past(self._version, self._value, now_s, own))
+            self._past.append(Past(self.version, self._value, now_s, own))
         while (len(self._past) >= KEPT and self._past[0].over_s < now_s - KEPT_S) or self._past_bytes() > KEPT_BYTES:
             self._past.popleft()
-        self._value, self._version = value, version
+        self._value, self._head = value, head
 
     def _past_bytes(self) -> int:
         return sum(past.bytes for past in self._past)
