@@ -31,9 +31,18 @@ class Store:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self.snapshot: Snapshot[tuple[int, Bodies]] = Snapshot(db, self._build, Health())
+        self.snapshot: Snapshot[tuple[int, Bodies]] = self.another()
         self.told = list[int]()
         self.relay = Relay(db, {RELEASE: self._tell}, Health())
+
+    def another(self) -> Snapshot[tuple[int, Bodies]]:
+        """As a replica has it that comes up now."""
+        return Snapshot(self.db, self._build, Health(), ahead=self._ahead)
+
+    async def _ahead(self) -> None:
+        """As if Redis said what was told."""
+        async with self.db.tx() as tx:
+            await documents.go_on_after(tx, max(self.told, default=0))
 
     async def _tell(self, payloads: Sequence[bytes]) -> list[Refusal]:
         self.told += map(int, payloads)
@@ -171,6 +180,22 @@ class TestTold:
         assert store.snapshot.value == (lost + 1, {"a": "other"})
         await store.snapshot.refresh()
         assert store.snapshot.version == lost + 1
+
+    async def test_what_a_replica_saves_that_has_seen_nothing_has_no_number_that_readers_know(
+        self, store: Store
+    ) -> None:
+        await store.save("one", None)
+        await store.save("lost", 1)
+        lost = store.told[-1]
+        async with store.db.tx() as tx:
+            await tx.execute("UPDATE head SET version = version - 1, stamp = gen_random_uuid()")
+            await tx.execute("""UPDATE document SET version = 1, body = '{"text": "one"}'""")
+            await tx.execute("DELETE FROM release WHERE version = $1", lost)
+            await tx.execute("DELETE FROM document_version WHERE version = 2")
+        store.snapshot = store.another()
+        await store.save("other", 1)
+        assert store.told[-1] > lost
+        assert store.snapshot.value == (store.told[-1], {"a": "other"})
 
 
 class TestSnapshot:

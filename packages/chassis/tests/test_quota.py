@@ -28,7 +28,9 @@ class Notes:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self.kept: Snapshot[list[str]] = Snapshot(db, lambda _, found, __: [d.key for d in found], Health())
+        self.kept: Snapshot[list[str]] = Snapshot(
+            db, lambda _, found, __: [d.key for d in found], Health(), ahead=db.ping
+        )
 
     async def save(self, key: str, text: int | str | None, *websites: str, seen: int | None = None, **more: Any) -> Any:
         """Nothing, or (slug, pointer) of why it is refused."""

@@ -118,7 +118,9 @@ async def test_who_follows_a_head_looks_again_soon_however_long_the_database_is_
     monkeypatch.setattr(service, "pause_s", pause)
     db = await Database.open("postgresql://127.0.0.1:1/nowhere", schema="public")
     build: Any = None
-    follower = Snapshot(db, build, Health()) if who == "snapshot" else Relay(db, {"facts": build}, Health())
+    follower = (
+        Snapshot(db, build, Health(), ahead=db.ping) if who == "snapshot" else Relay(db, {"facts": build}, Health())
+    )
     async with asyncio.timeout(60):
         await follower.run(stop)
     assert max(waited) == FOLLOW_S

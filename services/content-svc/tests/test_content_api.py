@@ -205,12 +205,12 @@ class TestRedis:
         ) as opened:
             assert await redis.get("ver:content") == b"1", "at the start"
             await spoil()
-            await opened.go_on()
+            await opened.ahead.look()
             assert await redis.get("ver:content") == b"1", "every second"
             await spoil()
             await opened.relay.at_once(RELEASE, b"7")
             assert await redis.get("ver:content") == b"7", "with a save"
-            await opened.go_on()
+            await opened.ahead.look()
             assert opened.snapshot.version == 1
             await opened.snapshot.refresh()
             assert opened.snapshot.version == 8, "the database goes on after what readers were told"

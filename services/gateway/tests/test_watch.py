@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
+from chassis.clock import SystemClock
+from chassis.health import Health
 from gateway.adapters.upstreams import CONTENT, PROMO, SEGMENT
 from gateway.flows import watch
 from gateway.flows.knowledge import SURE_S, Knowledge
@@ -276,3 +278,18 @@ class TestApart:
         shop.versions[SEGMENT] = 2
         assert await watcher.look() is False
         assert knowledge.release.versions == (2, 6, 1)
+
+    async def test_documents_are_where_they_are_handed_to_whichever_redis_a_service_reaches(
+        self, shop: Shop, knowledge: Knowledge
+    ) -> None:
+        shop.redis, shop.home = "here", "there"
+        belongs, stop = list[str | None](), asyncio.Event()
+        upstreams: Any = shop
+        watcher = Watcher(knowledge, upstreams, shop.changed, belongs.append, SystemClock(), Health())
+        running = asyncio.ensure_future(watcher.heads(stop))
+        async with asyncio.timeout(5):
+            while not belongs:
+                await asyncio.sleep(0.01)
+        stop.set()
+        await running
+        assert set(belongs) == {"there"}

@@ -24,6 +24,7 @@ class Shop:
         self.asked, self.told = 0, list[tuple[int, int]]()
         self.heads = dict[str, int]()  # what they say of their heads, if not the version
         self.redis: str | None = None
+        self.home: str | None = None  # of documents
         self.segments, self.lost = list[dict[str, Any]](), ""
 
     async def json(self, service: str, method: str, path: str, shape: Any, **_: Any) -> Any:
@@ -35,6 +36,7 @@ class Shop:
             return {
                 "version": self.heads.get(service, version),
                 "redis": self.redis,
+                "home": self.home,
                 "at_ms": time.time_ns() // 1_000_000,
             }
         self.asked += 1

@@ -131,3 +131,16 @@ async def test_a_rewriter_stops_when_the_documents_are_handed_to_another_redis_m
     monkeypatch.setattr(project.store, "documents", moved)
     assert not await look(service, service.redis)
     assert len(pages) == 2
+
+
+async def test_the_head_names_the_redis_that_documents_go_to_whichever_is_reached(
+    client: httpx.AsyncClient, service: Any, other: Any
+) -> None:
+    assert (await client.get("/v1/head")).json()["home"] is None
+    assert await look(service, service.redis)
+    here = (await client.get("/v1/head")).json()
+    assert here["home"] == here["redis"] == await run_of(service.redis)
+    await nobody_there(service)
+    assert await look(service, other)
+    there = (await client.get("/v1/head")).json()
+    assert (there["redis"], there["home"]) == (here["redis"], await run_of(other))

@@ -89,3 +89,19 @@ async def test_of_rules_too(client: httpx.AsyncClient, service: Any, other: Any,
         await make(there, other, "some", ORDERED)
     await log.give(event(3))
     assert (await log.reasons(), await members(client, "some")) == ([], set())
+
+
+async def test_what_is_saved_then_has_no_version_that_readers_know_as_something_else(
+    client: httpx.AsyncClient, service: Any, other: Any, past: Past
+) -> None:
+    await make(client, service, "some", VIEWED)
+    await past.keep()
+    await make(client, service, "lost", VIEWED)
+    lost = (await client.get("/v1/head")).json()["version"]
+    await service.redis.set("ver:segment", lost)
+    await past.go_back()
+    transport = httpx.ASGITransport(other.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://segment", headers=client.headers) as there:
+        body = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
+        assert (await there.post("/v1/segments", json=body)).status_code == 201
+        assert (await there.get("/v1/head")).json()["version"] > lost + 1

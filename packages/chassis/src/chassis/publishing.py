@@ -44,6 +44,32 @@ class Addresses(Protocol):
     def kafka_bootstrap(self) -> str: ...
 
 
+class Ahead:
+    """Keeps the head after what readers were told, which stands in Redis under a key."""
+
+    def __init__(self, db: Database, redis: Any, key: str, health: Health) -> None:
+        self._db, self._redis, self._key, self._health = db, redis, key, health
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
+        await repeat(self.look, stop, name="postgres went back", idle_s=AHEAD_S, health=self._health, most_s=FOLLOW_S)
+
+    async def look(self) -> bool:
+        """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
+        async with self._db.tx() as tx:
+            version = await documents.head(tx)
+        try:
+            async with asyncio.timeout(AHEAD_S):
+                seen = await raise_to(self._redis, self._key, version)
+        except (RedisError, OSError):  # nobody says; it is asked again
+            return False
+        if seen > version:
+            async with self._db.tx() as tx:
+                if await documents.go_on_after(tx, seen):
+                    log.error("database_went_back", seen=seen)
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Publisher(Generic[T]):
     """What `publisher` opened."""
@@ -55,34 +81,16 @@ class Publisher(Generic[T]):
     tokens: ServiceTokens
     app: FastAPI
     redis: Any
-    version_key: str
+    ahead: Ahead
     reached: Reached
 
     @property
     def loops(self) -> list[Loop]:
         """What runs beside HTTP: the relay of its facts, the snapshot that follows its head, looks at that head and for Redis."""
         return [
-            Loop("relay", self.relay.run), Loop("snapshot", self.snapshot.run), Loop("went back", self.keep_ahead),
+            Loop("relay", self.relay.run), Loop("snapshot", self.snapshot.run), Loop("went back", self.ahead.run),
             Loop("reached", self.reached.run),
         ]  # fmt: skip
-
-    async def keep_ahead(self, stop: asyncio.Event) -> None:
-        """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
-        await repeat(self.go_on, stop, name="postgres went back", idle_s=AHEAD_S, health=self.health, most_s=FOLLOW_S)
-
-    async def go_on(self) -> bool:
-        """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
-        async with self.db.tx() as tx:
-            version = await documents.head(tx)
-        try:
-            seen = await raise_to(self.redis, self.version_key, version)
-        except RedisError:  # nobody says; it is asked again
-            return False
-        if seen > version:
-            async with self.db.tx() as tx:
-                if await documents.go_on_after(tx, seen):
-                    log.error("database_went_back", seen=seen)
-        return False
 
     async def segment_version(self) -> int | None:
         """The version of the segment definitions that readers must have for what is saved now; None while nobody says."""
@@ -118,14 +126,15 @@ async def publisher(
     redis = open_redis(settings.redis_url)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     health = Health()
-    snapshot: Snapshot[T] = Snapshot(db, build, health)
+    ahead = Ahead(db, redis, version_key, health)
+    snapshot: Snapshot[T] = Snapshot(db, build, health, ahead=ahead.look)
     app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING)
     tokens = ServiceTokens(settings.service_secret, name)
     try:
         relay = Relay(db, handlers(redis, producer, version_key=version_key), health)
-        opened = Publisher(db, relay, snapshot, health, tokens, app, redis, version_key, Reached(redis, health))
+        opened = Publisher(db, relay, snapshot, health, tokens, app, redis, ahead, Reached(redis, health))
         await opened.reached.look()
-        await opened.go_on()
+        await ahead.look()
         await snapshot.refresh()
         yield opened
     finally:

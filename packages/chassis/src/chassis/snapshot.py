@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -58,9 +58,13 @@ class Snapshot(Generic[T]):
         db: Database,
         build: Callable[[int, list[Document], list[dict[str, Any]]], T],
         health: Health,
+        *,
+        ahead: Callable[[], Awaitable[object]],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`ahead` has the head go on after what readers were told, as far as anybody says what that is."""
         self._db, self._build, self._health, self._seconds = db, build, health, seconds
+        self.ahead = ahead
         self._head = Stamped(-1, None)
         self._value: T | None = None
         self._past: deque[Past[T]] = deque()
@@ -142,13 +146,15 @@ class Snapshot(Generic[T]):
 async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> AsyncIterator[Tx]:
     """A transaction beside which nobody publishes, and before which the snapshot is the newest. Then this process serves what
     was published, and readers are told that there is something new: from here on they see it, whatever becomes of this process.
-    Raises Problem 503 busy.
+    What is saved first after a database went back has no number under which they know something else. Raises Problem 503 busy.
     """
-    async with snapshot.publishers.of(RELEASE), db.tx() as tx:
-        await documents.alone(tx)
-        await snapshot.go_on(tx)
-        await snapshot.catch_up(tx)
-        yield tx
+    async with snapshot.publishers.of(RELEASE):
+        await snapshot.ahead()
+        async with db.tx() as tx:
+            await documents.alone(tx)
+            await snapshot.go_on(tx)
+            await snapshot.catch_up(tx)
+            yield tx
     await snapshot.refresh()
     await relay.at_once(RELEASE, b"%d" % snapshot.version)
     relay.wake()

@@ -22,7 +22,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from msgspec.json import encode
 
-from segment_svc import catalog, definitions, identities, positions, reads, store
+from segment_svc import catalog, definitions, handover, identities, positions, reads, store
 from segment_svc.answers import (
     AskedSegments,
     Backfills,
@@ -272,9 +272,11 @@ async def get_definitions(deps: DepsDep) -> dict[str, Any]:
 
 @router.get("/head")
 async def get_head(deps: DepsDep) -> dict[str, Any]:
-    """The version of the newest release, as the database says now, whatever this process serves; see head."""
+    """The version of the newest release, as the database says now, whatever this process serves; see head. `home`: the run of
+    Redis that documents of people are handed to, whichever this process reaches."""
     async with deps.db.tx() as tx:
-        return await head(tx, await definitions.head(tx), deps.reached)
+        said = await head(tx, await definitions.head(tx), deps.reached)
+        return {**said, "home": await tx.fetchval(handover.HOME) or None}
 
 
 @merchants.get("/positions", **says(Positions))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from chassis.db import PASSING, Database
 from chassis.health import Health
 from chassis.http import Limits, require_service, service_app
 from chassis.outbox import Handler, Relay
-from chassis.publishing import SEGMENT_VERSION, handlers
+from chassis.publishing import AHEAD_S, SEGMENT_VERSION, handlers
 from chassis.reached import Reached
 from chassis.service import Loop, Service
 from contracts.codec import Codec
@@ -58,6 +60,12 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
     health = Health()
     compiling = Beside(1, waiting=1, patience_s=COMPILE_S)
     trying = Beside(TRY_THREADS, waiting=TRY_WAITING, patience_s=TRY_S)
+
+    async def ahead() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AHEAD_S):
+                await project.go_on(deps, redis)
+
     async with httpx.AsyncClient(timeout=2.0) as client:
         deps = Deps(
             db=db,
@@ -70,6 +78,7 @@ async def adapters(settings: Settings, *, clock: Clock) -> AsyncIterator[Adapter
             health=health,
             trying=trying,
             reached=Reached(redis, health),
+            ahead=ahead,
         )
         app = service_app(
             "segment-svc", pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING

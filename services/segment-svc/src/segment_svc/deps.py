@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ MOST_PREVIEWS = 2  # at a time: each looks at many people
 @dataclass(frozen=True, slots=True)
 class Deps:
     """The adapters of this service; `users` asks the other services where a segment is in use, `recent` is the worker's.
-    Conditions of merchants are run beside the loop (`trying`)."""
+    Conditions of merchants are run beside the loop (`trying`). `ahead` has the head go on after what readers were told, as far as
+    anybody says what that is: before a save, so that it has no number under which they know something else."""
 
     db: Database
     clock: Clock
@@ -37,4 +39,5 @@ class Deps:
     health: Health
     trying: Beside
     reached: Reached
+    ahead: Callable[[], Awaitable[object]]
     previews: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PREVIEWS))

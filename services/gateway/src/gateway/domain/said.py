@@ -1,5 +1,8 @@
 """What the services say, as far as it is looked at here. What does not look so says nothing: a service may be broken, or of
-another version, and no answer of it may stay in the way of what it says next. Instants are epoch ms, amounts minor units."""
+another version, and no answer of it may stay in the way of what it says next. Instants are epoch ms.
+
+Of carts: said_of_carts.py.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,12 @@ Word = Annotated[str, Meta(pattern=r"^[!-~]{1,100}$")]  # a tag or a website: it
 
 
 class Head(TypedDict):
-    """Of GET /v1/head: what is published, the run of Redis that is reached, if one is, and the database's time."""
+    """Of GET /v1/head: the version, the run of Redis that is reached, the database's time; the run that documents go to."""
 
     version: Whole
     redis: str | None
     at_ms: int
+    home: NotRequired[str | None]
 
 
 class Change(TypedDict):
@@ -152,89 +156,6 @@ class Many(TypedDict, Generic[T]):
     """In the order of what was asked."""
 
     answers: list[T]
-
-
-class Given(TypedDict):
-    """What a rule takes off a line."""
-
-    rule: str
-    label: str
-    amount: int
-
-
-class Line(TypedDict):
-    """A line with its discounts; `final` is what it costs."""
-
-    id: str
-    price: int
-    quantity: int
-    row_total: int
-    discount: int
-    final: int
-    rules: list[Given]
-
-
-class Applied(TypedDict):
-    """A rule and what it gives: off the lines, and off the shipping."""
-
-    rule: str
-    label: str
-    amount: int
-    shipping: int
-
-
-class Hint(TypedDict):
-    """How much is missing in the cart for a rule to apply."""
-
-    rule: str
-    label: str
-    missing: int
-
-
-class Traced(TypedDict):
-    """Why a rule does nothing, or None; for servers only."""
-
-    rule: str
-    version: int
-    applied: bool
-    reason: str | None
-
-
-class Totals(TypedDict):
-    """Of a cart, line by line, with what rules give and what is missing for them."""
-
-    currency: str
-    lines: list[Line]
-    subtotal: int
-    items_discount: int
-    shipping: int
-    shipping_discount: int
-    discount: int
-    grand_total: int
-    applied: list[Applied]
-    hints: list[Hint]
-
-
-class Priced(Totals):
-    """An evaluated cart."""
-
-    version: Whole
-    trace: list[Traced]
-
-
-class Faults(TypedDict):
-    """What is wrong with what was asked."""
-
-    errors: NotRequired[list[dict[str, str]]]
-
-
-class Redeemed(TypedDict):
-    """One use of a coupon, held until `expires_at`, or used, or given back."""
-
-    id: str
-    rule: str
-    status: str
-    expires_at: int
 
 
 class Asking(TypedDict):

@@ -19,7 +19,7 @@ from gateway.domain import cart, kills
 from gateway.domain.dimensions import Seen
 from gateway.domain.membership import Known
 from gateway.domain.release import Release
-from gateway.domain.said import Faults, Priced
+from gateway.domain.said_of_carts import Faults, Priced
 from gateway.domain.targeting import MOST_LOCALE, SLOTS, Plan, are_slots
 from gateway.flows import promotions
 from gateway.flows.decide import decided

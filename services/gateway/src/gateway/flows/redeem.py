@@ -15,7 +15,7 @@ from fastapi import Response
 from gateway.adapters.keys import ApiKey
 from gateway.adapters.upstreams import PROMO, read, unavailable
 from gateway.deps import Deps
-from gateway.domain.said import Redeemed
+from gateway.domain.said_of_carts import Redeemed
 from gateway.flows import promotions
 from gateway.flows.forward import answered
 from gateway.flows.people import look_up

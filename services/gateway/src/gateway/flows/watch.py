@@ -78,7 +78,7 @@ class Watcher:
             off = off_ms(before_ms, head["at_ms"], self._clock.now_ms())
             self._knowledge.agreement.heard(kind, Word(head["redis"], off, asked_s))
             if kind == OF_SEGMENTS:
-                self._belongs(head["redis"])
+                self._belongs(head.get("home"))
             self._knowledge.hear(kind, head["version"], asked_s)
             return False
 

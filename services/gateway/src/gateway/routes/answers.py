@@ -6,7 +6,8 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from gateway.domain.said import Message, Refusal, Slot, Totals, Traced
+from gateway.domain.said import Message, Refusal, Slot
+from gateway.domain.said_of_carts import Totals, Traced
 
 
 class Decision(TypedDict):

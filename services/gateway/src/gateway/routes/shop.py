@@ -18,7 +18,7 @@ from gateway.adapters.upstreams import PROMO
 from gateway.deps import Deps
 from gateway.domain.cart import MOST_ID, MOST_LINES
 from gateway.domain.identity import CONTEXT, VISITOR, context_cookie, cookie_in, visitor_cookie
-from gateway.domain.said import Redeemed
+from gateway.domain.said_of_carts import Redeemed
 from gateway.domain.targeting import MOST_SLOT, MOST_SLOTS
 from gateway.flows.cart import price_cart
 from gateway.flows.collect import MOST_EVENTS, collect

@@ -57,6 +57,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     if active:  # before anything is locked, and beside the loop: it takes its time
         alone = as_saved(Stored(0, change.key, 1, None, change.body))
         needs = await deps.trying.run(owner(change.actor), try_alone, alone, deps.rulebook.zone)
+    await deps.ahead()
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{change.key}"], now=now)
@@ -191,6 +192,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
     Raises Problem 403 not-your-website, 404, 412, 409 segment-in-use with the list of its users.
     """
     used_by = await deps.users.of(key, actor)
+    await deps.ahead()
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
         release = await definitions.publish(tx, [f"segment:{key}"], now=now)
