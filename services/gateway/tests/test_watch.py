@@ -285,10 +285,15 @@ class TestApart:
         shop.redis, shop.home = "here", "there"
         belongs, stop = list[str | None](), asyncio.Event()
         upstreams: Any = shop
-        watcher = Watcher(knowledge, upstreams, shop.changed, belongs.append, SystemClock(), Health())
+        watcher = Watcher(knowledge, upstreams, shop.changed, belongs.append, SystemClock(), health := Health())
         running = asyncio.ensure_future(watcher.heads(stop))
         async with asyncio.timeout(5):
             while not belongs:
+                await asyncio.sleep(0.01)
+        assert "redis home" in health.troubles()
+        shop.redis = "there"
+        async with asyncio.timeout(5):
+            while "redis home" in health.troubles():
                 await asyncio.sleep(0.01)
         stop.set()
         await running

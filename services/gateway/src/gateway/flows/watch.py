@@ -34,6 +34,7 @@ HEAD_S, LOOK_S, RETRY_S, RETRY_MOST_S, PATIENCE_S = 0.2, 1.0, 0.05, 0.25, 1.0
 # For how long a release is followed that is known to be behind: what cannot be had, or waits for segments; and what is only late.
 # Each, with the time to be told and to answer, is to be less than two seconds; and so is PATIENCE_S.
 HELD_S, LATE_S = 0.5, 1.25
+ELSEWHERE = "documents are handed to another Redis than services reach: nobody is known"
 Said = tuple[Mapping[str, Any], ...]
 NOTHING: Said = (NO_SEGMENTS, NO_CONTENT, NO_PROMO)  # of a service that has not been heard yet
 Changed = Callable[[int, Mapping[str, Any]], None]
@@ -78,11 +79,16 @@ class Watcher:
             off = off_ms(before_ms, head["at_ms"], self._clock.now_ms())
             self._knowledge.agreement.heard(kind, Word(head["redis"], off, asked_s))
             if kind == OF_SEGMENTS:
-                self._belongs(head.get("home"))
+                self._live_at(head.get("home"), head["redis"])
             self._knowledge.hear(kind, head["version"], asked_s)
             return False
 
         await repeat(ask, stop, name=f"watch {service}", idle_s=HEAD_S, health=self._health)
+
+    def _live_at(self, home: str | None, reached: str | None) -> None:
+        apart = home and reached and home != reached
+        self._health.set("redis home", ELSEWHERE if apart else None)
+        self._belongs(home)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow until `stop` is set."""
