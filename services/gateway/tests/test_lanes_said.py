@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
 import pytest
+from gateway.domain.identity import VISITOR
 from house import CLOSE, House, exchange, get
 
 H2C = (b"connection: Upgrade, HTTP2-Settings", b"http2-settings: AAMAAABkAAQAAP__", b"upgrade: h2c")
@@ -139,3 +141,21 @@ class TestUpgrade:
             found = await said(house, get(target, method=b"CONNECT") + INNER)
             assert found.startswith(b"HTTP/1.1 400")
             assert found.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("lane", ["usual", "direct"])
+async def test_who_has_said_all_and_says_so_is_answered(house: House, lane: str) -> None:
+    echo = get(b"/echo", b"content-length: 5", method=b"POST") + b"hello"
+    known = get(b"/v1/decisions?slots=top", b"cookie: %s=%s" % (VISITOR.encode(), house.cookies[2]))
+    half = get(b"/echo", b"content-length: 5", method=b"POST") + b"he"
+    for sent, answers in (([echo], 1), ([known], 1), ([get()], 1), ([echo, known, get(), echo], 4), ([half], 0)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.ports[lane])
+        writer.write(b"".join(sent))
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            found = await reader.read()
+        writer.close()
+        assert found.count(b"HTTP/1.1 200 OK") == answers, sent
+    async with asyncio.timeout(5):
+        while house.connections.open or house.others.open:
+            await asyncio.sleep(0.01)

@@ -70,6 +70,14 @@ class Connection(HttpToolsProtocol):
         self.owe(0)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's says so
+        """They say nothing more: what came whole is answered, and then it is over."""
+        if self.begun or self.ended or self.cycle is None or self.cycle.response_complete:
+            return False
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+        return True
+
     def end(self, problem: Problem) -> None:
         """Answer what came whole before, say why, unless an answer to this is on its way, and close."""
         if self.ended or self.transport.is_closing():
