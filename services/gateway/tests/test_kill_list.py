@@ -7,44 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chassis.auth import Actor
 from chassis.cache import open_redis
-from chassis.clock import ManualClock
-from chassis.health import Health
 from chassis.problems import Problem
 from chassis.schemas import MOST_KILLED
-from gateway.flows.kill import COUNT, GATEWAYS, KILLS, LAST, LIST, Killer
-from gateway.flows.knowledge import Knowledge
+from gateway.flows.kill import COUNT, GATEWAYS, KILLS, LAST, LIST
+from killing import ANN, Gateway
 
 pytestmark = pytest.mark.servers
-ANN = Actor("ann", "admin")
-
-
-class Purger:
-    """No edge has anything to forget."""
-
-    def owe(self, tags: Any) -> None:
-        """Nothing."""
-
-    def owing(self) -> list[str]:
-        """Nobody."""
-        return []
-
-
-class Gateway:
-    """Its list."""
-
-    def __init__(self, redis: Any) -> None:
-        none: Any = None
-        purger: Any = Purger()
-        self.knowledge = Knowledge()
-        self.killer = Killer(self.knowledge, redis, none, purger, ManualClock(1_800_000_000_000), Health())
-
-    async def look(self) -> frozenset[str]:
-        """What it knows to be killed, once there is no more to do at once."""
-        while await self.killer.look():
-            pass
-        return self.knowledge.kills
 
 
 @pytest.fixture

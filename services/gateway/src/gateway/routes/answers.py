@@ -80,9 +80,11 @@ class Kills(TypedDict):
 
 
 class Missing(TypedDict):
-    """Whom a kill has not reached; `redis`: where gateways read of it that start, or were away."""
+    """Whom a kill has not reached; `redis`: where gateways read of it that start, or were away; `database`: where it is kept when
+    Redis and all gateways lost it."""
 
     redis: bool
+    database: bool
     gateways: list[str]
     edges: list[str]
     caches: list[str]
