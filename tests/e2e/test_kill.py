@@ -250,13 +250,23 @@ class TestLost:
             content.start()
         assert [shop.first_seen(door) for door in shop.doors[1:]] == [[], []]
 
-    def test_what_was_killed_while_content_svc_was_away_is_kept_when_it_is_back(self, shop: Killing) -> None:
-        with shop.stopped("content_svc"):
-            assert shop.kill("block", "first")["missing"]["database"]
-        time.sleep(3)
+    def test_what_was_killed_while_content_svc_was_dead_is_kept_and_switched_off_when_it_is_back(
+        self, shop: Killing
+    ) -> None:
+        content = shop.stack.children["content_svc"]
+        content.kill()
+        try:
+            said = shop.kill("block", "first")
+        finally:
+            content.start()
+        assert (said["owner"], said["missing"]["database"]) == ("away", True)
+        until(lambda: [kill["owed"] for kill in shop.admin.get("/kills").json()["kills"]] == [False])
+        assert shop.admin.get("/blocks/first").json()["status"] == "disabled"
+        time.sleep(1)
         with shop.lost():
             pass
         assert [shop.first_seen(door) for door in shop.doors[1:]] == [["second"]] * 2
+        assert shop.killed() == {"first"}
 
     def test_what_was_lifted_stays_so(self, shop: Killing) -> None:
         shop.kill("rule", "ten")

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.servers
 NONE = {"list": "", "number": 0, "last": ""}
-KILL = {"by": "ann", "at_ms": 7}
+KILL = {"by": "ann", "at_ms": 7, "owed": ""}
 
 
 def listing(number: int, *names: str, **more: Any) -> dict[str, Any]:
@@ -49,7 +49,8 @@ async def test_as_many_are_kept_as_all_gateways_together_may_have(client: httpx.
         ({"last": "x" * 65}, "/last"), ({"over": {**NONE, "list": None}}, "/over/list"), ({"over": None}, "/over"),
         ({"names": {"person:a": KILL}}, "/names/person:a/[key]"), ({"names": {"slot:A": KILL}}, "/names/slot:A/[key]"),
         ({"names": {"slot:a": {**KILL, "by": "a\u0001"}}}, "/names/slot:a/by"),
-        ({"names": {"slot:a": {"by": "a"}}}, "/names/slot:a/at_ms"),
+        ({"names": {"slot:a": {**KILL, "owed": "An admin"}}}, "/names/slot:a/owed"),
+        ({"names": {"slot:a": {"by": "a", "owed": ""}}}, "/names/slot:a/at_ms"),
         ({"names": {f"slot:a{n}": KILL for n in range(5001)}}, "/names"), ({"x": 1}, "/x"),
     ],
 )  # fmt: skip

@@ -13,12 +13,14 @@ import msgspec
 from chassis.auth import Actor
 from chassis.clock import ManualClock
 from chassis.health import Health
+from gateway.domain.kills import Kill
 from gateway.flows.kill import Killer
 from gateway.flows.kills_kept import KillsKept
 from gateway.flows.knowledge import Knowledge
 
 ANN = Actor("ann", "marketer")
 NOW_MS = 1_800_000_000_000
+KILL = Kill(ANN.subject, NOW_MS)
 
 
 class Purger:
@@ -68,14 +70,13 @@ class Content:
 class Gateway:
     """One of several."""
 
-    def __init__(self, redis: Any, content: Content | None = None) -> None:
-        none: Any = None
+    def __init__(self, redis: Any, content: Content | None = None, owners: Any = None) -> None:
         purger: Any = Purger()
         said: Any = content or Content()
         self.knowledge, self.health = Knowledge(), Health()
         self.kept = KillsKept(said, self.health)
         clock = ManualClock(NOW_MS)
-        self.killer = Killer(self.knowledge, redis, none, purger, clock, self.health, kept=self.kept)
+        self.killer = Killer(self.knowledge, redis, owners, purger, clock, self.health, kept=self.kept)
 
     async def look(self) -> frozenset[str]:
         """What it knows to be killed, once there is no more to do at once."""

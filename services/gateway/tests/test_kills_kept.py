@@ -10,10 +10,10 @@ import pytest
 from chassis.cache import open_redis
 from gateway.domain.kills import Copy, Kill
 from gateway.flows.kill import COUNT, KILLS, LAST, LIST
-from killing import ANN, NOW_MS, Content, Gateway
+from killing import ANN, KILL, NOW_MS, Content, Gateway
 
 pytestmark = pytest.mark.servers
-KILL = {"by": "bob", "at_ms": 7}
+BOBS = {"by": "bob", "at_ms": 7}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ class TestRestart:
     ) -> None:
         gateway = Gateway(redis, content)
         await gateway.look()
-        await gateway.killer._store("slot:a", ANN)
+        await gateway.killer._store("slot:a", KILL)
         assert await gateway.settle() == {"slot:a"}
         await redis.flushall()
         again = [Gateway(redis, content) for _ in range(2)]
@@ -50,7 +50,7 @@ class TestRestart:
         gateway = Gateway(redis, content)
         await gateway.look()
         for name in ("slot:a", "slot:b"):
-            await gateway.killer._store(name, ANN)
+            await gateway.killer._store(name, KILL)
         late = Gateway(redis, content)
         assert await gateway.settle() == await late.look() == {"slot:a", "slot:b"}
         await redis.pipeline().hdel(KILLS, "slot:a").set(LAST, "x").incr(COUNT).execute()
@@ -76,11 +76,11 @@ class TestRestart:
     async def test_while_redis_has_no_list_nobody_knows_before_content_svc_has_said(
         self, redis: Any, content: Content
     ) -> None:
-        content.kept.update(list="l", number=7, last="x", names={"slot:a": KILL})
+        content.kept.update(list="l", number=7, last="x", names={"slot:a": BOBS})
         content.says = None
         gateway = Gateway(redis, content)
         assert (await gateway.look(), gateway.knowledge.kills_known) == (set(), False)
-        await gateway.killer._store("slot:b", ANN)
+        await gateway.killer._store("slot:b", KILL)
         await gateway.look()
         assert not gateway.knowledge.kills_known, "a kill of now says nothing of those before"
         content.back()
@@ -96,7 +96,7 @@ class TestRestart:
         assert (await gateway.look(), gateway.knowledge.kills_known) == (set(), True)
 
     async def test_a_list_in_redis_is_known_at_once_and_what_it_lost_later(self, redis: Any, content: Content) -> None:
-        content.kept.update(list="l", number=7, last="x", names={"slot:a": KILL, "slot:b": KILL})
+        content.kept.update(list="l", number=7, last="x", names={"slot:a": BOBS, "slot:b": BOBS})
         content.says = None
         await redis.mset({LIST: "l", COUNT: 5, LAST: "w"})
         await redis.hset(KILLS, "slot:b", "{}")
@@ -112,7 +112,7 @@ class TestHandOver:
         gateway = Gateway(redis, content)
         await gateway.settle()
         before = content.kept
-        await gateway.killer._store("slot:a", ANN)
+        await gateway.killer._store("slot:a", KILL)
         await gateway.settle()
         after, content.kept = content.kept, before
         content.back()
@@ -133,7 +133,7 @@ class TestHandOver:
         await behind.settle()
         await gateway.settle()
         await behind.kept.look()
-        await gateway.killer._store("slot:a", ANN)
+        await gateway.killer._store("slot:a", KILL)
         await gateway.settle()
         await behind.kept.look()
         assert list(content.kept["names"]) == ["slot:a"]
@@ -144,7 +144,7 @@ class TestHandOver:
     ) -> None:
         await redis.mset({LIST: "m", COUNT: 3, LAST: "w"})
         gateway = Gateway(redis, content)
-        content.says = {"list": "l", "number": 7, "last": "x", "names": {"slot:a": KILL}}
+        content.says = {"list": "l", "number": 7, "last": "x", "names": {"slot:a": BOBS}}
         assert await gateway.settle() == {"slot:a"}
         for _ in range(3):
             assert await gateway.settle() == {"slot:a"}
@@ -155,14 +155,14 @@ class TestHandOver:
     @pytest.mark.parametrize(
         "says",
         [
-            {}, [], {"list": "l", "number": 7, "last": "x"}, {"list": "l", "number": 7, "last": "x", "names": {"a": KILL}},
+            {}, [], {"list": "l", "number": 7, "last": "x"}, {"list": "l", "number": 7, "last": "x", "names": {"a": BOBS}},
             {"list": "l", "number": 10**10, "last": "x", "names": {}}, {"list": "l", "number": "7", "last": "x", "names": {}},
-            {"list": "l", "number": 7, "last": "x", "names": {"slot:A b": KILL}},
-            {"list": "l", "number": 7, "last": "x", "names": {"a slot:a": KILL}},
-            {"list": "l", "number": 7, "last": "x", "names": {"slot:a\n": KILL}},
+            {"list": "l", "number": 7, "last": "x", "names": {"slot:A b": BOBS}},
+            {"list": "l", "number": 7, "last": "x", "names": {"a slot:a": BOBS}},
+            {"list": "l", "number": 7, "last": "x", "names": {"slot:a\n": BOBS}},
             {"list": "l", "number": -1, "last": "x", "names": {}},
             {"list": "l l", "number": 7, "last": "x", "names": {}},
-            {"list": "l", "number": 7, "last": "x", "names": {f"slot:a{n}": KILL for n in range(5001)}},
+            {"list": "l", "number": 7, "last": "x", "names": {f"slot:a{n}": BOBS for n in range(5001)}},
         ],
     )  # fmt: skip
     async def test_what_does_not_look_so_says_nothing_and_hinders_no_kill(
@@ -175,7 +175,7 @@ class TestHandOver:
         gateway = Gateway(redis, content)
         await gateway.settle()
         content.says = says
-        await gateway.killer._store("slot:k", ANN)
+        await gateway.killer._store("slot:k", KILL)
         assert await gateway.look() == {"slot:k"}
         assert not gateway.kept.has(gateway.killer._copy)
         content.back()

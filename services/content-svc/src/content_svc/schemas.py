@@ -236,10 +236,11 @@ Whole = Annotated[int, Field(ge=0, lt=10**15)]
 
 
 class Kill(Strict):
-    """By whom, and since when (epoch ms)."""
+    """By whom, and since when (epoch ms), and as which role its owner is still to be asked."""
 
     by: Annotated[str, Field(pattern=r"^[ -~]{0,200}$")]
     at_ms: Whole
+    owed: Annotated[str, Field(pattern=r"^[a-z]{0,20}$")]
 
 
 class KillMark(Strict):

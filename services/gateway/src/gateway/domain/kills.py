@@ -19,10 +19,12 @@ Whole = Annotated[int, Meta(ge=0, lt=10**15)]
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """By whom, and since when (epoch ms), as far as that can be read."""
+    """By whom, and since when (epoch ms), as far as that can be read; `owed`: as which role its owner is still to be asked to
+    switch it off."""
 
     by: Annotated[str, Meta(pattern=r"^[ -~]{0,200}\Z")] = ""
     at_ms: Whole = 0
+    owed: Annotated[str, Meta(pattern=r"^[a-z]{0,20}\Z")] = ""
 
 
 class Copy(msgspec.Struct, frozen=True):

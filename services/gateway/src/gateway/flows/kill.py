@@ -35,13 +35,18 @@ from gateway.flows.purge import Purger
 
 # LIST: which list this is, whoever began it; LAST: which was its last change.
 KILLS, COUNT, LIST, LAST, GATEWAYS = "kills", "ver:kill", "kills:list", "kills:last", "gateways"
-LOOK_S, LEASE_S, DONE_S, ASK_S = 0.25, 3, 2.5, 1.5
+LOOK_S, LEASE_S, DONE_S, ASK_S, AGAIN_S = 0.25, 3, 2.5, 1.5, 1.0
 LOST_S = 60  # for how long one that says nothing any more, and did not say that it ends, may show what was killed
 OWNERS = {"block": (CONTENT, "blocks"), "slot": (CONTENT, "slots"), "rule": (PROMO, "cart-rules")}
 SWITCHED_OFF = ("block", "rule")  # a slot has no such state
 # One more in the list, and what tells a change; its number, 0 for one that is too many. One piece, for others kill at once.
 ADD = """if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[4])
+return redis.call('INCR', KEYS[3])"""
+# A name of the list, if it is still what it was; the number of this change, 0 for none.
+CHANGE = """if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('SET', KEYS[2], ARGV[4])
 return redis.call('INCR', KEYS[3])"""
 # What a copy has and the list that was looked at has not; nothing when somebody changed that one meanwhile.
@@ -120,8 +125,11 @@ class Killer:
         knowledge.kills_known = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep the copy, and say so, until `stop` is set."""
-        await repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health, most_s=FOLLOW_S)
+        """Keep the copy, and say so, until `stop` is set; and ask the owners that were away."""
+        await asyncio.gather(
+            repeat(self.look, stop, name="redis kills", idle_s=LOOK_S, health=self._health, most_s=FOLLOW_S),
+            repeat(self.ask_owners, stop, name="watch owners", idle_s=AGAIN_S, health=self._health),
+        )
         with contextlib.suppress(RedisError, OSError):
             await self._redis.zrem(GATEWAYS, self._id)
 
@@ -193,9 +201,12 @@ class Killer:
     async def kill(self, name: str, *, actor: Actor) -> Done:
         """Kill, and wait until everybody has acknowledged it, DONE_S at most. Raises Problem 503 when nobody took it, 409."""
         until_s = asyncio.get_running_loop().time() + DONE_S
-        owner, count = await asyncio.gather(self._switch_off(name, actor), self._store(name, actor))
+        kill = kills.Kill(actor.subject, self._clock.now_ms())
+        owner, count = await asyncio.gather(self._switch_off(name, actor), self._store(name, kill))
         if count is None and owner != "disabled":
             raise unavailable()
+        if owner == "away":
+            count = await self._owe(name, kill, actor.role) or count
         self._take(self._knowledge.kills | {name})
         done = Done(name, count is not None, owner, self._caches)
         while asyncio.get_running_loop().time() < until_s:
@@ -229,9 +240,30 @@ class Killer:
         """Whether the database has this change of the list, which has been read since."""
         return self._copy.number >= count and (name in self._copy.names) is killed and self._kept.has(self._copy)
 
-    async def _store(self, name: str, actor: Actor) -> int | None:
+    async def ask_owners(self) -> bool:
+        """Ask again who was away when something was killed; once, for what is put on again later is not ours."""
+        owed = [(name, kill) for name, kill in self._copy.names.items() if kill.owed]
+        away = set[str]()
+        for name, kill in owed:
+            kind = name.partition(":")[0]
+            if kind not in away and await self._switch_off(name, Actor(kill.by, kill.owed)) == "away":
+                away.add(kind)
+            if kind not in away:
+                await self._owe(name, kill, "")
+        return False
+
+    async def _owe(self, name: str, kill: kills.Kill, role: str) -> int | None:
+        """Write down as which role its owner is still to be asked, unless it was changed since; the number of this change."""
+        was, owed = msgspec.json.encode(kill), msgspec.json.encode(msgspec.structs.replace(kill, owed=role))
+        try:
+            count = await self._redis.eval(CHANGE, 3, KILLS, LAST, COUNT, name, was, owed, uuid.uuid4().hex)
+        except (RedisError, OSError):
+            return None
+        return int(count) or None
+
+    async def _store(self, name: str, kill: kills.Kill) -> int | None:
         """The number of this change of the list; None when it could not be made."""
-        said = msgspec.json.encode(kills.Kill(actor.subject, self._clock.now_ms()))
+        said = msgspec.json.encode(kill)
         try:
             count = await self._redis.eval(ADD, 3, KILLS, LAST, COUNT, name, said, MOST_KILLED, uuid.uuid4().hex)
         except (RedisError, OSError):
@@ -249,6 +281,8 @@ class Killer:
         try:
             answer = await self._merchants.send(service, "POST", path, actor=actor, most_s=ASK_S)
         except httpx.HTTPError:
+            return "away"
+        if answer.is_server_error:
             return "away"
         return {200: "disabled", 404: "unknown"}.get(answer.status_code, "refused")
 
@@ -273,7 +307,7 @@ def _named(listed: Mapping[bytes, bytes]) -> dict[str, kills.Kill]:
 
 def _killed(name: str, kill: kills.Kill) -> dict[str, Any]:
     kind, _, key = name.partition(":")
-    return {"kind": kind, "key": key, "by": kill.by, "at_ms": kill.at_ms}
+    return {"kind": kind, "key": key, "by": kill.by, "at_ms": kill.at_ms, "owed": bool(kill.owed)}
 
 
 def _text(value: bytes) -> str:

@@ -65,12 +65,13 @@ class Explained(TypedDict):
 
 
 class Killed(TypedDict):
-    """What nobody is shown or given, by whom and since when."""
+    """What nobody is shown or given, by whom and since when; `owed`: its owner was away, and is still to switch it off."""
 
     kind: str
     key: str
     by: str
     at_ms: int
+    owed: bool
 
 
 class Kills(TypedDict):
