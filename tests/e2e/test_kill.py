@@ -27,9 +27,9 @@ SLOTS = "kill.top"
 class Killing:
     """Blocks `first`, which is shown, and `second` behind it; a rule for everybody; two gateways and an edge."""
 
-    def __init__(self, shop: Shop, second: str) -> None:
+    def __init__(self, shop: Shop, second: Child, url: str) -> None:
         self.stack, self.admin, self.key, self.hits = shop.stack, shop.admin, shop.key, shop.hits
-        self.doors = [shop.edge.url, shop.stack.url, second]
+        self.doors, self.second = [shop.edge.url, shop.stack.url, url], second
 
     def reset(self) -> None:
         """Nothing is killed, and everything is shown."""
@@ -88,6 +88,29 @@ class Killing:
         return int(answer.json()["discount"])
 
     @contextmanager
+    def lost(self) -> Iterator[None]:
+        """No gateway runs, and Redis is emptied; then both start."""
+        gateways = self.stack.children["gateway"], self.second
+        for gateway in gateways:
+            gateway.kill()
+        redis.Redis.from_url(self.stack.redis).flushall()
+        yield
+        for gateway in gateways:
+            gateway.start()
+
+    def first_seen(self, door: str) -> list[str]:
+        """What is shown as soon as anything is."""
+        seen = list[list[str]]()
+        until(lambda: (found := self.blocks(door)) not in (["503"], ["nobody"]) and seen.append(found) is None, 60)
+        return seen[0]
+
+    def blocks(self, door: str) -> list[str]:
+        """What is shown, a status, or that nobody answers."""
+        with contextlib.suppress(httpx.HTTPError):
+            return self.sees(door)[0]
+        return ["nobody"]
+
+    @contextmanager
     def stopped(self, *services: str) -> Iterator[None]:
         """Processes that do not answer, and do not refuse either."""
         for name in services:
@@ -107,7 +130,7 @@ def world(services: Services, state: Path) -> Iterator[Killing]:
         second = Child("gateway", [sys.executable, "-m", "gateway"], stack.state / "second.log", env=env)
         second.start()
         second.wait_ready(port, seconds=60)
-        yield Killing(shop, f"http://127.0.0.1:{port}")
+        yield Killing(shop, second, f"http://127.0.0.1:{port}")
         second.stop()
 
 
@@ -118,7 +141,7 @@ def shop(world: Killing) -> Killing:
     return world
 
 
-DONE = {"done": True, "missing": {"redis": False, "gateways": [], "edges": [], "caches": []}}
+DONE = {"done": True, "missing": {"redis": False, "database": False, "gateways": [], "edges": [], "caches": []}}
 
 
 class TestKill:
@@ -146,7 +169,7 @@ class TestKill:
         with shop.stopped(owner):
             began = time.monotonic()
             said = shop.kill(kind, key)
-            assert (said["owner"], said["missing"]) == ("away", DONE["missing"])
+            assert (said["owner"], said["missing"]) == ("away", {**DONE["missing"], "database": kind == "block"})
             for door in shop.doors:
                 blocks, messages = shop.sees(door)
                 assert key not in [*blocks, *messages]
@@ -202,6 +225,57 @@ class TestKill:
         assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (422, [pointer])
         refused = httpx.post(f"{world.stack.url}/admin/v1/kills", json=body, headers=world.key)
         assert refused.status_code in (401, 403)
+
+
+class TestLost:
+    """Redis is emptied, and every gateway restarted."""
+
+    def test_what_was_killed_is_not_shown_from_the_first_answer_on(self, shop: Killing) -> None:
+        shop.kill("slot", SLOTS)
+        with shop.lost():
+            pass
+        assert [shop.first_seen(door) for door in shop.doors[1:]] == [[], []]
+        assert shop.killed() == {SLOTS}
+
+    def test_nor_is_it_while_content_svc_is_dead_or_after_it(self, shop: Killing) -> None:
+        shop.kill("slot", SLOTS)
+        content = shop.stack.children["content_svc"]
+        with shop.lost():
+            content.kill()
+        try:
+            until(lambda: [shop.blocks(door) for door in shop.doors[1:]] == [["503"]] * 2, 60)
+            time.sleep(1)
+            assert [shop.blocks(door) for door in shop.doors[1:]] == [["503"]] * 2
+        finally:
+            content.start()
+        assert [shop.first_seen(door) for door in shop.doors[1:]] == [[], []]
+
+    def test_what_was_killed_while_content_svc_was_dead_is_kept_and_switched_off_when_it_is_back(
+        self, shop: Killing
+    ) -> None:
+        content = shop.stack.children["content_svc"]
+        content.kill()
+        try:
+            said = shop.kill("block", "first")
+        finally:
+            content.start()
+        assert (said["owner"], said["missing"]["database"]) == ("away", True)
+        until(lambda: [kill["owed"] for kill in shop.admin.get("/kills").json()["kills"]] == [False])
+        assert shop.admin.get("/blocks/first").json()["status"] == "disabled"
+        time.sleep(1)
+        with shop.lost():
+            pass
+        assert [shop.first_seen(door) for door in shop.doors[1:]] == [["second"]] * 2
+        assert shop.killed() == {"first"}
+
+    def test_what_was_lifted_stays_so(self, shop: Killing) -> None:
+        shop.kill("rule", "ten")
+        shop.kill("slot", SLOTS)
+        assert shop.admin.delete(f"/kills/slot/{SLOTS}").status_code == 204
+        with shop.lost():
+            pass
+        assert [shop.first_seen(door) for door in shop.doors[1:]] == [["first"]] * 2
+        assert shop.killed() == {"ten"}
 
 
 class TestStopped:

@@ -165,8 +165,10 @@ class World:
         answered_s = time.monotonic()
         state = self.state.value
         noun, name = {"block": ("blocks", "blocks"), "rule": ("cart-rules", "rules")}.get(kind, ("", ""))
-        if found["owner"] == "away":  # it may switch it off when it goes on
+        if found["owner"] == "away":  # it may switch it off when it goes on, and is asked again
             await asyncio.sleep(STALL_S + 0.5)
+            while await self._is_owed(kind, key):
+                await asyncio.sleep(0.2)
         if found["owner"] in ("disabled", "away") and (noun, key) in self.versions:
             async with self.stopped["content_svc" if kind == "block" else "promo_svc"]:
                 stored = (await self.admin.get(f"/{noun}/{key}")).raise_for_status().json()
@@ -176,6 +178,11 @@ class World:
             state = replace(state, **{name: live})
         state = replace(state, kills=state.kills | {f"{kind}:{key}"})
         self.state.change(state, asked_s=asked_s, answered_s=answered_s)
+
+    async def _is_owed(self, kind: str, key: str) -> bool:
+        async with self.stopped["redis"]:
+            found = (await self.admin.get("/kills")).raise_for_status().json()["kills"]
+        return any(kill["owed"] for kill in found if (kill["kind"], kill["key"]) == (kind, key))
 
     async def lift(self) -> None:
         """What was killed is shown again, if it is live."""

@@ -1,4 +1,4 @@
-"""Tests of this folder share `rigged`, `house` and `watched`."""
+"""Tests of this folder share `rigged`, `house`, `watched` and `killing`."""
 
 import sys
 from pathlib import Path

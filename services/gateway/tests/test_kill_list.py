@@ -7,44 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chassis.auth import Actor
 from chassis.cache import open_redis
-from chassis.clock import ManualClock
-from chassis.health import Health
 from chassis.problems import Problem
 from chassis.schemas import MOST_KILLED
-from gateway.flows.kill import COUNT, GATEWAYS, KILLS, LAST, LIST, Killer
-from gateway.flows.knowledge import Knowledge
+from gateway.flows.kill import COUNT, GATEWAYS, KILLS, LAST, LIST
+from killing import KILL, Gateway
 
 pytestmark = pytest.mark.servers
-ANN = Actor("ann", "admin")
-
-
-class Purger:
-    """No edge has anything to forget."""
-
-    def owe(self, tags: Any) -> None:
-        """Nothing."""
-
-    def owing(self) -> list[str]:
-        """Nobody."""
-        return []
-
-
-class Gateway:
-    """Its list."""
-
-    def __init__(self, redis: Any) -> None:
-        none: Any = None
-        purger: Any = Purger()
-        self.knowledge = Knowledge()
-        self.killer = Killer(self.knowledge, redis, none, purger, ManualClock(1_800_000_000_000), Health())
-
-    async def look(self) -> frozenset[str]:
-        """What it knows to be killed, once there is no more to do at once."""
-        while await self.killer.look():
-            pass
-        return self.knowledge.kills
 
 
 @pytest.fixture
@@ -70,11 +39,11 @@ async def odd(redis: Any, key: str, how: str) -> None:
 async def test_what_cannot_be_read_of_it_is_made_of_the_copies(redis: Any, key: str, how: str) -> None:
     one, two = Gateway(redis), Gateway(redis)
     await one.look()
-    await one.killer._store("slot:a", ANN)
+    await one.killer._store("slot:a", KILL)
     assert [await one.look(), await two.look()] == [{"slot:a"}] * 2
     await odd(redis, key, how)
     assert [await two.look(), await one.look(), await two.look()] == [{"slot:a"}] * 3
-    count = await one.killer._store("slot:b", ANN)
+    count = await one.killer._store("slot:b", KILL)
     assert count is not None
     assert [await one.look(), await two.look()] == [{"slot:a", "slot:b"}] * 2
     assert await one.killer._missing(count) == []
@@ -85,7 +54,7 @@ async def test_what_cannot_be_read_of_it_is_made_of_the_copies(redis: Any, key: 
 
 async def test_who_has_no_copy_forgets_nothing_that_can_be_read(redis: Any) -> None:
     first = Gateway(redis)
-    await first.killer._store("slot:a", ANN)
+    await first.killer._store("slot:a", KILL)
     await odd(redis, COUNT, "abc")
     assert await Gateway(redis).look() == {"slot:a"}
 
@@ -94,7 +63,7 @@ async def test_what_is_no_kill_is_none_and_one_without_an_author_is_one(redis: A
     gateway = Gateway(redis)
     await redis.hset(KILLS, mapping={b"\xff": "{}", "x": "1", "person:ann": "[]", "slot:a": b"\xff"})
     assert await gateway.look() == {"slot:a"}
-    assert await gateway.killer.listed() == [{"kind": "slot", "key": "a", "by": "", "at_ms": 0}]
+    assert await gateway.killer.listed() == [{"kind": "slot", "key": "a", "by": "", "at_ms": 0, "owed": False}]
 
 
 async def test_a_gateway_whose_own_word_cannot_be_read_has_not_taken_a_kill(redis: Any) -> None:
@@ -108,9 +77,9 @@ async def test_of_many_at_once_as_many_are_stored_as_there_is_room_for(redis: An
     killers = [Gateway(redis).killer for _ in range(2)]
     await redis.hset(KILLS, mapping={f"block:k{n}": "{}" for n in range(MOST_KILLED - 3)})
     stored = await asyncio.gather(
-        *(killers[n % 2]._store(f"block:new{n}", ANN) for n in range(20)), return_exceptions=True
+        *(killers[n % 2]._store(f"block:new{n}", KILL) for n in range(20)), return_exceptions=True
     )
     assert sorted(count for count in stored if isinstance(count, int)) == [1, 2, 3]
     assert {(e.slug, e.status) for e in stored if isinstance(e, Problem)} == {("kills-full", 409)}
     assert await redis.hlen(KILLS) == MOST_KILLED
-    assert await killers[0]._store("block:k0", ANN) == 4, "one that is there is there"
+    assert await killers[0]._store("block:k0", KILL) == 4, "one that is there is there"

@@ -18,11 +18,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from content_svc import kills
 from content_svc.answers import Blocks, Slots, StoredBlock, StoredSlot
 from content_svc.deps import Deps
 from content_svc.domain.select import Visitor, audiences, boundaries, tags_of
 from content_svc.flows.save_content import disable_block, save_content
-from content_svc.schemas import DynamicBlock, NewDynamicBlock, NewSlot, Selection, Selections, SlotBody
+from content_svc.schemas import DynamicBlock, KillList, NewDynamicBlock, NewSlot, Selection, Selections, SlotBody
 from content_svc.snapshot import BLOCK, SLOT, named_segments
 
 router = APIRouter(prefix="/v1")
@@ -208,6 +209,20 @@ async def get_head(deps: DepsDep) -> dict[str, Any]:
     """The version of everything published, as the database says now, whatever this process serves; see head."""
     async with deps.db.tx() as tx:
         return await head(tx, await documents.head(tx), deps.reached)
+
+
+@router.get("/kills")
+async def get_kills(deps: DepsDep) -> dict[str, Any]:
+    """The copy of the gateways' list of kills."""
+    async with deps.db.tx() as tx:
+        return await kills.kept(tx)
+
+
+@router.put("/kills")
+async def put_kills(body: KillList, deps: DepsDep) -> dict[str, Any]:
+    """Keep another one, if that which it is to go over is still there; answers which one is kept now."""
+    async with deps.db.tx() as tx:
+        return await kills.keep(tx, body)
 
 
 @router.get("/usage")

@@ -228,3 +228,31 @@ class Selections(Strict):
     """Many at once: each is a Selection, judged alone."""
 
     asks: Annotated[list[Any], Field(max_length=100)]
+
+
+KillWord = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{0,64}$")]
+KillName = Annotated[str, Field(pattern=r"^(block|slot|rule):[a-z][a-z0-9.-]{0,62}$")]
+Whole = Annotated[int, Field(ge=0, lt=10**15)]
+
+
+class Kill(Strict):
+    """By whom, and since when (epoch ms), and as which role its owner is still to be asked."""
+
+    by: Annotated[str, Field(pattern=r"^[ -~]{0,200}$")]
+    at_ms: Whole
+    owed: Annotated[str, Field(pattern=r"^[a-z]{0,20}$")]
+
+
+class KillMark(Strict):
+    """Which state of which list of kills."""
+
+    list: KillWord
+    number: Whole
+    last: KillWord
+
+
+class KillList(KillMark):
+    """A list of kills, and `over` which one it is to be kept: all of that one is in it."""
+
+    names: Annotated[dict[KillName, Kill], Field(max_length=MOST_KILLED_ASKED)]
+    over: KillMark

@@ -33,6 +33,7 @@ from gateway.domain.said import Many, Messages, Selected
 from gateway.domain.signing import Ring, Rings, secrets_of
 from gateway.flows.decide import MOST_LAST_GOOD, Decider
 from gateway.flows.kill import Killer
+from gateway.flows.kills_kept import KillsKept
 from gateway.flows.knowledge import Knowledge
 from gateway.flows.people import MARK, Person
 from gateway.flows.probe import Probes
@@ -72,7 +73,8 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
         settings.redis_url, read=Person, memory=Kept(MOST_PEOPLE), mark=MARK, watched=WATCHED, seen=lambda *s: watcher.seen(*s)
     )  # fmt: skip
     watcher = Watcher(knowledge, news, purger.changed, pipe.belong, clock, health)
-    killer = Killer(knowledge, redis, merchants, purger, clock, health, caches=settings.cache_urls)
+    kept = KillsKept(news, health)
+    killer = Killer(knowledge, redis, merchants, purger, clock, health, kept=kept, caches=settings.cache_urls)
     decider = _decider(settings, knowledge, pipe, upstreams, clock)
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
 
@@ -86,18 +88,16 @@ async def build(settings: Settings, *, clock: Clock | None = None) -> AsyncItera
     app.include_router(merchant_routes.router)
     probes = Probes(settings.edge_urls, settings.cache_urls, rings, settings.hosts[0], clock, health)
     decisions = Decisions(decider, keys, reader, limiter, rings=rings, probes=probes)
-    door, connections = (
-        Door(settings.hosts),
-        Connections(settings.connections_per_address, health, rings.front, files=most_files()),
-    )
+    door = Door(settings.hosts)
+    connections = Connections(settings.connections_per_address, health, rings.front, files=most_files())
     app.state.deps = Deps(
         settings, clock, keys, tokens, upstreams, merchants, decider, reader, rings, limiter, Codec(), producer, encode,
         killer, purger,
     )  # fmt: skip
     try:
         loops = [Loop("pipe", pipe.run), Loop("heads", watcher.heads), Loop("watch", watcher.run)]
-        loops += [Loop("purge", purger.run), Loop("kills", killer.run), Loop("probe", probes.run)]
-        loops += [Loop("limits", limiter.run), Loop("connections", connections.run)]
+        loops += [Loop("purge", purger.run), Loop("kills kept", kept.run), Loop("kills", killer.run)]
+        loops += [Loop("probe", probes.run), Loop("limits", limiter.run), Loop("connections", connections.run)]
         lane = Lane(Limits(app, service=NAME), door, decisions, keys, reader, limiter)
         yield Service(
             NAME,

@@ -4,12 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 KINDS = ("block", "slot", "rule")
 KEY = re.compile(r"[a-z][a-z0-9.-]{0,62}")
 EMPTY: dict[str, Any] = {"fallback": True, "blocks": []}
 Kills = frozenset[str]  # of kind:key
+Name = Annotated[str, Meta(pattern=rf"^({'|'.join(KINDS)}):{KEY.pattern}\Z")]
+Word = Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{0,64}\Z")]
+Whole = Annotated[int, Meta(ge=0, lt=10**15)]
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """By whom, and since when (epoch ms), as far as that can be read; `owed`: as which role its owner is still to be asked to
+    switch it off."""
+
+    by: Annotated[str, Meta(pattern=r"^[ -~]{0,200}\Z")] = ""
+    at_ms: Whole = 0
+    owed: Annotated[str, Meta(pattern=r"^[a-z]{0,20}\Z")] = ""
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """The list as somebody has it: which list it is, whoever began it, the number of its last change, and which one that was."""
+
+    list: Word
+    number: Whole
+    last: Word
+    names: dict[Name, Kill]
+
+    @property
+    def mark(self) -> tuple[str, int, str]:
+        """What no other state of a list has."""
+        return self.list, self.number, self.last
+
+    def has_more_than(self, there: Copy) -> bool:
+        """Whether something of it is not there: another list, an older state of this one, or one that went on from an older."""
+        if not self.list:
+            return False
+        return (
+            there.list != self.list
+            or there.number < self.number
+            or (there.number == self.number and there.last != self.last)
+        )
+
+
+NONE = Copy("", 0, "", {})
+
+
+def kill_of(said: bytes) -> Kill:
+    """What the list says of a name."""
+    try:
+        return msgspec.json.decode(said, type=Kill)
+    except ValueError:  # msgspec's, or of a text that is no UTF-8
+        return Kill()
 
 
 def name_of(kind: str, key: str) -> str | None:

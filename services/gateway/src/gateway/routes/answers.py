@@ -66,12 +66,13 @@ class Explained(TypedDict):
 
 
 class Killed(TypedDict):
-    """What nobody is shown or given, by whom and since when."""
+    """What nobody is shown or given, by whom and since when; `owed`: its owner was away, and is still to switch it off."""
 
     kind: str
     key: str
     by: str
     at_ms: int
+    owed: bool
 
 
 class Kills(TypedDict):
@@ -81,9 +82,11 @@ class Kills(TypedDict):
 
 
 class Missing(TypedDict):
-    """Whom a kill has not reached; `redis`: where gateways read of it that start, or were away."""
+    """Whom a kill has not reached; `redis`: where gateways read of it that start, or were away; `database`: where it is kept when
+    Redis and all gateways lost it."""
 
     redis: bool
+    database: bool
     gateways: list[str]
     edges: list[str]
     caches: list[str]

@@ -4,6 +4,8 @@ from alembic import op
 from chassis.documents import DOCUMENTS_DDL
 from chassis.outbox import OUTBOX_DDL
 
+from content_svc.kills import KILLS_DDL
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -12,5 +14,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Create every table."""
-    for statement in (*DOCUMENTS_DDL, *OUTBOX_DDL):
+    for statement in (*DOCUMENTS_DDL, *OUTBOX_DDL, *KILLS_DDL):
         op.execute(statement)
