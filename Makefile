@@ -21,7 +21,7 @@ keys: .venv/ready ## print the addresses and keys of what runs, for a shell: eva
 check: .venv/ready ## format, lint, types, import laws, size budgets, pure tests (no servers, about a minute)
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -q -n $${JOBS:-2} --dist loadfile --no-loadscope-reorder -m "not servers"
-test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish and Chromium (T=path for a part, JOBS=2 at once)
+test: .venv/ready ## everything, on real PostgreSQL, Valkey, Kafka, Varnish, nginx and Chromium (T=path for a part, JOBS=2 at once)
 	@$(PY) -m devstack.install tests
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && $(TYPES) && .venv/bin/lint-imports && $(PY) tools/budget.py
 	@.venv/bin/pytest -n $${JOBS:-2} --dist loadfile --no-loadscope-reorder $(T)

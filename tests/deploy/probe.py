@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from aiokafka import AIOKafkaProducer
 
-EDGE, GATEWAY = "http://varnish:8080", "http://gateway:8000"
+FRONT, GATEWAY = "http://front:8080", "http://gateway:8000"
 
 
 def words(text: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Visitor:
 
     def _get(self, path: str) -> httpx.Response:
         cookie = "; ".join(f"{n}={v}" for n, v in self._cookies.items())
-        answer = httpx.get(EDGE + path, headers={**self._headers, **({"cookie": cookie} if cookie else {})})
+        answer = httpx.get(FRONT + path, headers={**self._headers, **({"cookie": cookie} if cookie else {})})
         answer.raise_for_status()
         for line in answer.headers.get_list("set-cookie"):
             name, _, value = line.split(";")[0].partition("=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "deploy" / "k8s" / "base"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OURS = {n: s for n, s in COMPOSE["services"].items() if s["image"].startswith("footfall/")}
-CONFIGURED = [n for n in OURS if n != "varnish"]
+CONFIGURED = [n for n in OURS if n not in ("varnish", "front")]
 KINDS = {"SEGMENT_": Segment, "CONTENT_": Content, "PROMO_": Promo, "GATEWAY_": Gateway}
 
 
@@ -110,9 +111,18 @@ class TestCompose:
             for secret in service.get("secrets", []):
                 assert secret in COMPOSE["secrets"]
 
-    def test_only_the_edge_and_the_gateway_can_be_reached_and_only_from_this_machine(self) -> None:
+    def test_only_the_front_and_the_gateway_can_be_reached_and_only_from_this_machine(self) -> None:
         published = {n: s["ports"] for n, s in COMPOSE["services"].items() if "ports" in s}
-        assert published == {"gateway": ["127.0.0.1:8100:8000"], "varnish": ["127.0.0.1:8180:8080"]}
+        assert published == {"gateway": ["127.0.0.1:8100:8000"], "front": ["127.0.0.1:8180:8080"]}
+        assert {n for n, s in COMPOSE["services"].items() if "outer" in s["networks"]} == published.keys()
+
+    def test_the_front_may_open_what_its_connections_need(self) -> None:
+        (most,) = re.findall("worker_rlimit_nofile ([0-9]+);", (ROOT / "deploy" / "front" / "front.conf").read_text())
+        assert COMPOSE["services"]["front"]["ulimits"]["nofile"] >= int(most)
+
+    def test_the_edge_has_room_for_all_its_threads(self) -> None:
+        (most,) = re.findall("thread_pool_max=([0-9]+)", (ROOT / "deploy" / "edge" / "run.sh").read_text())
+        assert 2 * int(most) + 100 <= COMPOSE["services"]["varnish"]["pids_limit"]  # its own others are some 30
 
     def test_the_secrets_it_wants_are_those_that_are_made(self, tmp_path: Path) -> None:
         subprocess.run(

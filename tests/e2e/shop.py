@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,19 +87,26 @@ class Shop:
         return "hit" in self.ask(query, **headers).headers["cache-status"]
 
 
-def behind_edge(services: Services, home: Path, **gateway: str) -> AbstractContextManager[Shop]:
-    """A shop of its own behind an edge of its own, whose secrets are those of `home`; with settings of the gateway."""
-    return opened(services, home, lambda edge, stack: edge.use(stack.address), edge=True, **gateway)
+def behind_edge(services: Services, home: Path, *parameters: str, **gateway: str) -> AbstractContextManager[Shop]:
+    """A shop of its own behind an edge of its own, whose secrets are those of `home`; with settings of both."""
+    use = lambda edge, stack: edge.use(stack.address)  # noqa: E731
+    return opened(services, home, use, edge=True, parameters=parameters, **gateway)
 
 
 @contextmanager
 def opened(
-    services: Services, home: Path, use: Callable[[Varnish, Stack], None], *, edge: bool, **gateway: str
+    services: Services,
+    home: Path,
+    use: Callable[[Varnish, Stack], None],
+    *,
+    edge: bool,
+    parameters: Sequence[str] = (),
+    **gateway: str,
 ) -> Iterator[Shop]:
     """A shop of its own behind a cache that `use` sets up; `edge`: whether it is one of ours, to be purged."""
     need(varnish_server.available())
     home.mkdir(exist_ok=True)
-    cache = Varnish(home, Secrets.of(home).edge_keys())
+    cache = Varnish(home, Secrets.of(home).edge_keys(), parameters)
     cache.start()
     try:
         gateway = {"BUDGET_MS": PATIENT, "CACHE_URLS": "" if edge else cache.url, **gateway}

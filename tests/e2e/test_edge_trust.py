@@ -111,6 +111,8 @@ def test_what_is_too_long_is_refused_as_such_and_a_hundred_headers_are_not(shop:
     many = {f"x-more-{n}": "1" for n in range(80)}
     for cookies in ({}, shop.context({})):
         assert shop.shown("top", **many, **header(cookies)) == "top:default"
+    until(lambda: shop.hits("slots=top"))  # what the gateway would refuse is no matter to a copy
+    assert shop.hits("slots=top", **{f"x-more-{n}": "1" for n in range(142)}, **header(shop.context({})))
 
 
 def test_two_keys_in_one_request_are_none_and_hinder_nobody(shop: Shop) -> None:

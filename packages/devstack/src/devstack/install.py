@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from devstack import browser, kafka, varnish
+from devstack import browser, front, kafka, varnish
 
 HASTE = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15")
 BROWSER = Path(__file__).resolve().parents[4] / "requirements" / "browser.txt"
@@ -33,13 +33,15 @@ def _tests() -> int:
     """Say what is missing and cannot be installed; under CI=true that is an error."""
     if varnish.available():
         packages(varnish.PACKAGES)
+    if front.available():
+        packages(front.PACKAGES)
     if not shutil.which("chromium"):
         packages(browser.PACKAGES)
     if not importlib.util.find_spec("playwright"):
         argv = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
         subprocess.run([*argv, "-r", str(BROWSER)], check=False)
         importlib.invalidate_caches()
-    missing = [m for m in (varnish.available(), kafka.available(), browser.available()) if m]
+    missing = [m for s in (varnish, front, kafka, browser) if (m := s.available())]
     for what in missing:
         print(f"{what}: the suites that need it will not run")
     return 1 if missing and os.environ.get("CI") == "true" else 0

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from devstack import front as front_server
 from devstack import kafka as kafka_server
 from devstack import varnish as varnish_server
+from devstack.front import Front
 from devstack.kafka import Kafka
 from devstack.servers import Postgres, Valkey
 from devstack.stack import Stack
@@ -111,6 +113,23 @@ def varnish(state: Path) -> Iterator[Callable[[Stack], Varnish]]:
         started.append(server)
         server.start()
         server.use(stack.address)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def front(state: Path) -> Iterator[Callable[[str, str], Front]]:
+    """Start nginx before the edge at host:port, with the key of the front; stopped after the module."""
+    need(front_server.available())
+    started: list[Front] = []
+
+    def start(edge: str, key: str) -> Front:
+        server = Front(state / uuid.uuid4().hex[:8], edge, key)
+        started.append(server)
+        server.start()
         return server
 
     yield start

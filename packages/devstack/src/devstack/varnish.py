@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from devstack.process import LOOPBACK, Child, StartFailed, on_free_port
@@ -13,6 +14,7 @@ from devstack.servers import enterable, unprivileged
 PACKAGES = ("varnish", "varnish-modules", "varnish-vmod-digest")
 EDGE = Path(__file__).parents[4] / "deploy" / "edge"
 VCL, GATEWAY = EDGE / "edge.vcl", EDGE / "gateway.vcl"
+PARAMETERS = re.findall(r"-p (\w+=\w+)", (EDGE / "run.sh").read_text())  # all but the folder
 NOTHING = "vcl 4.1; backend none none; sub vcl_recv { return (synth(503)); }"
 
 
@@ -26,14 +28,17 @@ def available() -> str | None:
 
 
 class Varnish:
-    """One instance with the keys of an edge (deploy/edge/edge.vcl); answers 503 until it is told of a gateway."""
+    """One instance with the keys of an edge (deploy/edge/edge.vcl); answers 503 until it is told of a gateway.
 
-    def __init__(self, state: Path, keys: Mapping[str, str]) -> None:
+    `parameters` of varnishd, `name=value`, go before those that are deployed.
+    """
+
+    def __init__(self, state: Path, keys: Mapping[str, str], parameters: Sequence[str] = ()) -> None:
         # Not as root: it would change its user, and with that forget that it is to end when we do.
         self._uid = unprivileged()
         self._home = enterable(state / "varnish", self._uid)
         self.port, self._number = 0, 0
-        self._work, self._keys = self._home, keys
+        self._work, self._keys, self._parameters = self._home, keys, (*PARAMETERS, *parameters)
         self._child: Child | None = None
 
     @property
@@ -52,7 +57,7 @@ class Varnish:
         self._work = self._home / f"work-{port}"
         argv = [
             "varnishd", "-F", "-a", f"{LOOPBACK}:{port}", "-f", str(self._home / "nothing.vcl"), "-n", str(self._work),
-            "-s", "malloc,64m", "-p", f"vcl_path={self._home}", "-p", "http_max_hdr=160",  # as deploy/edge/run.sh
+            "-s", "malloc,64m", "-p", f"vcl_path={self._home}", *(w for p in self._parameters for w in ("-p", p)),
         ]  # fmt: skip
         log = self._home / "log"
         self._child = Child("Varnish", argv, log, env=self._keys, user=self._uid, cwd=self._home)
