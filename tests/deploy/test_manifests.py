@@ -116,10 +116,6 @@ class TestCompose:
         assert published == {"gateway": ["127.0.0.1:8100:8000"], "front": ["127.0.0.1:8180:8080"]}
         assert {n for n, s in COMPOSE["services"].items() if "outer" in s["networks"]} == published.keys()
 
-    def test_the_front_may_open_what_its_connections_need(self) -> None:
-        (most,) = re.findall("worker_rlimit_nofile ([0-9]+);", (ROOT / "deploy" / "front" / "front.conf").read_text())
-        assert COMPOSE["services"]["front"]["ulimits"]["nofile"] >= int(most)
-
     def test_the_edge_has_room_for_all_its_threads(self) -> None:
         (most,) = re.findall("thread_pool_max=([0-9]+)", (ROOT / "deploy" / "edge" / "run.sh").read_text())
         assert 2 * int(most) + 100 <= COMPOSE["services"]["varnish"]["pids_limit"]  # its own others are some 30

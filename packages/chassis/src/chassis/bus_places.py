@@ -131,8 +131,9 @@ class Places:
         lost = [tp for tp, p in self._owned.items() if p.next_offset is None and not p.halted]
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
-            said = await self.positions.read([(tp.topic, tp.partition) for tp in self._owned])
-            lost = [tp for tp, p in self._owned.items() if said[tp.topic, tp.partition].next_offset != p.next_offset]
+            owned = dict(self._owned)  # what is assigned meanwhile has its turn next time
+            said = await self.positions.read([(tp.topic, tp.partition) for tp in owned])
+            lost = [tp for tp, p in owned.items() if said[tp.topic, tp.partition].next_offset != p.next_offset]
         if not lost:
             return
         stored = await self.positions.read([(tp.topic, tp.partition) for tp in lost])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 
 T = TypeVar("T")
-AHEAD_S = 1.0
+AHEAD_S, PATIENCE_S = 1.0, 0.5
 log = get_logger("publishing")
 SEGMENT_VERSION = "ver:segment"
 
@@ -49,6 +50,7 @@ class Ahead:
 
     def __init__(self, db: Database, redis: Any, key: str, health: Health) -> None:
         self._db, self._redis, self._key, self._health = db, redis, key, health
+        self._silent_s = -AHEAD_S
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
@@ -56,12 +58,15 @@ class Ahead:
 
     async def look(self) -> bool:
         """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
+        if time.monotonic() - self._silent_s < AHEAD_S:  # nobody waits for one that said nothing a moment ago
+            return False
         async with self._db.tx() as tx:
             version = await documents.head(tx)
         try:
-            async with asyncio.timeout(AHEAD_S):
+            async with asyncio.timeout(PATIENCE_S):
                 seen = await raise_to(self._redis, self._key, version)
         except (RedisError, OSError):  # nobody says; it is asked again
+            self._silent_s = time.monotonic()
             return False
         if seen > version:
             async with self._db.tx() as tx:

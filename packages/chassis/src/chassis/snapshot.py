@@ -97,11 +97,18 @@ class Snapshot(Generic[T]):
 
     async def refresh(self) -> None:
         """Load the head if it is newer than what we have. Of several at once, whichever ends last, the newest stays."""
+        if not await self._look():
+            async with self._db.tx() as tx:  # as it is when its turn comes: another task may have more by now
+                await self.go_on(tx)
+            await self._look()
+
+    async def _look(self) -> bool:
+        """Load what is newer; False when the database went back, as it seems."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            if await documents.stamped(tx) != self._head:
-                await self.go_on(tx)
             await self.catch_up(tx)
+            head = await documents.stamped(tx)
+        return head == self._head or head.version > self.version
 
     async def catch_up(self, tx: Tx) -> None:
         """The same in a transaction whose head and documents belong together."""

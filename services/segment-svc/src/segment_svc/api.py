@@ -275,7 +275,7 @@ async def get_head(deps: DepsDep) -> dict[str, Any]:
     """The version of the newest release, as the database says now, whatever this process serves; see head. `home`: the run of
     Redis that documents of people are handed to, whichever this process reaches."""
     async with deps.db.tx() as tx:
-        said = await head(tx, await definitions.head(tx), deps.reached)
+        said = await head(tx, deps.rulebook.seen(await definitions.head(tx)), deps.reached)
         return {**said, "home": await tx.fetchval(handover.HOME) or None}
 
 

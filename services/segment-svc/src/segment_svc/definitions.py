@@ -34,7 +34,7 @@ from segment_svc.telemetry import QUARANTINED
 
 HEAD, STAMPED = "SELECT version FROM release_head", "SELECT version, era, stamp FROM release_head"
 # A database that went back has the same versions of something else; no stamp.
-NEXT = "UPDATE release_head SET version = version + 1, stamp = gen_random_uuid() RETURNING version"
+NEXT = "UPDATE release_head SET version = greatest(version, $1) + 1, stamp = gen_random_uuid() RETURNING version"
 SINCE = "SELECT coalesce((SELECT at FROM release ORDER BY version DESC LIMIT 1), 0)"
 READY_S = 0.5  # so long a reader waits for what is being compiled
 # Advisory, because whoever waits for such a lock has a place in the queue: a change of the definitions, which wants it alone,
@@ -175,6 +175,7 @@ class RuleBook:
         self._settings, self._beside, self.zone = settings, beside, ZoneInfo(settings.time_zone)
         self._clock, self._health = clock, health
         self._rules: Rules | None = None
+        self.highest = 0  # version that anybody here has seen
         self._bodies: dict[str, Any] = {}
         self._one = asyncio.Lock()
 
@@ -211,10 +212,16 @@ class RuleBook:
     async def _read(self, tx: Tx) -> Rules | Release:
         """The head: compiled when it is what we have."""
         version, era, stamp = await tx.fetchrow(STAMPED)
+        self.seen(version)
         if self._rules is not None and self._rules.stamp == stamp:
             return self._rules
         plans = await read_plans(tx, self._bodies)
         return Release(version, plans, await tx.fetchval(SINCE), era, stamp)
+
+    def seen(self, version: int) -> int:
+        """This is the head, as readers are told."""
+        self.highest = max(self.highest, version)
+        return version
 
     async def _compiled(self, release: Release) -> Rules:
         async with self._one:
@@ -279,9 +286,10 @@ def not_before(clock: Clock, *instants: int) -> int:
     return min(max(now, *instants), now + SKEW_MS)
 
 
-async def publish(tx: Tx, tags: Sequence[str], *, now: int) -> int:
-    """Start a new release and tell readers through the outbox, for who is `alone`."""
-    version: int = await tx.fetchval(NEXT)
+async def publish(tx: Tx, tags: Sequence[str], *, now: int, after: int) -> int:
+    """Start a new release and tell readers through the outbox, for who is `alone`. Its version is `after` what anybody here has
+    seen: the database may have gone back, and nobody who says so."""
+    version: int = await tx.fetchval(NEXT, after)
     await tx.execute("INSERT INTO release VALUES ($1, $2, $3)", version, list(tags), now)
     await outbox.add(tx, RELEASE, b"%d" % version)
     await outbox.add(tx, FACTS, *wire.targeting_facts(version, tags, now=now))

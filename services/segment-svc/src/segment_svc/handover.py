@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 from chassis.cache import VersionedWriter, replace
@@ -33,6 +34,7 @@ HOME = "SELECT run FROM home"
 KEEP = """WITH was AS (SELECT run FROM home FOR UPDATE) UPDATE home SET run = $1, at = clock_timestamp() FROM was
     WHERE home.run IN ('', $1) OR abs(extract(epoch FROM clock_timestamp() - at)) > $2 RETURNING was.run"""
 PATIENCE_S, STREAK_S = 1.0, 15.0  # a relay tries again after ten seconds at most
+TOKEN_BYTES = 16
 ERA = re.compile(rb"[0-9]{1,4}")
 log = get_logger("handover")
 
@@ -58,9 +60,14 @@ async def keep(tx: Tx, redis: Any, run: str) -> bool:
 async def token_of(redis: Any) -> bytes:
     """The token in Redis; nothing while nobody knows."""
     try:
-        return await _text_at(redis, HANDED)
+        return _token(await _text_at(redis, HANDED))
     except RedisError:
         return b""
+
+
+def _token(text: bytes) -> bytes:
+    """Of what stands in Redis, which may be anybody's, and of any length."""
+    return text if len(text) <= TOKEN_BYTES else blake2b(text, digest_size=TOKEN_BYTES).digest()
 
 
 async def _text_at(redis: Any, key: str) -> bytes:
@@ -124,7 +131,7 @@ class Handover:
         while True:
             guess, self._token = self._token, b""  # right unless another relay was faster
             seen, token = guess or await _text_at(self._redis, HANDED), uuid.uuid4().bytes
-            known = await self._db.once(NEXT, seen, token)
+            known = await self._db.once(NEXT, _token(seen), token)
             if not known and not guess:
                 raise WentBack
             if known and await replace(self._redis, HANDED, seen, token):

@@ -16,7 +16,7 @@ from chassis.cache import number
 from chassis.clock import Clock
 from chassis.health import Health
 from chassis.pace import pause_s
-from chassis.service import repeat
+from chassis.service import FOLLOW_S, repeat
 
 from gateway.adapters.upstreams import CONTENT, MOST_OF_MANY, PROMO, SEGMENT, Upstreams
 from gateway.domain import said
@@ -83,7 +83,7 @@ class Watcher:
             self._knowledge.hear(kind, head["version"], asked_s)
             return False
 
-        await repeat(ask, stop, name=f"watch {service}", idle_s=HEAD_S, health=self._health)
+        await repeat(ask, stop, name=f"watch {service}", idle_s=HEAD_S, health=self._health, most_s=FOLLOW_S)
 
     def _live_at(self, home: str | None, reached: str | None) -> None:
         apart = home and reached and home != reached

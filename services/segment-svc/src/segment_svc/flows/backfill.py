@@ -118,7 +118,7 @@ async def swap(deps: Deps, job_id: int) -> None:
             pass  # who fell due since the sweep: what their bits say is over
         shadows = await tx.fetch(f"SELECT segment_id, version, atoms FROM plan WHERE {OURS}", job["segments"])  # noqa: S608
         tags = [f"segment:{rules.keys[s['segment_id']]}" for s in shadows]
-        version = await definitions.publish(tx, tags, now=now)
+        version = await definitions.publish(tx, tags, now=now, after=deps.rulebook.highest)
         await _carry(tx, shadows, rules)
         entered = left = 0
         for shadow in shadows:

@@ -78,7 +78,7 @@ async def quarantine(deps: Deps, causes: Mapping[str, str], versions: Mapping[st
             return
         found = spread(causes, {name: condition for name, (_, condition) in plans.items()})
         keys = {name.removesuffix(SHADOW_MARK) for name in found}
-        await definitions.publish(tx, [f"segment:{key}" for key in sorted(keys)], now=now)
+        await definitions.publish(tx, [f"segment:{key}" for key in sorted(keys)], now=now, after=deps.rulebook.highest)
         for name, cause in found.items():
             await _take_out(tx, plans[name][0], cause.removesuffix(SHADOW_MARK), now=now)
     deps.relay.wake()

@@ -60,7 +60,7 @@ async def save_segment(deps: Deps, change: Change) -> Stored:
     await deps.ahead()
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
-        release = await definitions.publish(tx, [f"segment:{change.key}"], now=now)
+        release = await definitions.publish(tx, [f"segment:{change.key}"], now=now, after=deps.rulebook.highest)
         stored = {s.key: s for s in await catalog.read_all(tx)}
         old = stored.get(change.key)
         _expect(old, change)
@@ -195,7 +195,7 @@ async def delete_segment(deps: Deps, key: str, *, expected: int, actor: Actor) -
     await deps.ahead()
     async with deps.db.tx() as tx:
         now = await definitions.alone(tx, deps.clock)
-        release = await definitions.publish(tx, [f"segment:{key}"], now=now)
+        release = await definitions.publish(tx, [f"segment:{key}"], now=now, after=deps.rulebook.highest)
         stored = await catalog.read_all(tx)
         old = next((s for s in stored if s.key == key), None)
         _expect(old, Change(key, {}, expected, actor))
