@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_seg_walk import START, VIEWS, read, save, send, view
 
 pytestmark = pytest.mark.servers
+LONG = random.Random(1).randbytes(9000).hex()  # no index of a database takes it
 
 
 async def known(client: httpx.AsyncClient, service: Any) -> None:
@@ -161,7 +163,7 @@ class TestProjection:
         assert (await client.get("/v1/definitions")).json()["version"] == before
         assert int(await service.redis.get("ver:segment")) == before
 
-    @pytest.mark.parametrize("odd", ["12.5", "9" * 30, ["a list"]])
+    @pytest.mark.parametrize("odd", ["12.5", "9" * 30, pytest.param(LONG, id="long"), ["a list"]])
     async def test_what_is_none_of_ours_there_stops_nothing_and_is_written_over(
         self, client: httpx.AsyncClient, service: Any, odd: Any
     ) -> None:

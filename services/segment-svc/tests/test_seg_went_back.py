@@ -105,3 +105,17 @@ async def test_what_is_saved_then_has_no_version_that_readers_know_as_something_
         body = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
         assert (await there.post("/v1/segments", json=body)).status_code == 201
         assert (await there.get("/v1/head")).json()["version"] > lost + 1
+
+
+async def test_nor_has_it_one_that_this_process_has_seen_while_nobody_says_what_readers_know(
+    client: httpx.AsyncClient, service: Any, past: Past
+) -> None:
+    await make(client, service, "some", VIEWED)
+    await past.keep()
+    await make(client, service, "lost", VIEWED)
+    lost = (await client.get("/v1/head")).json()["version"]
+    await past.go_back()
+    await service.redis.delete("ver:segment", "aud:handed")
+    body = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
+    assert (await client.post("/v1/segments", json=body)).status_code == 201
+    assert (await client.get("/v1/head")).json()["version"] > lost
