@@ -39,10 +39,11 @@ class Store:
         """As a replica has it that comes up now."""
         return Snapshot(self.db, self._build, Health(), ahead=self._ahead)
 
-    async def _ahead(self) -> None:
+    async def _ahead(self) -> bool:
         """As if Redis said what was told."""
         async with self.db.tx() as tx:
             await documents.go_on_after(tx, max(self.told, default=0))
+        return True
 
     async def _tell(self, payloads: Sequence[bytes]) -> list[Refusal]:
         self.told += map(int, payloads)

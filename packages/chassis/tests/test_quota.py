@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from chassis import documents, pages
@@ -29,7 +30,7 @@ class Notes:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.kept: Snapshot[list[str]] = Snapshot(
-            db, lambda _, found, __: [d.key for d in found], Health(), ahead=db.ping
+            db, lambda _, found, __: [d.key for d in found], Health(), ahead=AsyncMock(return_value=True)
         )
 
     async def save(self, key: str, text: int | str | None, *websites: str, seen: int | None = None, **more: Any) -> Any:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from chassis import service
@@ -119,7 +120,9 @@ async def test_who_follows_a_head_looks_again_soon_however_long_the_database_is_
     db = await Database.open("postgresql://127.0.0.1:1/nowhere", schema="public")
     build: Any = None
     follower = (
-        Snapshot(db, build, Health(), ahead=db.ping) if who == "snapshot" else Relay(db, {"facts": build}, Health())
+        Snapshot(db, build, Health(), ahead=AsyncMock(return_value=True))
+        if who == "snapshot"
+        else Relay(db, {"facts": build}, Health())
     )
     async with asyncio.timeout(60):
         await follower.run(stop)

@@ -52,7 +52,7 @@ def breaking(service: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awai
         monkeypatch.setattr(Attribute, "bind", broken)
         service.deps.rulebook._rules = None  # what was compiled before the version of the code that breaks is not here
         async with service.deps.db.tx() as tx:
-            await definitions.publish(tx, [], now=START)
+            await definitions.publish(tx, [], now=START, after=0)
 
     return begin
 
@@ -286,7 +286,7 @@ class TestReleases:
                 f"""UPDATE segment_version v SET body = {change} FROM segment s
                     WHERE s.id = v.segment_id AND s.key = 'base'"""
             )
-            await definitions.publish(tx, [], now=START)
+            await definitions.publish(tx, [], now=START, after=0)
         assert (await shop.give(event(2, who="visitor:bob"))).outcomes == {"applied": 1}
         assert await members(client, "other") == {"v:ann", "v:bob"}
         assert await self.serving(client) == {"other"}
@@ -301,7 +301,7 @@ class TestReleases:
                         jsonb_set(body, '{condition}', '{"segment": {"op": "in", "keys": ["user"]}}')
                     FROM segment s WHERE s.id = v.segment_id AND s.key = 'base'"""
             )
-            await definitions.publish(tx, [], now=START)
+            await definitions.publish(tx, [], now=START, after=0)
         assert (await shop.give(event(2, who="visitor:bob"))).outcomes == {"applied": 1}
         assert await self.serving(client) == {"other"}
         await self.put(client, service, "base", VIEWED)

@@ -218,7 +218,7 @@ class TestDefinitions:
         async with service.deps.db.tx() as tx:
             await tx.execute("""UPDATE segment_version v SET body = jsonb_set(body, '{condition}', '{"gone": 1}')
                 FROM segment s WHERE s.id = v.segment_id AND s.key = 'broken'""")
-            await definitions.publish(tx, [], now=START)
+            await definitions.publish(tx, [], now=START, after=0)
         await send(client, *(view(i, START - i, "visitor:bob") for i in range(10, 14)))
         assert await members(client, "runners") == {"v:ann", "v:bob"}
         assert "v:bob" not in await members(client, "broken")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from chassis.snapshot import Snapshot
 from chassis.telemetry import get_logger
 
 T = TypeVar("T")
-AHEAD_S, PATIENCE_S = 1.0, 0.5
+AHEAD_S, PATIENCE_S = 1.0, 0.25
 log = get_logger("publishing")
 SEGMENT_VERSION = "ver:segment"
 
@@ -50,15 +49,23 @@ class Ahead:
 
     def __init__(self, db: Database, redis: Any, key: str, health: Health) -> None:
         self._db, self._redis, self._key, self._health = db, redis, key, health
-        self._silent_s = -AHEAD_S
+        self._silent = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look once a second whether readers were told of a version that the database has no more, until `stop` is set."""
         await repeat(self.look, stop, name="postgres went back", idle_s=AHEAD_S, health=self._health, most_s=FOLLOW_S)
 
     async def look(self) -> bool:
-        """Once: a version is told of after it was committed, so a head that is lower than what was told before went back."""
-        if time.monotonic() - self._silent_s < AHEAD_S:  # nobody waits for one that said nothing a moment ago
+        """Once."""
+        self._silent = False
+        await self.go_on()
+        return False
+
+    async def go_on(self) -> bool:
+        """A version is told of after it was committed, so a head that is lower than what was told before went back. Answers
+        whether Redis said what was told; nobody waits for one that said nothing when it was asked last.
+        """
+        if self._silent:
             return False
         async with self._db.tx() as tx:
             version = await documents.head(tx)
@@ -66,13 +73,13 @@ class Ahead:
             async with asyncio.timeout(PATIENCE_S):
                 seen = await raise_to(self._redis, self._key, version)
         except (RedisError, OSError):  # nobody says; it is asked again
-            self._silent_s = time.monotonic()
+            self._silent = True
             return False
         if seen > version:
             async with self._db.tx() as tx:
                 if await documents.go_on_after(tx, seen):
                     log.error("database_went_back", seen=seen)
-        return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,7 @@ async def publisher(
     producer = KafkaProducer(settings.kafka_bootstrap) if settings.kafka_bootstrap else None
     health = Health()
     ahead = Ahead(db, redis, version_key, health)
-    snapshot: Snapshot[T] = Snapshot(db, build, health, ahead=ahead.look)
+    snapshot: Snapshot[T] = Snapshot(db, build, health, ahead=ahead.go_on)
     app = service_app(name, pings={"postgres": db.ping, "redis": redis.ping}, health=health, passing=PASSING)
     tokens = ServiceTokens(settings.service_secret, name)
     try:

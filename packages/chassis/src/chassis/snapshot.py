@@ -59,10 +59,10 @@ class Snapshot(Generic[T]):
         build: Callable[[int, list[Document], list[dict[str, Any]]], T],
         health: Health,
         *,
-        ahead: Callable[[], Awaitable[object]],
+        ahead: Callable[[], Awaitable[bool]],
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ahead` has the head go on after what readers were told, as far as anybody says what that is."""
+        """`ahead` has the head go on after what readers were told; answers whether anybody says what that is."""
         self._db, self._build, self._health, self._seconds = db, build, health, seconds
         self.ahead = ahead
         self._head = Stamped(-1, None)
@@ -156,12 +156,13 @@ async def publishing(db: Database, snapshot: Snapshot[Any], relay: Relay) -> Asy
     What is saved first after a database went back has no number under which they know something else. Raises Problem 503 busy.
     """
     async with snapshot.publishers.of(RELEASE):
-        await snapshot.ahead()
+        said = await snapshot.ahead()
         async with db.tx() as tx:
             await documents.alone(tx)
             await snapshot.go_on(tx)
             await snapshot.catch_up(tx)
             yield tx
     await snapshot.refresh()
-    await relay.at_once(RELEASE, b"%d" % snapshot.version)
+    if said:  # who said nothing just now keeps nobody waiting
+        await relay.at_once(RELEASE, b"%d" % snapshot.version)
     relay.wake()
