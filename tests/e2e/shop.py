@@ -89,8 +89,11 @@ class Shop:
 
 def behind_edge(services: Services, home: Path, *parameters: str, **gateway: str) -> AbstractContextManager[Shop]:
     """A shop of its own behind an edge of its own, whose secrets are those of `home`; with settings of both."""
-    use = lambda edge, stack: edge.use(stack.address)  # noqa: E731
-    return opened(services, home, use, edge=True, parameters=parameters, **gateway)
+    return opened(services, home, _as_deployed, edge=True, parameters=parameters, **gateway)
+
+
+def _as_deployed(edge: Varnish, stack: Stack) -> None:
+    edge.use(stack.address)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def shop(services: Services, state: Path) -> Iterator[Shop]:
         long = {"*": {"schemaVersion": 1, "blocks": texts}}
         for slot in LARGE:
             shop.make("slots", slot, title=slot, default=long)
-        until(lambda: all(stays(lambda q=f"slots={s}": shop.hits(q)) for s in ("top", ",".join(LARGE))))  # type: ignore[misc]
+        until(lambda: all(stays(partial(shop.hits, f"slots={s}")) for s in ("top", ",".join(LARGE))))
         yield shop
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -160,25 +161,20 @@ class TestTold:
         assert store.snapshot.value == (store.told[-1], {"a": "after"})
         assert store.told[-1] > lost
 
-    async def test_it_is_noticed_without_anybody_saving(self, store: Store) -> None:
-        await store.save("one", None)
-        await store.save("two", 1)
-        lost = store.snapshot.version
-        async with store.db.tx() as tx:
-            await tx.execute("UPDATE head SET version = version - 1")
-            await tx.execute("""UPDATE document SET version = 1, body = '{"text": "one"}'""")
-        await store.snapshot.refresh()
-        assert store.snapshot.value == (lost + 1, {"a": "one"})
-
-    async def test_nor_is_what_another_replica_saved_under_the_number_of_what_was_lost(self, store: Store) -> None:
+    @pytest.mark.parametrize(
+        ("head", "version", "text"),
+        [("version = version - 1", 1, "one"), ("stamp = gen_random_uuid()", 2, "other")],
+        ids=["behind", "another one saved under its number"],
+    )
+    async def test_it_is_noticed_without_anybody_saving(self, store: Store, head: str, version: int, text: str) -> None:
         await store.save("one", None)
         await store.save("lost", 1)
         lost = store.snapshot.version
         async with store.db.tx() as tx:
-            await tx.execute("UPDATE head SET stamp = gen_random_uuid()")
-            await tx.execute("""UPDATE document SET body = '{"text": "other"}'""")
+            await tx.execute(f"UPDATE head SET {head}")
+            await tx.execute("UPDATE document SET version = $1, body = $2", version, json.dumps({"text": text}))
         await store.snapshot.refresh()
-        assert store.snapshot.value == (lost + 1, {"a": "other"})
+        assert store.snapshot.value == (lost + 1, {"a": text})
         await store.snapshot.refresh()
         assert store.snapshot.version == lost + 1
 

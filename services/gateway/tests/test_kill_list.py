@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chassis.cache import open_redis
 from chassis.problems import Problem
 from chassis.schemas import MOST_KILLED
 from gateway.flows.kill import COUNT, GATEWAYS, KILLS, LAST, LIST
 from killing import KILL, Gateway
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Any]:
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
 
 
 async def odd(redis: Any, key: str, how: str) -> None:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from chassis.cache import open_redis
 from gateway.domain.kills import Copy, Kill
 from gateway.flows.kill import COUNT, KILLS, LAST, LIST
 from killing import ANN, KILL, NOW_MS, Content, Gateway
 
 pytestmark = pytest.mark.servers
 BOBS = {"by": "bob", "at_ms": 7}
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Any]:
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

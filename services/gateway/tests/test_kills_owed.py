@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from chassis.auth import Actor
-from chassis.cache import open_redis
 from gateway.adapters.upstreams import CONTENT, PROMO
 from killing import ANN, Gateway
 
@@ -29,13 +27,6 @@ class Owners:
         if status is None:
             raise httpx.ConnectError("away")
         return httpx.Response(status)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Any]:
-    client = open_redis(redis_url)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

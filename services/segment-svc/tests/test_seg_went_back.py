@@ -22,6 +22,7 @@ TABLES = """SELECT c.relname AS name, string_agg(quote_ident(a.attname), ', ' OR
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND c.relname NOT LIKE 'past %' GROUP BY c.relname"""
 NUMBERS = "SELECT setval(pg_get_serial_sequence('segment', 'id'), 1 + (SELECT count(*) FROM segment), false)"
+FIRST = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
 ORDERED = {"events": {"type": "order_placed", "count": {"op": "gte", "value": 1}}}
 
 
@@ -31,6 +32,14 @@ async def other(service: Any, database: str, redis_url: str, clock: ManualClock)
     settings = Settings(database_url=database, redis_url=redis_url, service_secret="s" * 32)
     async with adapters(settings, clock=clock) as built:
         yield built
+
+
+@pytest.fixture
+async def there(client: httpx.AsyncClient, other: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Who asks that one."""
+    transport = httpx.ASGITransport(other.app)
+    async with httpx.AsyncClient(transport=transport, base_url=client.base_url, headers=client.headers) as asking:
+        yield asking
 
 
 class Past:
@@ -77,22 +86,22 @@ async def test_of_a_person_only_what_the_database_has_counts(
     assert await members(client, "buyers") == {"v:ann"}
 
 
-async def test_of_rules_too(client: httpx.AsyncClient, service: Any, other: Any, past: Past) -> None:
+async def test_of_rules_too(
+    client: httpx.AsyncClient, there: httpx.AsyncClient, service: Any, other: Any, past: Past
+) -> None:
     log = Log(service)
     await log.give(event(1, "search", {"query": "x"}, who="visitor:bob"))
     await past.keep()
     await make(client, service, "some", VIEWED)
     await log.give(event(2, "search", {"query": "x"}, who="visitor:bob"))
     await past.go_back()
-    transport = httpx.ASGITransport(other.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://segment", headers=client.headers) as there:
-        await make(there, other, "some", ORDERED)
+    await make(there, other, "some", ORDERED)
     await log.give(event(3))
     assert (await log.reasons(), await members(client, "some")) == ([], set())
 
 
 async def test_what_is_saved_then_has_no_version_that_readers_know_as_something_else(
-    client: httpx.AsyncClient, service: Any, other: Any, past: Past
+    client: httpx.AsyncClient, there: httpx.AsyncClient, service: Any, past: Past
 ) -> None:
     await make(client, service, "some", VIEWED)
     await past.keep()
@@ -100,11 +109,8 @@ async def test_what_is_saved_then_has_no_version_that_readers_know_as_something_
     lost = (await client.get("/v1/head")).json()["version"]
     await service.redis.set("ver:segment", lost)
     await past.go_back()
-    transport = httpx.ASGITransport(other.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://segment", headers=client.headers) as there:
-        body = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
-        assert (await there.post("/v1/segments", json=body)).status_code == 201
-        assert (await there.get("/v1/head")).json()["version"] > lost + 1
+    assert (await there.post("/v1/segments", json=FIRST)).status_code == 201
+    assert (await there.get("/v1/head")).json()["version"] > lost + 1
 
 
 async def test_nor_has_it_one_that_this_process_has_seen_while_nobody_says_what_readers_know(
@@ -116,6 +122,5 @@ async def test_nor_has_it_one_that_this_process_has_seen_while_nobody_says_what_
     lost = (await client.get("/v1/head")).json()["version"]
     await past.go_back()
     await service.redis.delete("ver:segment", "aud:handed")
-    body = {"key": "first", "name": "x", "status": "active", "condition": VIEWED}
-    assert (await client.post("/v1/segments", json=body)).status_code == 201
+    assert (await client.post("/v1/segments", json=FIRST)).status_code == 201
     assert (await client.get("/v1/head")).json()["version"] > lost

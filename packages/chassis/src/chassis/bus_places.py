@@ -128,15 +128,16 @@ class Places:
         """Place what has no place. Once in a while look again at what was halted, and whether the data says that all others are
         where they are: a database that went back has not what was read since, which nobody would read again before more came.
         """
-        lost = [tp for tp, p in self._owned.items() if p.next_offset is None and not p.halted]
+        asked = {tp: p for tp, p in self._owned.items() if p.next_offset is None and not p.halted}
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
-            owned = dict(self._owned)  # what is assigned meanwhile has its turn next time
-            said = await self.positions.read([(tp.topic, tp.partition) for tp in owned])
-            lost = [tp for tp, p in owned.items() if said[tp.topic, tp.partition].next_offset != p.next_offset]
+            asked = dict(self._owned)  # what is assigned meanwhile has its turn next time
+        if not asked:
+            return
+        stored = await self.positions.read([(tp.topic, tp.partition) for tp in asked])
+        lost = [tp for tp, p in asked.items() if stored[tp.topic, tp.partition].next_offset != p.next_offset]
         if not lost:
             return
-        stored = await self.positions.read([(tp.topic, tp.partition) for tp in lost])
         first, end = await consumer.beginning_offsets(lost), await consumer.end_offsets(lost)
         for tp in lost:
             await self._put(consumer, tp, stored[tp.topic, tp.partition], first[tp], end[tp])

@@ -103,18 +103,17 @@ class Snapshot(Generic[T]):
             await self._look()
 
     async def _look(self) -> bool:
-        """Load what is newer; False when the database went back, as it seems."""
         async with self._db.tx() as tx:
             await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # the documents of that version
-            await self.catch_up(tx)
-            head = await documents.stamped(tx)
-        return head == self._head or head.version > self.version
+            return await self.catch_up(tx)
 
-    async def catch_up(self, tx: Tx) -> None:
-        """The same in a transaction whose head and documents belong together."""
+    async def catch_up(self, tx: Tx) -> bool:
+        """Load what is newer, in a transaction whose head and documents belong together; False when its head is none that may
+        come after ours: the database went back, as it seems.
+        """
         head = await documents.stamped(tx)
-        if head == self._head:
-            return
+        if head.version <= self.version:
+            return head == self._head
         read, changes = await documents.read_anew(tx, self._read), await documents.changes(tx)
         if head.version > self.version:
             gone = sum(
@@ -123,6 +122,7 @@ class Snapshot(Generic[T]):
             own = gone + sum(d.bytes for d in self.documents) // OWN_SHARE
             self._read = read
             self._swap(head, self._build(head.version, self.documents, changes), own)
+        return True
 
     async def go_on(self, tx: Tx) -> None:
         """A database that went back goes on after the version we have."""
